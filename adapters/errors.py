@@ -1,0 +1,35 @@
+"""The errors that sparring raises; foreign exceptions are translated into them in one place each, with ``from exc``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SparringError(Exception):
+    """Base of every error that sparring raises on purpose; its text is meant for the user."""
+
+
+class InputError(SparringError, ValueError):
+    """The user gave something that can't be used: the command line prints the one message and exits with code 2."""
+
+
+class NotSupported(SparringError):
+    """A combination that cannot run (an attack that a library lacks, gradients of a model that has none): a row that says why."""
+
+
+class LibraryError(SparringError):
+    """An attack library crashed or returned something that is not images: a row that says why."""
+
+
+def missing_package(package: str, install: str, purpose: str) -> InputError:
+    """The error for an optional package that is absent, with the exact line that installs it."""
+    return InputError(f"{purpose} needs the package {package}, which is not installed. Install it with: {install}")
+
+
+def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
+    """One message for a name that is not known: the nearest valid ones first, then all of them."""
+    names = sorted(map(str, valid))
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f"unknown {kind} {str(name)!r}.{hint} Valid: {', '.join(names) or 'none'}"

@@ -1,0 +1,1 @@
+"""What gets attacked: data sets, architectures, training and loading of models."""

@@ -1,0 +1,104 @@
+"""What a suite says of data and models, validated: the values that the data and model loaders take."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+FRAMEWORKS = ("torch", "keras", "keras-tensorflow", "keras-torch", "onnx")
+Framework = Literal["torch", "keras", "keras-tensorflow", "keras-torch", "onnx"]
+
+
+class Spec(BaseModel):
+    """Base of every part of a suite file: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class DataSpec(Spec):
+    """A data set and the sample of it that is attacked."""
+
+    name: str | None = Field(None, description="a data set by name; `sparring list datasets` lists them")
+    path: str | None = Field(None, description="an .npz file (x_train, y_train, x_test, y_test, or x, y) or an image folder")
+    split: Literal["train", "test"] = "test"
+    samples: int | None = Field(None, ge=1, description="how many images, drawn by `seed`; all when absent")
+    stratified: bool = Field(False, description="draw the same share of every class")
+    seed: int = Field(0, ge=0, description="draws the sample")
+    resize: int | None = Field(None, ge=1, description="shorter side after resizing, pixels (image folders)")
+    crop: int | None = Field(None, ge=1, description="side of the centre crop, pixels (image folders); 224 when absent")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataSpec:
+        if (self.name is None) == (self.path is None):
+            raise ValueError("give either `name` or `path`")
+        return self
+
+
+class TrainSpec(Spec):
+    """How a named architecture is trained on the training part of the suite's data."""
+
+    epochs: Annotated[int, Field(ge=1)] = 5
+    seed: int = Field(0, ge=0, description="initial weights, order of batches, dropout and augmentation")
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float = Field(1e-3, gt=0, description="learning rate (sgd has momentum .9)")
+    batch_size: int = Field(32, ge=1)
+    augment: Literal["none", "shift", "flip-crop"] = Field(
+        "none", description="shift: up to 10 % each way; flip-crop: horizontal flip and a crop after padding by an eighth"
+    )
+    samples: int | None = Field(None, ge=1, description="train on so many images, drawn by `seed`; all when absent")
+
+
+class ModelSpec(Spec):
+    """A model: an architecture (trained here, or with weights), an object of the user's, a file, or an export."""
+
+    name: str
+    framework: Framework | None = Field(None, description="keras is keras-tensorflow; an `object` says it by itself")
+    architecture: str | None = Field(None, description="`sparring list models` lists them")
+    train: TrainSpec | None = None
+    weights: str | None = Field(
+        None, description="a file (.pt, .pth, .safetensors, .keras, .npz), a folder under SPARRING_DATA, or a torchvision weights enum"
+    )
+    object: str | None = Field(None, description="package.module:name, a torch module or Keras model, or a function that returns one")
+    onnx: str | None = Field(None, description="an ONNX file")
+    export: str | None = Field(None, description="the name of another model of this suite, exported to ONNX")
+    input_range: tuple[float, float] = Field((0.0, 1.0), description="what the model takes for a pixel of 0 and of 1")
+    mean: tuple[float, ...] | None = Field(None, description="subtracted per channel, in units of the input range")
+    std: tuple[float, ...] | None = Field(None, description="divided by per channel, in units of the input range")
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    layout: Literal["channels-first", "channels-last"] | None = Field(None, description="of the model's input; by framework when absent")
+    output: Literal["logits", "probabilities"] = Field("logits", description="probabilities: a final softmax is taken off")
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, value: str) -> str:
+        if not value.strip() or not value.isprintable():
+            raise ValueError("a model needs a printable name")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSpec:
+        sources = [key for key in ("object", "onnx", "export") if getattr(self, key)]
+        if self.architecture or (self.weights and not sources):
+            sources.append("architecture" if self.architecture else "weights")
+        if len(sources) != 1:
+            raise ValueError("give exactly one of `architecture`, `object`, `onnx`, `export` (or `weights` alone for a .keras file)")
+        if self.train and not self.architecture:
+            raise ValueError("`train` needs an `architecture`")
+        if self.train and self.weights:
+            raise ValueError("give either `train` or `weights`")
+        return self
+
+    @property
+    def runtime(self) -> str:
+        """``torch``, ``keras-tensorflow``, ``keras-torch`` or ``onnx``: the framework with its backend; an object's is a guess."""
+        if self.onnx or self.export:
+            return "onnx"
+        keras_file = self.weights is not None and self.weights.endswith(".keras")
+        framework = self.framework or ("keras" if keras_file else "torch")
+        return "keras-tensorflow" if framework == "keras" else framework
+
+
+def facts(spec: BaseModel) -> dict[str, Any]:
+    """The spec as plain JSON values, without what was left out."""
+    return spec.model_dump(mode="json", exclude_none=True)
