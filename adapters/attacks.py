@@ -1,0 +1,341 @@
+"""The canonical attacks: each named once, in the field's terms, with every parameter explicit and its source.
+
+A library's own defaults are never inherited: what a suite leaves out is filled in from here, and the filled-in values
+are part of the cell. ``eps`` and ``eps_step`` are in units of images in [0, 1]; there is no default ``eps``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal
+
+from sparring.adapters.errors import InputError, unknown
+
+Norm = Literal["linf", "l2", "l0"]
+Goal = Literal["budget", "minimal"]
+Needs = Literal["gradients", "logits", "decisions", "nothing"]
+Params = dict[str, Any]
+
+REQUIRED: Any = object()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of an attack: its type, what it means, its valid range and its default.
+
+    ``default`` may be a function of the other parameters (PGD's step depends on eps and steps). A float may be written
+    as a fraction (``8/255``). ``low`` and ``high`` are inclusive, ``above`` is exclusive.
+    """
+
+    type: type
+    help: str
+    default: Any = REQUIRED
+    low: float | None = None
+    above: float | None = None
+    high: float | None = None
+    choices: tuple[Any, ...] = ()
+
+    def check(self, name: str, value: Any) -> Any:
+        """The value in its own type. Raises ``InputError`` that names the parameter, the value and what is valid."""
+        try:
+            converted = self._convert(value)
+        except (TypeError, ValueError, ZeroDivisionError):
+            raise InputError(f"{name}: {value!r} is not {self.described()}") from None
+        if self.choices and converted not in self.choices:
+            raise InputError(f"{name}: {value!r} is not one of {', '.join(map(repr, self.choices))}")
+        numbers = converted if isinstance(converted, tuple) else (converted,)
+        for number in numbers:
+            if isinstance(number, str):
+                continue
+            if name == "eps" and self.high == 1 and number > 1:
+                raise InputError(
+                    f"eps: {value!r} looks like the 0-255 scale, but images here are in [0, 1]: "
+                    f"write {number:g}/255, which is {number / 255:.4g}"
+                )
+            too_low = (self.low is not None and number < self.low) or (self.above is not None and number <= self.above)
+            if too_low or (self.high is not None and number > self.high):
+                raise InputError(f"{name}: {value!r} is not {self.described()}")
+        return converted
+
+    def _convert(self, value: Any) -> Any:
+        if self.type is bool:
+            if not isinstance(value, bool):
+                raise TypeError
+            return value
+        if self.type is tuple:
+            low, high = value
+            return (int(low), int(high))
+        if isinstance(value, bool):
+            raise TypeError
+        if self.type is float:
+            return float(Fraction(value)) if isinstance(value, str) and "/" in value else float(value)
+        if self.type is int:
+            if isinstance(value, float) and not value.is_integer():
+                raise TypeError
+            return int(value)
+        return str(value)
+
+    def described(self) -> str:
+        """In words: ``a number above 0 and at most 1``."""
+        words = {float: "a number", int: "a whole number", bool: "true or false", str: "a name", tuple: "a pair"}
+        bounds = [f"at least {self.low:g}"] if self.low is not None else []
+        bounds += [f"above {self.above:g}"] if self.above is not None else []
+        bounds += [f"at most {self.high:g}"] if self.high is not None else []
+        return " ".join([words[self.type], " and ".join(bounds)]).strip()
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A canonical attack under one norm.
+
+    ``goal``: ``budget`` looks for the worst image within ``eps``; ``minimal`` for the nearest image that is misclassified.
+    ``needs``: what it asks of the classifier. ``aims``: it always moves towards one class, so that untargeted it is
+    given the next one, (y + 1) mod classes.
+    """
+
+    name: str
+    norm: Norm
+    goal: Goal
+    needs: Needs
+    source: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    aims: bool = False
+
+    def resolve(self, given: Mapping[str, Any]) -> Params:
+        """Every parameter with its value: those given, checked, and the defaults. Raises ``InputError``."""
+        for key in given:
+            if key not in self.parameters:
+                raise InputError(f"{self.name}: {unknown('parameter', key, self.parameters)}")
+        values: Params = {}
+        for key, parameter in self.parameters.items():
+            if key in given:
+                try:
+                    values[key] = parameter.check(key, given[key])
+                except InputError as error:
+                    raise InputError(f"{self.name}: {error}") from None
+            elif parameter.default is REQUIRED:
+                raise InputError(f"{self.name} needs a value for {key}: {parameter.help}")
+        for key, parameter in self.parameters.items():  # defaults that follow from other values come last
+            if key not in values:
+                values[key] = parameter.default(values) if callable(parameter.default) else parameter.default
+        return {key: values[key] for key in self.parameters}
+
+
+EPS_LINF = Parameter(float, "largest change of a pixel, in units of [0, 1]", above=0, high=1)
+EPS_L2 = Parameter(float, "largest Euclidean length of the change, in units of [0, 1]", above=0)
+
+
+def _count(help: str, default: Any, low: int = 1) -> Parameter:
+    return Parameter(int, help, default, low=low)
+
+
+def _step(share: Callable[[Params], float]) -> Parameter:
+    return Parameter(float, "length of one step, in the units of eps", lambda p: share(p), above=0)
+
+
+MADRY_STEP = _step(lambda p: min(2.5 * p["eps"] / p.get("steps", 40), p["eps"]))
+"""2.5 eps / steps, at most eps: Madry et al. 2018, section 5.1's choice of a step that can reach and move along the border."""
+EVEN_STEP = _step(lambda p: p["eps"] / p.get("steps", 10))
+"""eps / steps: Dong et al. 2018, algorithm 1."""
+
+MOMENTUM = {
+    "eps": EPS_LINF,
+    "steps": _count("number of steps", 10),
+    "eps_step": EVEN_STEP,
+    "decay": Parameter(float, "decay factor of the momentum", 1.0, low=0),
+}
+
+
+def _pgd(norm: Norm, eps: Parameter) -> Attack:
+    return Attack(
+        "pgd", norm, "budget", "gradients",
+        "Madry et al. 2018, Towards Deep Learning Models Resistant to Adversarial Attacks, section 2.1",
+        {
+            "eps": eps,
+            "steps": _count("number of steps", 40),
+            "eps_step": MADRY_STEP,
+            "random_start": Parameter(bool, "start from a random point of the ball", True),
+            "restarts": _count("number of starts; the best counts", 1),
+        },
+    )  # fmt: skip
+
+
+def _square(norm: Norm, eps: Parameter) -> Attack:
+    return Attack(
+        "square", norm, "budget", "logits",
+        "Andriushchenko et al. 2020, Square Attack, algorithms 1 to 3",
+        {
+            "eps": eps,
+            "queries": _count("number of queries an image", 5000),
+            "p_init": Parameter(float, "share of the pixels that the first square covers", 0.8, above=0, high=1),
+            "restarts": _count("number of starts; the best counts", 1),
+        },
+    )  # fmt: skip
+
+
+def _hopskipjump(norm: Norm) -> Attack:
+    return Attack(
+        "hopskipjump", norm, "minimal", "decisions",
+        "Chen, Jordan, Wainwright 2020, HopSkipJumpAttack, algorithm 2",
+        {
+            "steps": _count("number of iterations", 50),
+            "initial_evaluations": _count("queries for the first estimate of the gradient", 100),
+            "max_evaluations": _count("most queries for one estimate of the gradient", 10000),
+        },
+    )  # fmt: skip
+
+
+_ALL = (
+    Attack(
+        "fgsm", "linf", "budget", "gradients",
+        "Goodfellow, Shlens, Szegedy 2015, Explaining and Harnessing Adversarial Examples, section 4",
+        {"eps": EPS_LINF},
+    ),
+    Attack(
+        "bim", "linf", "budget", "gradients",
+        "Kurakin, Goodfellow, Bengio 2017, Adversarial Examples in the Physical World, section 2.2",
+        {"eps": EPS_LINF, "steps": _count("number of steps", 10), "eps_step": MADRY_STEP},
+    ),
+    _pgd("linf", EPS_LINF),
+    _pgd("l2", EPS_L2),
+    Attack(
+        "mi-fgsm", "linf", "budget", "gradients",
+        "Dong et al. 2018, Boosting Adversarial Attacks with Momentum, algorithm 1",
+        MOMENTUM,
+    ),
+    Attack(
+        "ni-fgsm", "linf", "budget", "gradients",
+        "Lin et al. 2020, Nesterov Accelerated Gradient and Scale Invariance, section 3.2",
+        MOMENTUM,
+    ),
+    Attack(
+        "si-ni-fgsm", "linf", "budget", "gradients",
+        "Lin et al. 2020, Nesterov Accelerated Gradient and Scale Invariance, algorithm 1",
+        {**MOMENTUM, "scales": _count("copies of the image, each at half the scale of the one before", 5)},
+    ),
+    Attack(
+        "vmi-fgsm", "linf", "budget", "gradients",
+        "Wang, He 2021, Enhancing the Transferability through Variance Tuning, algorithm 1",
+        {
+            **MOMENTUM,
+            "samples": _count("neighbours for the variance of the gradient", 20),
+            "beta": Parameter(float, "radius of the neighbourhood, in units of eps", 1.5, above=0),
+        },
+    ),
+    Attack(
+        "vni-fgsm", "linf", "budget", "gradients",
+        "Wang, He 2021, Enhancing the Transferability through Variance Tuning, section 3.3",
+        {
+            **MOMENTUM,
+            "samples": _count("neighbours for the variance of the gradient", 20),
+            "beta": Parameter(float, "radius of the neighbourhood, in units of eps", 1.5, above=0),
+        },
+    ),
+    Attack(
+        "deepfool", "l2", "minimal", "gradients",
+        "Moosavi-Dezfooli, Fawzi, Frossard 2016, DeepFool, algorithm 2",
+        {
+            "steps": _count("most iterations", 50),
+            "overshoot": Parameter(float, "how far past the boundary, as a share of the distance", 0.02, low=0),
+            "candidates": _count("classes considered, the most probable first", 10, low=2),
+        },
+    ),
+    Attack(
+        "cw", "l2", "minimal", "gradients",
+        "Carlini, Wagner 2017, Towards Evaluating the Robustness of Neural Networks, section VI.A",
+        {
+            "steps": _count("steps of the optimiser for one c", 1000),
+            "learning_rate": Parameter(float, "of the optimiser", 0.01, above=0),
+            "confidence": Parameter(float, "margin between the logits (kappa)", 0.0, low=0),
+            "initial_const": Parameter(float, "first value of c", 1e-3, above=0),
+            "search_steps": _count("steps of the binary search for c", 9),
+            "abort_early": Parameter(bool, "end a search step when the loss no longer falls", True),
+        },
+    ),
+    Attack(
+        "jsma", "l0", "minimal", "gradients",
+        "Papernot et al. 2016, The Limitations of Deep Learning in Adversarial Settings, algorithms 2 and 3",
+        {
+            "theta": Parameter(float, "change of a feature in one step", 1.0, low=-1, high=1),
+            "gamma": Parameter(float, "largest share of the features that is changed", 0.1, above=0, high=1),
+        },
+        aims=True,
+    ),
+    _square("linf", EPS_LINF),
+    _square("l2", EPS_L2),
+    Attack(
+        "pixle", "l0", "minimal", "logits",
+        "Pomponi, Scardapane, Uncini 2022, Pixle: a fast and effective black-box attack, section III",
+        {
+            "x_dimensions": Parameter(tuple, "least and greatest width of the patch, pixels", (2, 10), low=1),
+            "y_dimensions": Parameter(tuple, "least and greatest height of the patch, pixels", (2, 10), low=1),
+            "pixel_mapping": Parameter(
+                str, "where the pixels of the patch go", "random",
+                choices=("random", "similarity", "similarity_random", "distance", "distance_random"),
+            ),
+            "restarts": _count("number of rounds", 20),
+            "iterations": _count("patches tried in a round", 10),
+            "update_each_iteration": Parameter(bool, "keep the best after each patch, not each round", False),
+        },
+    ),
+    Attack(
+        "one-pixel", "l0", "minimal", "logits",
+        "Su, Vargas, Sakurai 2019, One Pixel Attack for Fooling Deep Neural Networks, section III",
+        {
+            "pixels": _count("how many pixels may change", 1),
+            "steps": _count("generations of the differential evolution", 10),
+            "population": _count("size of a generation for each parameter", 10),
+        },
+    ),
+    _hopskipjump("l2"),
+    _hopskipjump("linf"),
+    Attack(
+        "boundary", "l2", "minimal", "decisions",
+        "Brendel, Rauber, Bethge 2018, Decision-Based Adversarial Attacks, algorithm 1",
+        {
+            "steps": _count("number of steps", 5000),
+            "spherical_step": Parameter(float, "first step along the sphere, as a share of the distance", 0.01, above=0),
+            "source_step": Parameter(float, "first step towards the image, as a share of the distance", 0.01, above=0),
+            "step_adaptation": Parameter(float, "factor by which the steps grow or shrink", 1.5, above=1),
+        },
+    ),
+    Attack(
+        "salt-and-pepper", "l2", "minimal", "decisions",
+        "Rauber, Brendel, Bethge 2017, Foolbox: SaltAndPepperNoiseAttack",
+        {
+            "steps": _count("amounts of noise that are tried", 100),
+            "across_channels": Parameter(bool, "the same noise in all channels", True),
+        },
+    ),
+    Attack(
+        "uniform-noise", "linf", "budget", "nothing",
+        "noise drawn uniformly from [-eps, eps], a control: Foolbox's LinfAdditiveUniformNoiseAttack",
+        {"eps": EPS_LINF},
+    ),
+    Attack(
+        "gaussian-noise", "l2", "budget", "nothing",
+        "normal noise scaled to length eps, a control: Foolbox's L2AdditiveGaussianNoiseAttack",
+        {"eps": EPS_L2},
+    ),
+)  # fmt: skip
+
+ATTACKS: dict[tuple[str, Norm], Attack] = {(attack.name, attack.norm): attack for attack in _ALL}
+"""Every canonical attack by (name, norm); of an attack under several norms the first is the default."""
+
+
+def names() -> list[str]:
+    """The canonical names, each once, in the catalogue's order."""
+    return list(dict.fromkeys(name for name, _ in ATTACKS))
+
+
+def find(name: str, norm: str | None = None) -> Attack:
+    """The canonical attack of that name, under its first norm unless another is given. Raises ``InputError``."""
+    norms = [key[1] for key in ATTACKS if key[0] == name]
+    if not norms:
+        raise InputError(unknown("attack", name, names()) + ", or library:ClassName")
+    for candidate in norms:
+        if norm is None or candidate == norm:
+            return ATTACKS[name, candidate]
+    raise InputError(f"{name}: {unknown('norm', norm, norms)}")

@@ -1,0 +1,192 @@
+"""What an attack library is to sparring: one table that translates the canonical attacks, and one way to run them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal, TypeAlias
+
+from sparring.adapters.attacks import Attack, Needs, Params
+from sparring.adapters.errors import InputError, missing_package, unknown
+from sparring.adapters.protocol import Classifier, Counter, Images, Labels
+
+Route = Literal["native", "bridged"]
+Frameworks = ("torch", "keras-tensorflow", "keras-torch", "onnx")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a translation may depend on beside the value itself."""
+
+    params: Params
+    """every canonical parameter"""
+    input_shape: tuple[int, int, int]
+    classes: int
+    n: int
+    """images in the batch"""
+    seed: int
+    targeted: bool
+
+
+@dataclass(frozen=True)
+class To:
+    """The canonical value goes to another keyword after a conversion."""
+
+    keyword: str
+    convert: Callable[[Any, Context], Any]
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """A library lacks an attack, or a parameter of one, and why.
+
+    Of a parameter: ``unless`` says for which values nothing is lost (one restart, where a library has only one); for
+    other values the attack runs and the row carries the reason as a note.
+    """
+
+    reason: str
+    unless: Callable[[Any, Context], bool] = lambda value, context: False
+
+
+@dataclass(frozen=True)
+class AttackMapping:
+    """How one canonical attack is said in a library's own words: a class and its keyword arguments."""
+
+    target: str
+    parameters: Mapping[str, str | To | Unsupported] = field(default_factory=dict)
+    pinned: Mapping[str, Any] = field(default_factory=dict)
+    """foreign keyword -> the value that it always gets; a function is called with the ``Context``"""
+    targeted: Unsupported | None = None
+    """set where the library has no targeted version"""
+
+    def translate(self, context: Context) -> tuple[dict[str, Any], list[str]]:
+        """The library's keyword arguments, and a note for every parameter that it can't take."""
+        foreign = {key: value(context) if callable(value) else value for key, value in self.pinned.items()}
+        notes = []
+        for name, value in context.params.items():
+            rule = self.parameters[name]
+            if isinstance(rule, Unsupported):
+                if not rule.unless(value, context):
+                    notes.append(f"{name}: {rule.reason}")
+            elif isinstance(rule, To):
+                foreign[rule.keyword] = rule.convert(value, context)
+            else:
+                foreign[rule] = value
+        return foreign, notes
+
+    def keywords(self) -> set[str]:
+        """Every foreign keyword that is translated or pinned."""
+        rules = (rule.keyword if isinstance(rule, To) else rule for rule in self.parameters.values())
+        return {rule for rule in rules if isinstance(rule, str)} | set(self.pinned)
+
+
+def maps(
+    target: str,
+    *,
+    pinned: Mapping[str, Any] | None = None,
+    targeted: Unsupported | None = None,
+    **parameters: str | To | Unsupported,
+) -> AttackMapping:
+    """``maps("PGD", eps="eps", eps_step="alpha", ...)``: an ``AttackMapping`` with the canonical names as keywords."""
+    return AttackMapping(target, parameters, pinned or {}, targeted)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One batch for a library: its own class and keyword arguments, the images, and whose labels to use."""
+
+    target: str
+    kwargs: Mapping[str, Any]
+    x: Images
+    labels: Labels
+    """the true labels, or, where ``targeted``, the labels to reach"""
+    targeted: bool
+    canonical: Attack | None
+    """None for an attack through the raw door"""
+
+
+Run: TypeAlias = Callable[[Call], Images]
+
+
+@dataclass(frozen=True)
+class RawAttack:
+    """A class of a library, reachable as ``library:ClassName`` with the library's own keyword arguments."""
+
+    name: str
+    needs: Needs
+    signature: inspect.Signature
+    runs_on: tuple[str, ...] = Frameworks
+    """frameworks on which it can run; needing gradients excludes ``onnx`` by itself"""
+    unsupported: str | None = None
+    """why it can't attack an image classifier (an object detector's attack, say), if it can't"""
+    targeted: bool = True
+    call_keywords: tuple[str, ...] = ()
+    """keywords that go into the call, not into the constructor (Foolbox's ``eps``)"""
+
+
+@dataclass(frozen=True)
+class Library:
+    """One attack library: its table, and how to run it.
+
+    ``session(classifier, route, counter)`` is a context whose value runs one ``Call`` after another on one classifier,
+    so that estimators are built once. ``native``: the frameworks for which the library has an estimator of its own.
+    ``raw()`` lists every attack class by name (this imports the library).
+    """
+
+    name: str
+    package: str
+    requires: str
+    attacks: Mapping[tuple[str, str], AttackMapping | Unsupported]
+    session: Callable[[Classifier, Route, Counter], AbstractContextManager[Run]]
+    raw: Callable[[], Mapping[str, RawAttack]]
+    native: frozenset[str]
+
+    def version(self) -> str:
+        """The installed version. Raises ``InputError`` with the install line when there is none."""
+        try:
+            return importlib.metadata.version(self.package)
+        except importlib.metadata.PackageNotFoundError:
+            raise missing_package(self.package, f"pip install '{self.requires}'", f"the library {self.name}") from None
+
+    def routes(self, framework: str) -> tuple[Route, ...]:
+        """The routes to a framework, the default one first."""
+        return ("native", "bridged") if framework in self.native else ("bridged",)
+
+    def find(self, attack: Attack) -> AttackMapping | Unsupported:
+        """The translation of a canonical attack, or why there is none."""
+        return self.attacks.get(
+            (attack.name, attack.norm), Unsupported(f"{self.name} has no {attack.name} ({attack.norm})")
+        )
+
+
+@lru_cache(maxsize=1)
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group="sparring.libraries")}
+
+
+def library_names() -> list[str]:
+    """The names of the installed libraries, those of other packages included."""
+    return sorted(_entry_points())
+
+
+def load_library(name: str) -> Library:
+    """The library of that name (entry-point group ``sparring.libraries``), or ``package.module:LIBRARY``."""
+    points = _entry_points()
+    try:
+        if name in points:
+            loaded = points[name].load()
+        elif ":" in name:
+            module, _, attribute = name.partition(":")
+            loaded = getattr(importlib.import_module(module), attribute)
+        else:
+            raise InputError(unknown("library", name, points) + ", or package.module:LIBRARY")
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"the library {name!r} can't be loaded: {error}") from error
+    if not isinstance(loaded, Library):
+        raise InputError(f"{name!r} is a {type(loaded).__name__}, not a sparring.adapters.library.Library")
+    return loaded
