@@ -20,7 +20,7 @@ class DataSpec(Spec):
     """A data set and the sample of it that is attacked."""
 
     name: str | None = Field(None, description="a data set by name; `sparring list datasets` lists them")
-    path: str | None = Field(None, description="an .npz file (x_train, y_train, x_test, y_test, or x, y) or an image folder")
+    path: str | None = Field(None, description="an .npz file (x_train, y_train, x_test, y_test, or x, y) or a folder")
     split: Literal["train", "test"] = "test"
     samples: int | None = Field(None, ge=1, description="how many images, drawn by `seed`; all when absent")
     stratified: bool = Field(False, description="draw the same share of every class")
@@ -44,7 +44,8 @@ class TrainSpec(Spec):
     lr: float = Field(1e-3, gt=0, description="learning rate (sgd has momentum .9)")
     batch_size: int = Field(32, ge=1)
     augment: Literal["none", "shift", "flip-crop"] = Field(
-        "none", description="shift: up to 10 % each way; flip-crop: horizontal flip and a crop after padding by an eighth"
+        "none",
+        description="shift: up to 10 % each way; flip-crop: horizontal flip and a crop after padding by an eighth",
     )
     samples: int | None = Field(None, ge=1, description="train on so many images, drawn by `seed`; all when absent")
 
@@ -57,17 +58,25 @@ class ModelSpec(Spec):
     architecture: str | None = Field(None, description="`sparring list models` lists them")
     train: TrainSpec | None = None
     weights: str | None = Field(
-        None, description="a file (.pt, .pth, .safetensors, .keras, .npz), a folder under SPARRING_DATA, or a torchvision weights enum"
+        None,
+        description="a file (.pt, .pth, .safetensors, .keras, .weights.h5, .npz), a folder under SPARRING_DATA, "
+        "or a torchvision weights enum",
     )
-    object: str | None = Field(None, description="package.module:name, a torch module or Keras model, or a function that returns one")
+    object: str | None = Field(
+        None, description="package.module:name, a torch module or Keras model, or a function that returns one"
+    )
     onnx: str | None = Field(None, description="an ONNX file")
     export: str | None = Field(None, description="the name of another model of this suite, exported to ONNX")
     input_range: tuple[float, float] = Field((0.0, 1.0), description="what the model takes for a pixel of 0 and of 1")
     mean: tuple[float, ...] | None = Field(None, description="subtracted per channel, in units of the input range")
     std: tuple[float, ...] | None = Field(None, description="divided by per channel, in units of the input range")
     channel_order: Literal["rgb", "bgr"] = "rgb"
-    layout: Literal["channels-first", "channels-last"] | None = Field(None, description="of the model's input; by framework when absent")
-    output: Literal["logits", "probabilities"] = Field("logits", description="probabilities: a final softmax is taken off")
+    layout: Literal["channels-first", "channels-last"] | None = Field(
+        None, description="of the model's input; by framework when absent"
+    )
+    output: Literal["logits", "probabilities"] = Field(
+        "logits", description="probabilities: a final softmax is taken off"
+    )
 
     @field_validator("name")
     @classmethod
@@ -82,7 +91,9 @@ class ModelSpec(Spec):
         if self.architecture or (self.weights and not sources):
             sources.append("architecture" if self.architecture else "weights")
         if len(sources) != 1:
-            raise ValueError("give exactly one of `architecture`, `object`, `onnx`, `export` (or `weights` alone for a .keras file)")
+            raise ValueError(
+                "give exactly one of `architecture`, `object`, `onnx`, `export` (or `weights` alone for a .keras file)"
+            )
         if self.train and not self.architecture:
             raise ValueError("`train` needs an `architecture`")
         if self.train and self.weights:
@@ -91,7 +102,7 @@ class ModelSpec(Spec):
 
     @property
     def runtime(self) -> str:
-        """``torch``, ``keras-tensorflow``, ``keras-torch`` or ``onnx``: the framework with its backend; an object's is a guess."""
+        """``torch``, ``keras-tensorflow``, ``keras-torch`` or ``onnx``; for an ``object`` it is a guess."""
         if self.onnx or self.export:
             return "onnx"
         keras_file = self.weights is not None and self.weights.endswith(".keras")
