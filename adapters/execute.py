@@ -1,0 +1,240 @@
+"""One attack of one library on one classifier: run it, then judge the images ourselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparring.adapters.distances import distances, project
+from sparring.adapters.errors import InputError, LibraryError, NotSupported, SparringError
+from sparring.adapters.library import AttackMapping, Call, Context, Library, Route, load_library
+from sparring.adapters.protocol import (
+    Classifier,
+    Counter,
+    Differentiable,
+    Images,
+    Labels,
+    TensorflowNative,
+    TorchNative,
+    check_images,
+)
+from sparring.adapters.seeding import seeded
+from sparring.adapters.support import Request, raw_attack, request, why_not
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack left: adversarial images and, per sample, everything that a score is made of.
+
+    ``images``: float32, the shape of the attacked images, in [0, 1]. ``samples``: arrays of length N: ``y``, ``target``
+    (-1 without one), ``pred_clean``, ``pred_adv``, ``success`` (of a targeted attack: the target was reached; else: no
+    longer y), ``l0``, ``l1``, ``l2``, ``linf``. ``forwards`` and ``backwards`` are images passed through the classifier by
+    the library, in total; ``seconds`` is the library's own time. ``notes`` say where the library could not do exactly
+    what was asked.
+    """
+
+    images: Images
+    samples: dict[str, np.ndarray]
+    forwards: int
+    backwards: int
+    seconds: float
+    library: str
+    library_version: str
+    route: Route
+    call: dict[str, Any]
+    notes: tuple[str, ...]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row a sample."""
+        import pandas as pd
+
+        return pd.DataFrame(self.samples)
+
+
+def attack(
+    classifier: Classifier,
+    images: Images,
+    labels: Sequence[int] | np.ndarray,
+    name: str,
+    *,
+    library: str | None = None,
+    norm: str | None = None,
+    targeted: bool = False,
+    targets: Sequence[int] | np.ndarray | None = None,
+    seed: int = 0,
+    route: Route | None = None,
+    batch_size: int = 128,
+    progress: Progress | None = None,
+    started: Callable[[], None] | None = None,
+    **parameters: Any,
+) -> Attacked:
+    """Attack images (float32, (N, C, H, W), in [0, 1]) with one attack of one library.
+
+    ``name`` is canonical (``pgd``; then ``library`` says whose, and ``norm`` which) or ``library:ClassName`` with the
+    library's own keyword arguments. ``targets`` (N,) are the classes to reach; a targeted attack without them draws
+    another class for each image from ``seed``. ``route``: ``native`` or ``bridged``; native where there is one.
+    ``progress(done, total)`` is called after each batch, ``started()`` when the library is loaded.
+
+    Raises ``InputError`` for bad images, labels, names or parameters, ``NotSupported`` where the library or the
+    classifier lacks what is asked, ``LibraryError`` where the library crashes or returns something that isn't images.
+    """
+    targeted = targeted or targets is not None
+    asked = request(name, norm=norm, targeted=targeted, params=parameters)
+    if library is None:
+        if asked.raw_library is None:
+            raise InputError(f"say whose {name}: library='art', 'foolbox' or 'torchattacks'")
+        library = asked.raw_library
+    chosen = load_library(library)
+    y = check_labels(labels, len(images), classifier.classes, "labels")
+    check_images(images, classifier.input_shape)
+    if images.size and (images.min() < 0 or images.max() > 1):
+        raise InputError(f"images must lie in [0, 1], but go from {images.min():g} to {images.max():g}")
+    goals = _goals(asked, y, targets, classifier.classes, seed)
+    counter, version = Counter(), chosen.version()
+    taken = _route(chosen, classifier, route)
+    _check_support(chosen, asked, classifier)
+
+    adversarial = np.empty_like(images)
+    clean_logits, adv_logits = [], []
+    notes: dict[str, None] = {}
+    call: dict[str, Any] = {}
+    seconds = 0.0
+    with chosen.session(classifier, taken, counter) as run:
+        if started is not None:
+            started()
+        for index, start in enumerate(range(0, len(images), batch_size)):
+            part = slice(start, start + batch_size)
+            x = images[part]
+            context = Context(asked.params, classifier.input_shape, classifier.classes, len(x), seed + index, targeted)
+            target, kwargs, said = _in_their_words(chosen, asked, context)
+            notes.update(dict.fromkeys(said))
+            call = {"class": target, "kwargs": {key: _plain(value) for key, value in kwargs.items()}}
+            aims = targeted or (asked.canonical is not None and asked.canonical.aims)
+            clean_logits.append(classifier.logits(x))
+            begin = time.perf_counter()
+            with seeded(seed + index):
+                result = _run(
+                    chosen, run, Call(target, kwargs, x, goals[part] if aims else y[part], aims, asked.canonical)
+                )
+            seconds += time.perf_counter() - begin
+            adversarial[part], judged = _legal(chosen, asked, x, result)
+            notes.update(dict.fromkeys(judged))
+            # in the batches of the attack: DeepFool's images lie on the boundary to within rounding
+            adv_logits.append(classifier.logits(adversarial[part]))
+            if progress is not None:
+                progress(min(start + batch_size, len(images)), len(images))
+    pred_clean, pred_adv = _decisions(clean_logits), _decisions(adv_logits)
+    samples: dict[str, np.ndarray] = {
+        "y": y,
+        "target": goals if targeted else np.full_like(y, -1),
+        "pred_clean": pred_clean,
+        "pred_adv": pred_adv,
+        "success": pred_adv == goals if targeted else pred_adv != y,
+        **distances(images, adversarial),
+    }
+    return Attacked(
+        adversarial, samples, counter.forwards, counter.backwards, seconds,
+        chosen.name, version, taken, call, tuple(notes),
+    )  # fmt: skip
+
+
+def check_labels(labels: Any, n: int, classes: int, what: str) -> Labels:
+    """The labels as int64 (n,). Raises ``InputError`` for another length, type, or a class that the model lacks."""
+    y = np.asarray(labels)
+    if y.shape != (n,) or y.dtype.kind not in "iu":
+        raise InputError(f"{what} must be {n} whole numbers, not {y.dtype} of shape {y.shape}")
+    if n and (y.min() < 0 or y.max() >= classes):
+        bad = y[(y < 0) | (y >= classes)][0]
+        raise InputError(f"{what}: {bad} is out of range, for the model has {classes} classes, 0 to {classes - 1}")
+    return y.astype(np.int64)
+
+
+def _goals(asked: Request, y: Labels, targets: Any, classes: int, seed: int) -> Labels:
+    if not asked.targeted:
+        return (y + 1) % classes  # only for attacks that always aim at a class
+    if targets is not None:
+        return check_labels(targets, len(y), classes, "targets")
+    return (y + np.random.default_rng(seed).integers(1, classes, len(y))) % classes
+
+
+def _route(library: Library, classifier: Classifier, route: Route | None) -> Route:
+    native = (isinstance(classifier, TorchNative) and "torch" in library.native) or (
+        isinstance(classifier, TensorflowNative) and "keras-tensorflow" in library.native
+    )
+    if route == "native" and not native:
+        raise NotSupported(f"{library.name} has no native route to a {type(classifier).__name__}")
+    return route or ("native" if native else "bridged")
+
+
+def _check_support(library: Library, asked: Request, classifier: Classifier) -> None:
+    framework = getattr(classifier, "framework", "torch")
+    reason = why_not(library, asked, framework)
+    if reason is None and not isinstance(classifier, Differentiable):
+        canonical = asked.canonical
+        needs = canonical.needs if canonical else raw_attack(library, asked.name.partition(":")[2]).needs
+        if needs == "gradients":
+            reason = f"{asked.name} needs gradients, and a {type(classifier).__name__} gives logits only"
+    if reason is not None:
+        raise NotSupported(reason)
+
+
+def _in_their_words(library: Library, asked: Request, context: Context) -> tuple[str, dict[str, Any], list[str]]:
+    if asked.canonical is None:
+        return asked.name.partition(":")[2], dict(asked.params), []
+    mapping = library.find(asked.canonical)
+    assert isinstance(mapping, AttackMapping)  # _check_support has seen to it
+    return (mapping.target, *mapping.translate(context))
+
+
+def _run(library: Library, run: Callable[[Call], Images], call: Call) -> Images:
+    try:
+        return run(call)
+    except (SparringError, MemoryError):
+        raise
+    except Exception as error:
+        first = (str(error).strip() or "no message").splitlines()[0]
+        raise LibraryError(f"{library.name}'s {call.target} raised {type(error).__name__}: {first}") from error
+
+
+def _legal(library: Library, asked: Request, x: Images, result: Any) -> tuple[Images, list[str]]:
+    """The library's images as legal ones: in the box, within the budget; and notes on what had to be mended."""
+    if not isinstance(result, np.ndarray) or result.shape != x.shape:
+        got = f"{result.shape}" if isinstance(result, np.ndarray) else type(result).__name__
+        raise LibraryError(f"{library.name} returned {got} where images of shape {x.shape} were due")
+    broken = ~np.isfinite(result).all(axis=(1, 2, 3))
+    if broken.any():
+        raise LibraryError(f"{library.name} returned NaN or infinity in {broken.sum()} of {len(x)} images")
+    boxed = np.clip(result, 0, 1).astype(np.float32, copy=False)
+    if asked.eps is None or asked.norm not in ("linf", "l2") or (asked.canonical and asked.canonical.goal != "budget"):
+        return boxed, []
+    legal, moved, excess = project(x, boxed, asked.norm, asked.eps)
+    if not moved.any():
+        return legal, []
+    return legal, [f"{library.name} left the budget by up to {excess:.2g}: such images were moved back"]
+
+
+def _decisions(logits: list[np.ndarray]) -> Labels:
+    if not logits:
+        return np.zeros(0, np.int64)
+    whole = np.concatenate(logits)
+    if not np.isfinite(whole).all():
+        raise LibraryError("the classifier gave NaN or infinite logits")
+    return whole.argmax(axis=1).astype(np.int64)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str | int | float | bool | type(None)):
+        return value if value != float("inf") else "inf"
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return repr(value).split(" object at")[0].lstrip("<")

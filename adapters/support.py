@@ -1,0 +1,93 @@
+"""Whether an attack can run: one library, one attack, one framework. No framework is imported to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sparring.adapters import attacks
+from sparring.adapters.attacks import Attack, Params
+from sparring.adapters.errors import InputError, unknown
+from sparring.adapters.library import Library, RawAttack, Unsupported, library_names, load_library
+
+
+@dataclass(frozen=True)
+class Request:
+    """An attack as a user asks for it, checked: canonical under a norm, or a library's own class (``norm`` is None).
+
+    ``params`` are all of the canonical parameters, or exactly the library's keyword arguments that were given.
+    """
+
+    name: str
+    norm: str | None
+    params: Params
+    targeted: bool
+    canonical: Attack | None
+    raw_library: str | None = None
+
+    @property
+    def eps(self) -> float | None:
+        """The budget, where there is one."""
+        eps = self.params.get("eps")
+        return float(eps) if isinstance(eps, int | float) and not isinstance(eps, bool) else None
+
+
+def request(
+    name: str, *, norm: str | None = None, targeted: bool = False, params: Mapping[str, Any] | None = None
+) -> Request:
+    """Check an attack's name, norm and parameters. Raises ``InputError`` that names what is wrong and what is valid."""
+    given = dict(params or {})
+    if ":" not in name:
+        canonical = attacks.find(name, norm)
+        return Request(name, canonical.norm, canonical.resolve(given), targeted, canonical)
+    library_name, _, class_name = name.partition(":")
+    if library_name not in library_names():
+        raise InputError(unknown("library", library_name, library_names()))
+    raw = raw_attack(load_library(library_name), class_name)
+    _check_keywords(name, raw, given)
+    return Request(name, norm, given, targeted, None, library_name)
+
+
+def raw_attack(library: Library, class_name: str) -> RawAttack:
+    """The attack class of that name. Raises ``InputError`` with the nearest names."""
+    found = library.raw()
+    if class_name not in found:
+        raise InputError(unknown(f"attack class of {library.name}", class_name, found))
+    return found[class_name]
+
+
+def _check_keywords(name: str, raw: RawAttack, given: Mapping[str, Any]) -> None:
+    valid = [key for key in raw.signature.parameters if key not in ("self", "model", "classifier", "estimator")]
+    valid += list(raw.call_keywords)
+    for key in given:
+        if key not in valid:
+            raise InputError(f"{name}: {unknown('parameter', key, valid)}")
+    for key, parameter in raw.signature.parameters.items():
+        if key in valid and key not in given and parameter.default is parameter.empty and parameter.kind in (1, 3):
+            raise InputError(f"{name} needs a value for {key}")
+
+
+def why_not(library: Library, asked: Request, framework: str) -> str | None:
+    """Why this library can't run this attack on a model of this framework; None when it can."""
+    if asked.canonical is None:
+        if asked.raw_library != library.name:
+            return f"{asked.name} is a class of {asked.raw_library}"
+        raw = raw_attack(library, asked.name.partition(":")[2])
+        if raw.unsupported:
+            return raw.unsupported
+        if asked.targeted and not raw.targeted:
+            return f"{library.name}'s {raw.name} has no targeted version"
+        if framework not in raw.runs_on:
+            return f"{library.name}'s {raw.name} runs on {', '.join(raw.runs_on)} only"
+        needs = raw.needs
+    else:
+        mapping = library.find(asked.canonical)
+        if isinstance(mapping, Unsupported):
+            return mapping.reason
+        if asked.targeted and mapping.targeted is not None:
+            return mapping.targeted.reason
+        needs = asked.canonical.needs
+    if needs == "gradients" and framework == "onnx":
+        return f"{asked.name} needs gradients, and an ONNX Runtime session gives logits only"
+    return None

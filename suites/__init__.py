@@ -1,0 +1,21 @@
+"""What gets run, and what comes out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparring.suites.runner import Run, run
+    from sparring.suites.suite import Suite, load_suite
+
+__all__ = ["Run", "Suite", "load_suite", "run"]
+
+_HOMES = {"Run": "runner", "run": "runner", "Suite": "suite", "load_suite": "suite"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

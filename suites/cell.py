@@ -1,0 +1,140 @@
+"""A cell: one attack of one library on one model and one sample of images; the unit that is run, stored and found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from sparring.adapters.errors import InputError, NotSupported, SparringError
+from sparring.models.datasets import Dataset
+from sparring.models.load import ModelRef
+
+if TYPE_CHECKING:
+    from sparring.adapters.protocol import Classifier
+
+CELL_VERSION = 1
+"""Raised whenever the same cell would give other numbers than before."""
+
+Status = Literal["done", "failed", "timeout", "unsupported"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Everything that a result depends on, and nothing else. Where it runs (device, workers, paths) is not in it."""
+
+    dataset: str
+    data_digest: str
+    model: ModelRef
+    library: str
+    versions: Mapping[str, str]
+    """of the library and of the frameworks that it runs on: another release is another cell"""
+    route: Literal["native", "bridged"]
+    attack: str
+    norm: str | None
+    params: Mapping[str, Any]
+    targeted: bool
+    seed: int
+    batch_size: int
+    start: int
+    stop: int
+    defense: tuple[str, ...] = ()
+
+    def identity(self) -> dict[str, Any]:
+        """What the id is made of: plain JSON values."""
+        return {
+            "cell_version": CELL_VERSION,
+            "data": self.data_digest,
+            "range": [self.start, self.stop],
+            "model": {"framework": self.model.framework, "digest": self.model.digest},
+            "defense": list(self.defense),
+            "library": self.library,
+            "versions": dict(self.versions),
+            "route": self.route,
+            "attack": self.attack,
+            "norm": self.norm,
+            "params": dict(self.params),
+            "targeted": self.targeted,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+        }
+
+    @property
+    def id(self) -> str:
+        """The first 20 hexadecimal digits of the sha256 of the canonical JSON of the identity."""
+        canonical = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:20]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, from which ``from_json`` makes the same cell."""
+        return {**self.__dict__, "model": self.model.to_json(), "versions": dict(self.versions)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Cell:
+        """The cell that ``to_json`` wrote."""
+        defense = tuple(value["defense"])
+        return cls(**{**value, "model": ModelRef.from_json(value["model"]), "defense": defense})
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a cell left: its status with the reason, the cost, and, when done, facts per sample.
+
+    ``arrays`` (only when done): ``x``, ``x_adv`` (float32, (n, C, H, W)), and, each of length n, ``y``, ``target``,
+    ``pred_clean``, ``pred_adv`` (int64), ``success`` (bool), ``l0``, ``l1``, ``l2``, ``linf`` (float64).
+    """
+
+    status: Status
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+    forwards: int = 0
+    backwards: int = 0
+    seconds: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """device, the library's own call, ..."""
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def run_cell(
+    cell: Cell,
+    classifier: Classifier,
+    data: Dataset,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    started: Callable[[], None] | None = None,
+) -> Result:
+    """Run one cell. Whatever goes wrong inside is a result that says why; only an interrupt passes through."""
+    from sparring.adapters.execute import attack
+
+    if data.digest != cell.data_digest:
+        return Result("failed", f"the data changed: {cell.dataset} now has the digest {data.digest[:12]}")
+    x = data.x[cell.start : cell.stop]
+    begin = time.perf_counter()
+    try:
+        done = attack(
+            classifier, x, data.y[cell.start : cell.stop], cell.attack,
+            library=cell.library, norm=cell.norm, targeted=cell.targeted, seed=cell.seed, route=cell.route,
+            batch_size=cell.batch_size, progress=progress, started=started, **cell.params,
+        )  # fmt: skip
+    except NotSupported as error:
+        return Result("unsupported", str(error))
+    except MemoryError:
+        return Result("failed", "out of memory", seconds=time.perf_counter() - begin)
+    except (SparringError, InputError) as error:
+        return Result("failed", str(error), seconds=time.perf_counter() - begin)
+    except Exception as error:  # a cell that fails is a row that says why
+        return Result("failed", f"{type(error).__name__}: {error}", seconds=time.perf_counter() - begin)
+    return Result(
+        "done",
+        notes=done.notes,
+        forwards=done.forwards,
+        backwards=done.backwards,
+        seconds=done.seconds,
+        facts={"call": done.call},
+        arrays={"x": x, "x_adv": done.images, **done.samples},
+    )

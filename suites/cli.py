@@ -1,0 +1,197 @@
+"""The command line. Heavy modules are imported inside the commands: `sparring --help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sparring.suites.runner import Outlook
+
+app = typer.Typer(
+    name="sparring",
+    help="One classifier in the ring with every adversarial attack library at once: ART, Foolbox, torchattacks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+SuiteArgument = Annotated[str, typer.Argument(help="a suite file, or the name of a study (`sparring list studies`)")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="the run folder  [default: runs/NAME]", show_default=False)
+]
+ProfileOption = Annotated[str | None, typer.Option("--profile", help="a profile of the suite: smoke, small or paper")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="override a key: data.samples=20, attacks.0.eps=[0.1]; repeatable")
+]
+
+
+def main() -> None:
+    """Run the command line; bad input is one message and exit code 2."""
+    from sparring.adapters.errors import SparringError
+
+    try:
+        app()
+    except SparringError as error:
+        print(f"sparring: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(0)  # `sparring list attacks | head`
+
+
+@app.command("run")
+def run_command(
+    suite: SuiteArgument,
+    out: OutOption = None,
+    profile: ProfileOption = None,
+    set_: SetOption = None,
+    workers: Annotated[int, typer.Option(min=1, help="cells computed at once, each in a process of its own")] = 1,
+    retry: Annotated[
+        str | None, typer.Option(help="`failed`: compute those again that failed or ran out of time")
+    ] = None,
+    limit_seconds: Annotated[
+        float | None, typer.Option(min=0.001, help="end an attack after so many seconds; the row then says `timeout`")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and stop")] = False,
+) -> None:
+    """Run a suite. Started again, it computes just what is missing.
+
+    Exit code 0: every cell is done or can't be; 1: a cell failed; 2: bad input; 130: stopped.
+    """
+    from sparring.adapters.errors import InputError
+    from sparring.suites import tables
+    from sparring.suites.console import LiveReporter, console
+    from sparring.suites.runner import Interrupted, look_ahead, run
+
+    if retry not in (None, "failed"):
+        raise InputError(f"--retry {retry}: the only choice is `failed`")
+    if dry_run:
+        _print_plan(look_ahead(suite, out=out, profile=profile, overrides=set_ or (), retry_failed=retry is not None))
+        return
+    again = _command_again(suite, out, profile, set_)
+    try:
+        with LiveReporter() as reporter:
+            done = run(
+                suite, out=out, profile=profile, overrides=set_ or (), workers=workers,
+                retry_failed=retry is not None, limit_seconds=limit_seconds, device=device, reporter=reporter,
+            )  # fmt: skip
+    except Interrupted as stopped:
+        print(f"sparring: {stopped}. To go on: {again}", file=sys.stderr)
+        sys.exit(130)
+    tables.print_rich(tables.make(done.frame), console)
+    console.print(
+        f"{len(done.frame)} rows, {done.computed} cells computed now; everything is in {done.folder}/", highlight=False
+    )
+    if done.failed:
+        print(f"sparring: {done.failed} cells failed; to try them again: {again} --retry failed", file=sys.stderr)
+    console.print(f"Next: sparring table {done.folder} --format md", highlight=False)
+    if suite == "quickstart":
+        console.print(
+            "Or your own suite: sparring run my-suite.yaml (README, section 'Your own suite')", highlight=False
+        )
+    sys.exit(1 if done.failed else 0)
+
+
+@app.command("table")
+def table_command(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    form: Annotated[str, typer.Option("--format", help="rich, md, csv, latex or parquet")] = "rich",
+    value: Annotated[
+        str, typer.Option(help="the column that is shown: robust_accuracy, attack_success_rate, ...")
+    ] = "robust_accuracy",
+    out: Annotated[Path | None, typer.Option(help="write here instead of printing")] = None,
+) -> None:
+    """Print the library-vs-library table of a run: attacks down, library × framework across."""
+    from sparring.adapters.errors import InputError, unknown
+    from sparring.suites import store, tables
+    from sparring.suites.console import console
+
+    if form not in tables.FORMATS:
+        raise InputError(f"--format: {unknown('format', form, tables.FORMATS)}")
+    made = tables.make(tables.read_results(run), value)
+    if form == "rich":
+        if out is not None:
+            raise InputError("--format rich prints to the terminal; for a file choose md, csv, latex or parquet")
+        tables.print_rich(made, console)
+        return
+    content = tables.render(made, form)
+    if out is not None:
+        store.write_whole(out, content)
+    elif isinstance(content, bytes):
+        raise InputError("--format parquet is binary: name a file with --out")
+    else:
+        sys.stdout.write(content)
+
+
+@app.command("list")
+def list_command(
+    what: Annotated[str, typer.Argument(help="attacks, libraries, models, datasets or studies")],
+) -> None:
+    """List what there is: attacks (canonical and raw, and what runs where), libraries, models, datasets, studies."""
+    from sparring.adapters.errors import InputError, unknown
+    from sparring.suites.console import console
+    from sparring.suites.registry import LISTINGS
+
+    if what not in LISTINGS:
+        raise InputError(unknown("listing", what, LISTINGS))
+    with console.status(f"asking the installed packages for their {what} ..."):
+        parts = LISTINGS[what]()
+    for part in parts:
+        console.print(part)
+
+
+@app.command("schema")
+def schema_command() -> None:
+    """Print the JSON Schema of a suite file, for editors."""
+    import json
+
+    from sparring.suites.suite import Suite
+
+    print(json.dumps(Suite.model_json_schema(), indent=2))
+
+
+def _command_again(suite: str, out: Path | None, profile: str | None, overrides: list[str] | None) -> str:
+    import shlex
+
+    words = ["sparring", "run", suite]
+    words += ["--out", str(out)] if out else []
+    words += ["--profile", profile] if profile else []
+    for override in overrides or ():
+        words += ["--set", override]
+    return shlex.join(words)
+
+
+def _print_plan(outlook: Outlook) -> None:
+    from rich.table import Table
+
+    from sparring.suites.console import console
+
+    table = Table(
+        title=f"{outlook.suite.name}: {len(outlook.data.x)} images of {outlook.data.name}", title_justify="left"
+    )
+    for header in ("model", "framework", "rows", "stored", "can't run", "to compute", "first"):
+        table.add_column(header)
+    for spec in outlook.suite.models:
+        if spec.name in outlook.to_prepare:
+            rows = (str(outlook.cells_to_prepare), "?", "?", "?", outlook.to_prepare[spec.name])
+            table.add_row(spec.name, spec.runtime, *rows)
+            continue
+        mine = [row for row in outlook.planned if row.model == spec.name]
+        stored = sum(row.cell.id in outlook.stored and row.unsupported is None for row in mine)
+        cannot = sum(row.unsupported is not None for row in mine)
+        table.add_row(
+            spec.name, mine[0].cell.model.framework, str(len(mine)), str(stored), str(cannot),
+            str(len(mine) - stored - cannot), "ready",
+        )  # fmt: skip
+    console.print(table)
+    for row in outlook.planned:
+        state = "can't run" if row.unsupported else "stored" if row.cell.id in outlook.stored else "to compute"
+        eps = f" eps={row.asked.eps:.4g}" if row.asked.eps is not None else ""
+        why = f": {row.unsupported}" if row.unsupported else ""
+        text = f"{row.cell.id}  {state:10}  {row.model}: {row.cell.library} {row.asked.name}{eps} seed={row.cell.seed}"
+        console.print(f"{text} {row.cell.route}{why}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Results would be in {outlook.folder}/", highlight=False)

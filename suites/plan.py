@@ -1,0 +1,99 @@
+"""From a suite to its cells: which attack of which library on which model, by which route, with which seed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass
+from functools import cache
+
+from sparring.adapters.library import load_library
+from sparring.adapters.support import Request, why_not
+from sparring.models.datasets import Dataset
+from sparring.models.load import ModelRef
+from sparring.models.spec import ModelSpec
+from sparring.suites.cell import Cell
+from sparring.suites.suite import Suite
+
+_RUNS_ON = {  # which packages' releases a framework's numbers depend on, beside torch, which carries every bridge
+    "torch": (),
+    "keras-torch": ("keras",),
+    "keras-tensorflow": ("keras", "tensorflow"),
+    "onnx": ("onnxruntime", "onnxruntime-gpu"),
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A row to be: the cell, the name that the suite gives its model, and, where it can't run, why."""
+
+    model: str
+    cell: Cell
+    asked: Request
+    unsupported: str | None
+
+
+@cache
+def package_version(package: str) -> str | None:
+    """The installed release, without importing the package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def plan(suite: Suite, data: Dataset, models: dict[str, ModelRef]) -> list[Planned]:
+    """Every row of the suite for the models that are given (by name), in the suite's order; the same each time."""
+    rows = []
+    for spec in suite.models:
+        ref = models.get(spec.name)
+        if ref is not None:
+            rows += [row for asked, name in _attacks(suite) for row in _rows(suite, data, spec, ref, asked, name)]
+    return rows
+
+
+def count(suite: Suite) -> int:
+    """How many rows each model will have; known before any model exists."""
+    routes = len(suite.routes) if suite.routes else 1
+    return len(_attacks(suite)) * routes * len(suite.seeds)
+
+
+def _attacks(suite: Suite) -> list[tuple[Request, str]]:
+    found = []
+    for spec in suite.attacks:
+        for asked in spec.requests():
+            names = (asked.raw_library,) if asked.raw_library else (spec.libraries or suite.libraries)
+            found += [(asked, name) for name in names if name]
+    return found
+
+
+def _rows(suite: Suite, data: Dataset, spec: ModelSpec, ref: ModelRef, asked: Request, name: str) -> list[Planned]:
+    library = load_library(name)
+    packages = {library.package: library.version()}
+    for package in ("torch", *_RUNS_ON[ref.framework]):
+        version = package_version(package)
+        if version:
+            packages[package] = version
+    there = library.routes(ref.framework)
+    reason = why_not(library, asked, ref.framework)
+    rows = []
+    for route in suite.routes or there[:1]:
+        lacks = None if route in there else f"{name} has no {route} route to {ref.framework}"
+        for seed in suite.seeds:
+            cell = Cell(
+                dataset=data.name,
+                data_digest=data.digest,
+                model=ref,
+                library=name,
+                versions=packages,
+                route=route,
+                attack=asked.name,
+                norm=asked.norm,
+                params=asked.params,
+                targeted=asked.targeted,
+                seed=seed,
+                batch_size=suite.batch_size,
+                start=0,
+                stop=len(data.x),
+            )
+            rows.append(Planned(spec.name, cell, asked, reason or lacks))
+    return rows

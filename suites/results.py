@@ -1,0 +1,83 @@
+"""From planned cells and what the store holds of them to one frame: a row a cell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparring.adapters.library import load_library
+from sparring.suites import store
+from sparring.suites.metrics import scores
+from sparring.suites.plan import Planned
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = (
+    "cell_id", "status", "reason", "suite", "dataset", "model", "architecture", "framework", "defense", "library",
+    "library_version", "route", "attack", "norm", "eps", "params", "targeted", "seed", "n", "clean_accuracy",
+    "robust_accuracy", "robust_accuracy_low", "robust_accuracy_high", "attack_success_rate", "precision", "recall",
+    "f1", "l0_mean", "l0_median", "l1_mean", "l1_median", "l2_mean", "l2_median", "linf_mean", "linf_median",
+    "forwards", "backwards", "seconds", "notes", "library_call", "device",
+)  # fmt: skip
+"""``forwards`` and ``backwards`` are per image; ``seconds`` is the library's own time for all n; ``notes`` say where
+the library could not do exactly what was asked; ``library_call`` is the library's class with its arguments (JSON)."""
+
+
+def row(suite_name: str, planned: Planned, run: Path) -> dict[str, Any]:
+    """One row; ``status`` is ``missing`` for a cell that has not been run."""
+    cell = planned.cell
+    found: dict[str, Any] = {
+        "cell_id": cell.id,
+        "suite": suite_name,
+        "dataset": cell.dataset,
+        "model": planned.model,
+        "architecture": cell.model.architecture,
+        "framework": cell.model.framework,
+        "defense": "+".join(cell.defense) or "none",
+        "library": cell.library,
+        "library_version": cell.versions[load_library(cell.library).package],
+        "route": cell.route,
+        "attack": cell.attack,
+        "norm": cell.norm,
+        "eps": planned.asked.eps,
+        "params": json.dumps(cell.params, sort_keys=True),
+        "targeted": cell.targeted,
+        "seed": cell.seed,
+        "n": cell.stop - cell.start,
+        "reason": "",
+        "notes": "",
+    }
+    if planned.unsupported is not None:
+        return {**found, "status": "unsupported", "reason": planned.unsupported}
+    result = store.read(run, cell.id)
+    if result is None:
+        return {**found, "status": "missing"}
+    found |= {"status": result.status, "reason": result.reason, "seconds": result.seconds}
+    found |= {"notes": "; ".join(result.notes), "device": result.facts.get("device")}
+    if result.status == "done":
+        n = len(result.arrays["y"])
+        found |= {**scores(result.arrays), "n": n}
+        found |= {"forwards": result.forwards / n, "backwards": result.backwards / n}
+        found["library_call"] = json.dumps(result.facts.get("call"), sort_keys=True)
+    return found
+
+
+def frame(suite_name: str, plan: list[Planned], run: Path) -> pd.DataFrame:
+    """All rows, in the plan's order, with the columns of ``COLUMNS``."""
+    import pandas as pd
+
+    table = pd.DataFrame([row(suite_name, planned, run) for planned in plan], columns=list(COLUMNS))
+    texts = ("reason", "notes", "norm", "library_call", "device")
+    return table.astype({name: "string" for name in texts}).astype({"eps": "float64", "n": "int64", "seed": "int64"})
+
+
+def write(table: pd.DataFrame, run: Path) -> None:
+    """``results.csv`` and ``results.parquet``, each replaced as a whole."""
+    import io
+
+    store.write_whole(run / "results.csv", table.to_csv(index=False, lineterminator="\n"))
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    store.write_whole(run / "results.parquet", buffer.getvalue())

@@ -1,0 +1,183 @@
+"""Run a suite: prepare what it needs, compute the cells that are missing, tabulate."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparring.adapters.errors import InputError, SparringError
+from sparring.models import datasets
+from sparring.models.datasets import Dataset
+from sparring.suites import manifest, results, store
+from sparring.suites.plan import Planned, count, plan
+from sparring.suites.pool import Pool, compute
+from sparring.suites.preparation import prepare, prepared, what_to_do
+from sparring.suites.reporter import Reporter
+from sparring.suites.suite import Suite, home, load_suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Interrupted(SparringError):
+    """The run was stopped by Ctrl-C or SIGTERM; whatever was finished is stored."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, its rows, and how many cells were computed now and found stored."""
+
+    folder: Path
+    frame: pd.DataFrame
+    computed: int
+    stored: int
+
+    @property
+    def failed(self) -> int:
+        """Rows that failed or ran out of time."""
+        return int(self.frame["status"].isin(["failed", "timeout", "missing"]).sum())
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a run would do: per model how many cells are stored and to be computed, and what must be prepared first."""
+
+    suite: Suite
+    folder: Path
+    data: Dataset
+    planned: tuple[Planned, ...]
+    stored: frozenset[str]
+    to_prepare: Mapping[str, str]
+    """model name -> what has to be done first"""
+    cells_to_prepare: int
+    """rows of each model that is not prepared, whose ids can't be known yet"""
+
+
+def run(
+    source: str | Path | Mapping[str, Any],
+    *,
+    out: str | Path | None = None,
+    profile: str | None = None,
+    overrides: Iterable[str] = (),
+    workers: int = 1,
+    retry_failed: bool = False,
+    limit_seconds: float | None = None,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> Run:
+    """Run a suite (a file, the name of a study that ships, or a dictionary) into a folder, ``runs/NAME`` by default.
+
+    Cells already stored are not computed again; with ``retry_failed`` those that failed or ran out of time are.
+    ``limit_seconds`` bounds each cell's attack. ``device`` is auto, cpu or cuda. Raises ``InputError`` for bad input,
+    before anything is written, and ``Interrupted`` on Ctrl-C or SIGTERM, with everything finished stored and tabulated.
+    """
+    report = reporter or Reporter()
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"unknown device {device!r}. Valid: auto, cpu, cuda")
+    if workers < 1:
+        raise InputError(f"workers: {workers} is not at least 1")
+    where = str(source) if not isinstance(source, Mapping) else "the suite"
+    suite = load_suite(source, profile=profile, overrides=overrides)
+    base = home(source)
+    folder = Path(out) if out is not None else default_folder(suite, profile)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--out {folder}: this is a file, not a folder")
+    data = _load_data(where, suite, base, report)
+    with _sigterm_interrupts():
+        pool = Pool(device)
+        try:
+            models = prepare(where, suite, data, base, pool, device, report)
+            planned = plan(suite, data, models)
+            todo = _missing(planned, folder, retry_failed)
+            manifest.write(folder, suite, data, models, planned, device)
+            store.sweep(folder)
+            report.stage(f"{len(todo)} cells to compute, {len(planned) - len(todo)} stored or not possible")
+            try:
+                compute(todo, folder, suite, base, device, workers, limit_seconds, retry_failed, pool, report)
+            except KeyboardInterrupt:
+                results.write(results.frame(suite.name, planned, folder), folder)
+                left = sum(not store.has(folder, row.cell.id) for row in todo)
+                raise Interrupted(f"stopped: {len(todo) - left} of {len(todo)} cells are finished and stored") from None
+        except KeyboardInterrupt:
+            raise Interrupted("stopped before the first cell; trained models are kept") from None
+        finally:
+            pool.close()
+    table = results.frame(suite.name, planned, folder)
+    results.write(table, folder)
+    return Run(folder, table, len(todo), len(planned) - len(todo))
+
+
+def look_ahead(
+    source: str | Path | Mapping[str, Any],
+    *,
+    out: str | Path | None = None,
+    profile: str | None = None,
+    overrides: Iterable[str] = (),
+    retry_failed: bool = False,
+    reporter: Reporter | None = None,
+) -> Outlook:
+    """The plan of a run, without training, attacking or writing anything. Raises ``InputError`` as ``run`` does."""
+    where = str(source) if not isinstance(source, Mapping) else "the suite"
+    suite = load_suite(source, profile=profile, overrides=overrides)
+    base = home(source)
+    folder = Path(out) if out is not None else default_folder(suite, profile)
+    data = _load_data(where, suite, base, reporter or Reporter())
+    ready = prepared(where, suite, data, base)
+    planned = plan(suite, data, ready)
+    todo = {row.cell.id for row in _missing(planned, folder, retry_failed)}
+    waiting = {spec.name: what_to_do(spec) for spec in suite.models if spec.name not in ready}
+    stored = frozenset(row.cell.id for row in planned) - todo
+    return Outlook(suite, folder, data, tuple(planned), stored, waiting, count(suite))
+
+
+def default_folder(suite: Suite, profile: str | None) -> Path:
+    """``runs/NAME``, or ``runs/NAME-PROFILE``."""
+    return Path("runs") / (suite.name + (f"-{profile}" if profile else ""))
+
+
+def _load_data(where: str, suite: Suite, base: Path, report: Reporter) -> Dataset:
+    def progress(done: int, total: int, what: str) -> None:
+        report.progress(f"data {suite.data.name or suite.data.path}", done, total, what)
+
+    try:
+        return datasets.load(suite.data, base=base, progress=progress)
+    except InputError as error:
+        raise InputError(f"{where}: data: {error}") from None
+
+
+def _missing(planned: list[Planned], folder: Path, retry_failed: bool) -> list[Planned]:
+    """The rows to compute, each cell once."""
+    todo: dict[str, Planned] = {}
+    for row in planned:
+        if row.unsupported is None and row.cell.id not in todo and _is_missing(folder, row, retry_failed):
+            todo[row.cell.id] = row
+    return list(todo.values())
+
+
+def _is_missing(folder: Path, row: Planned, retry_failed: bool) -> bool:
+    if not store.has(folder, row.cell.id):
+        return True
+    result = store.read(folder, row.cell.id) if retry_failed else None
+    return result is not None and result.status in ("failed", "timeout")
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does. Only the main thread may say so; elsewhere nothing is changed."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

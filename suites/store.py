@@ -1,0 +1,107 @@
+"""The run folder: every result under its cell's id, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparring.adapters.errors import InputError
+from sparring.suites.cell import Result
+
+
+def cell_folder(run: Path, cell_id: str) -> Path:
+    """Where a cell's result lies, or will."""
+    return run / "cells" / cell_id
+
+
+def has(run: Path, cell_id: str) -> bool:
+    """Whether the cell has a result, whatever its status."""
+    return (cell_folder(run, cell_id) / "result.json").is_file()
+
+
+def write(run: Path, cell_id: str, identity: Mapping[str, Any], result: Result, *, replace: bool = False) -> None:
+    """Store a result. The folder appears by one rename: killed at any moment, it is complete or absent.
+
+    Of two processes that computed the same cell, the first to finish wins, unless ``replace`` (a retry) is asked for.
+    """
+    home = cell_folder(run, cell_id)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{cell_id}-", dir=home.parent))
+    try:
+        if result.arrays:
+            with open(temporary / "images.npz", "wb") as file:
+                np.savez(file, **result.arrays)
+        content = {
+            "cell_id": cell_id,
+            "cell": dict(identity),
+            "status": result.status,
+            "reason": result.reason,
+            "notes": list(result.notes),
+            "forwards": result.forwards,
+            "backwards": result.backwards,
+            "seconds": result.seconds,
+            "facts": dict(result.facts),
+        }
+        (temporary / "result.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
+        os.chmod(temporary, 0o755)
+        if replace and home.exists():
+            aside = Path(tempfile.mkdtemp(prefix=f".{cell_id}-", dir=home.parent))
+            os.rename(home, aside / "old")
+            os.rename(temporary, home)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.rename(temporary, home)
+    except OSError:
+        if not has(run, cell_id):  # somebody else's result is as good as ours
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read(run: Path, cell_id: str, *, images: bool = False) -> Result | None:
+    """The stored result, or None. Without ``images`` the arrays are those of length n alone. Never unpickles."""
+    home = cell_folder(run, cell_id)
+    try:
+        content = json.loads((home / "result.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{home / 'result.json'} can't be read: {error}") from None
+    arrays: dict[str, np.ndarray] = {}
+    if (home / "images.npz").is_file():
+        with np.load(home / "images.npz", allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files if images or key not in ("x", "x_adv")}
+    return Result(
+        content["status"], content["reason"], tuple(content["notes"]), content["forwards"], content["backwards"],
+        content["seconds"], content["facts"], arrays,
+    )  # fmt: skip
+
+
+def sweep(run: Path) -> None:
+    """Remove what killed processes left half written, an hour old or more (another run may be writing now)."""
+    import time
+
+    for leftover in (run / "cells").glob(".*"):
+        if leftover.is_dir() and time.time() - leftover.stat().st_mtime > 3600:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,280 @@
+"""The suite file: YAML in, one validated value out, and errors that say where and what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sparring.adapters import attacks
+from sparring.adapters.errors import InputError, unknown
+from sparring.adapters.library import Unsupported, load_library
+from sparring.adapters.support import Request, request
+from sparring.models.spec import DataSpec, ModelSpec, Spec
+
+Route = Literal["native", "bridged"]
+PROFILES = ("smoke", "small", "paper")
+
+
+class AttackSpec(Spec):
+    """One attack with its parameters; a list of values makes a grid. ``library:ClassName`` takes ``params`` instead."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        frozen=True,
+        json_schema_extra=lambda schema: schema["properties"].update(_parameter_schema()),
+    )
+
+    attack: str = Field(description="a canonical name (`sparring list attacks`), or library:ClassName")
+    norm: str | None = Field(None, description="linf, l2 or l0; the attack's first when absent")
+    targeted: bool = Field(False, description="towards another class of each image, drawn by the seed")
+    libraries: tuple[str, ...] | None = Field(None, description="only these, instead of the suite's")
+    params: dict[str, Any] | None = Field(None, description="of library:ClassName: its own keyword arguments")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The parameters as written."""
+        return {**(self.params or {}), **(self.model_extra or {})}
+
+    def requests(self) -> tuple[Request, ...]:
+        """One checked request for each point of the grid, in the order of the values. Raises ``InputError``."""
+        grids = {key: self._values(key, value) for key, value in self.given.items()}
+        return tuple(
+            request(self.attack, norm=self.norm, targeted=self.targeted, params=dict(zip(grids, point, strict=True)))
+            for point in product(*grids.values())
+        )
+
+    def _values(self, key: str, value: Any) -> list[Any]:
+        if ":" in self.attack and key in (self.params or {}):
+            return [value]  # a library's own argument may itself be a list
+        if not isinstance(value, list):
+            return [value]
+        if not value:
+            raise InputError(f"{self.attack}: {key} is an empty list")
+        if ":" not in self.attack:
+            known = attacks.find(self.attack, self.norm).parameters.get(key)
+            if known is not None and known.type is tuple and not isinstance(value[0], list):
+                return [value]
+        return value
+
+
+class Suite(Spec):
+    """What is run: data, models, attacks with grids of values, libraries, seeds."""
+
+    name: str = Field(
+        min_length=1, pattern=r"^[\w.-]+$", description="letters, digits, dots, dashes; names the run folder"
+    )
+    description: str = Field("", description="the question that the suite answers")
+    data: DataSpec
+    models: tuple[ModelSpec, ...] = Field(min_length=1)
+    defenses: tuple[str, ...] = Field((), max_length=0, description="none yet: leave it out, or write []")
+    libraries: tuple[str, ...] = Field(("art", "foolbox", "torchattacks"), min_length=1)
+    routes: tuple[Route, ...] | None = Field(None, min_length=1, description="native where there is one, when absent")
+    attacks: tuple[AttackSpec, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    batch_size: int = Field(128, ge=1, description="images that an attack gets at once; part of what is computed")
+    profiles: dict[Literal["smoke", "small", "paper"], dict[str, Any]] = Field(
+        default_factory=dict, description="overrides of any key above"
+    )
+
+    @field_validator("seeds")
+    @classmethod
+    def _not_negative(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if any(seed < 0 for seed in seeds):
+            raise ValueError("a seed is at least 0")
+        return seeds
+
+    @model_validator(mode="after")
+    def _names_once(self) -> Suite:
+        seen: set[str] = set()
+        for model in self.models:
+            if model.name in seen:
+                raise ValueError(f"two models are called {model.name!r}")
+            if model.export is not None and model.export not in seen:
+                raise ValueError(f"models: {model.name} exports {model.export!r}, which is no model above it")
+            seen.add(model.name)
+        return self
+
+
+def studies() -> dict[str, str]:
+    """The suites that ship: name -> description."""
+    found = {}
+    for entry in sorted(resources.files("sparring.suites").joinpath("studies").iterdir(), key=lambda e: e.name):
+        if entry.name.endswith(".yaml"):
+            found[entry.name[:-5]] = str(yaml.safe_load(entry.read_text("utf-8")).get("description", "")).strip()
+    return found
+
+
+def load_suite(
+    source: str | Path | Mapping[str, Any], *, profile: str | None = None, overrides: Iterable[str] = ()
+) -> Suite:
+    """Read, override and validate a suite: a file, the name of a study that ships, or the same as a dictionary.
+
+    ``profile`` names one of the file's own profiles; ``overrides`` are ``path=value`` (``data.samples=20``,
+    ``attacks.0.eps=[0.1]``), applied last. Raises ``InputError`` with one message that names the file, the key, the
+    value and what is valid.
+    """
+    if isinstance(source, Mapping):
+        where, content = "the suite", dict(source)
+    else:
+        where, content = _read(str(source))
+    profiles = content.get("profiles") or {}
+    if profile is not None:
+        if not isinstance(profiles, dict) or profile not in profiles:
+            raise InputError(f"{where}: {unknown('profile', profile, profiles if isinstance(profiles, dict) else ())}")
+        content = _merge(content, profiles[profile])
+    for override in overrides:
+        content = _override(content, override)
+    try:
+        suite = Suite.model_validate(content)
+    except ValidationError as error:
+        raise InputError("\n".join(f"{where}: {line}" for line in _explain(error))) from None
+    _check_attacks(where, suite)
+    return suite
+
+
+def home(source: str | Path | Mapping[str, Any]) -> Path:
+    """The folder to which a suite's relative paths refer: the file's, or the working directory."""
+    if not isinstance(source, Mapping) and Path(source).is_file():
+        return Path(source).resolve().parent
+    return Path.cwd()
+
+
+def _read(source: str) -> tuple[str, dict[str, Any]]:
+    path = Path(source)
+    if path.is_file():
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{source}: can't be read: {error}") from None
+    elif source in studies():
+        text = resources.files("sparring.suites").joinpath("studies", f"{source}.yaml").read_text("utf-8")
+    elif path.suffix in (".yaml", ".yml") or path.is_dir() or len(path.parts) > 1:
+        raise InputError(f"{source}: there is no such suite file. Studies that ship: {', '.join(studies())}")
+    else:
+        raise InputError(unknown("suite", source, studies()) + ", or the path of a suite file")
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InputError(f"{source}: not valid YAML{place}: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{source}: a suite is a mapping with the keys {', '.join(Suite.model_fields)}")
+    return source, content
+
+
+def _merge(below: Any, above: Any) -> Any:
+    """Mappings key by key; anything else is replaced."""
+    if isinstance(below, dict) and isinstance(above, dict):
+        return {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
+    return above
+
+
+def _override(content: dict[str, Any], override: str) -> dict[str, Any]:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise InputError(f"--set {override!r}: write path=value, as in data.samples=20 or attacks.0.eps=[0.1]")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"--set {override!r}: the value is not valid YAML") from None
+
+    def replaced(node: Any, keys: list[str], seen: str) -> Any:
+        if not keys:
+            return value
+        key, rest = keys[0], keys[1:]
+        if isinstance(node, list):
+            if not key.isdigit() or int(key) >= len(node):
+                raise InputError(
+                    f"--set {override!r}: {seen} is a list of {len(node)}: its keys are 0 to {len(node) - 1}"
+                )
+            return [replaced(item, rest, f"{seen}.{key}") if i == int(key) else item for i, item in enumerate(node)]
+        if node is not None and not isinstance(node, dict):
+            raise InputError(f"--set {override!r}: {seen} is the value {node!r} and has no keys")
+        return {**(node or {}), key: replaced((node or {}).get(key), rest, f"{seen}.{key}".lstrip("."))}
+
+    result: dict[str, Any] = replaced(content, path.split("."), "")
+    return result
+
+
+def _explain(error: ValidationError) -> list[str]:
+    lines = []
+    for detail in error.errors():
+        place = ".".join(str(part) for part in detail["loc"])
+        value, kind = detail.get("input"), detail["type"]
+        if kind == "extra_forbidden":
+            parent = _model_at(detail["loc"][:-1])
+            lines.append(f"{place}: {unknown('key', detail['loc'][-1], parent.model_fields)}")
+        elif kind == "missing":
+            lines.append(f"{place}: this key is missing")
+        else:
+            message = detail["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(value, dict | list | BaseModel) else f" (got {value!r})"
+            lines.append(f"{place}: {message}{shown}" if place else message)
+    return lines
+
+
+def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
+    """The pydantic model that stands at a place of a suite."""
+    model: type[BaseModel] = Suite
+    for part in location:
+        if isinstance(part, str) and part in model.model_fields:
+            for candidate in _models_in(model.model_fields[part].annotation):
+                model = candidate
+    return model
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+
+
+def _check_attacks(where: str, suite: Suite) -> None:
+    """Every attack, parameter and library by name, and that somebody in the suite has each attack."""
+    for place, names in [("libraries", suite.libraries)] + [
+        (f"attacks.{i}.libraries", spec.libraries) for i, spec in enumerate(suite.attacks) if spec.libraries is not None
+    ]:
+        for name in names:
+            try:
+                load_library(name)
+            except InputError as error:
+                raise InputError(f"{where}: {place}: {error}") from None
+    for index, spec in enumerate(suite.attacks):
+        try:
+            asked = spec.requests()[0]
+        except InputError as error:
+            raise InputError(f"{where}: attacks.{index}: {error}") from None
+        chosen = spec.libraries or suite.libraries
+        if asked.canonical is not None:
+            rules = {name: load_library(name).find(asked.canonical) for name in chosen}
+            if all(isinstance(rule, Unsupported) for rule in rules.values()):
+                raise InputError(
+                    f"{where}: attacks.{index}: none of {', '.join(chosen)} has {asked.name} ({asked.norm}). "
+                    f"Libraries that have it: {', '.join(_owners(asked)) or 'none'}"
+                )
+
+
+def _owners(asked: Request) -> list[str]:
+    from sparring.adapters.library import library_names
+
+    assert asked.canonical is not None
+    every = {name: load_library(name).find(asked.canonical) for name in library_names()}
+    return [name for name, rule in every.items() if not isinstance(rule, Unsupported)]
+
+
+def _parameter_schema() -> dict[str, Any]:
+    """The canonical parameters for editors: each takes a value or a list of values."""
+    kinds = {float: "number", int: "integer", bool: "boolean", str: "string", tuple: "array"}
+    found: dict[str, Any] = {}
+    for attack in attacks.ATTACKS.values():
+        for name, parameter in attack.parameters.items():
+            one = {"type": [kinds[parameter.type], "string"] if parameter.type is float else kinds[parameter.type]}
+            found.setdefault(name, {"description": parameter.help, "anyOf": [one, {"type": "array", "items": one}]})
+    return found

@@ -1,0 +1,223 @@
+"""The library-vs-library table of a run: attacks down, libraries and models across."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sparring.adapters.attacks import ATTACKS
+from sparring.adapters.errors import InputError
+
+FORMATS = ("rich", "md", "csv", "latex", "parquet")
+VALUES = {
+    "robust_accuracy": "lower is a stronger attack",
+    "attack_success_rate": "higher is a stronger attack",
+    "l2_median": "lower is a stronger attack",
+    "linf_median": "lower is a stronger attack",
+    "seconds": "lower is faster",
+    "forwards": "lower is cheaper",
+    "backwards": "lower is cheaper",
+}
+_HIGHER = {"attack_success_rate"}
+_NAMES = [name for name, _ in ATTACKS]
+_SEVERAL_NORMS = {name for name in _NAMES if _NAMES.count(name) > 1}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to be shown: texts by row and column, the number behind each, and what to say beneath it."""
+
+    title: str
+    texts: pd.DataFrame
+    numbers: pd.DataFrame
+    best: pd.DataFrame
+    worst: pd.DataFrame
+    footnotes: tuple[str, ...]
+
+
+def read_results(run: str | Path) -> pd.DataFrame:
+    """The results of a run folder. Raises ``InputError`` when there are none."""
+    path = Path(run) / "results.parquet"
+    if not path.is_file():
+        raise InputError(
+            f"{run}: no results here (results.parquet is missing); `sparring run SUITE --out {run}` makes them"
+        )
+    try:
+        return pd.read_parquet(path)
+    except Exception as error:
+        raise InputError(f"{path}: can't be read: {error}") from None
+
+
+def make(results: pd.DataFrame, value: str = "robust_accuracy") -> Table:
+    """Rows: attack and parameters; columns: library × framework (by model, where two models share a framework).
+
+    Numbers are means over seeds. The best and the worst of a row are those of the strongest and the weakest attack
+    (the cheapest and dearest, for costs), marked when they differ. A cell that failed shows so, one that can't be
+    shows a dash.
+    """
+    if value not in VALUES:
+        raise InputError(f"unknown value {value!r}. Valid: {', '.join(VALUES)}")
+    data = results.copy()
+    data["row"] = _row_labels(data)
+    data["column"] = _column_labels(data)
+    rows, columns = list(dict.fromkeys(data["row"])), list(dict.fromkeys(data["column"]))
+    numbers = pd.DataFrame(float("nan"), index=rows, columns=columns)
+    texts = pd.DataFrame("", index=rows, columns=columns)
+    notes: dict[str, int] = {}
+    for (row, column), group in data.groupby(["row", "column"], sort=False):
+        done = group[group["status"] == "done"]
+        marks = ""
+        for _, item in group.iterrows():
+            for note in _remarks(item):
+                marks += f" [{notes.setdefault(note, len(notes) + 1)}]" if note else ""
+        marks = " ".join(dict.fromkeys(marks.split()))
+        if len(done):
+            numbers.loc[row, column] = done[value].mean()
+            text = _shown(float(done[value].mean()), value)
+            if len(done) > 1 and pd.notna(done[value]).all():
+                text += f" ±{_shown(float(done[value].std(ddof=1)), value)}"
+        else:
+            status = str(group["status"].iloc[0])
+            text = {"unsupported": "–"}.get(status, status.upper())
+        texts.loc[row, column] = f"{text} {marks}".strip()
+    strong = numbers.max(axis=1) if value in _HIGHER else numbers.min(axis=1)
+    weak = numbers.min(axis=1) if value in _HIGHER else numbers.max(axis=1)
+    differ = strong != weak
+    suite, dataset = data["suite"].iloc[0], data["dataset"].iloc[0]
+    return Table(
+        f"{suite}: {value.replace('_', ' ')} on {int(data['n'].max())} images of {dataset} ({VALUES[value]})",
+        texts,
+        numbers,
+        numbers.eq(strong, axis=0) & differ.to_numpy()[:, None],
+        numbers.eq(weak, axis=0) & differ.to_numpy()[:, None],
+        (*_clean_line(data), *(f"[{number}] {note}" for note, number in notes.items())),
+    )
+
+
+def render(table: Table, form: str) -> str | bytes:
+    """The table as Markdown, CSV, LaTeX or Parquet. In Markdown and LaTeX the best is bold, the worst underlined.
+
+    CSV and Parquet hold plain numbers, long names and no marks; cells without a number are empty.
+    """
+    if form == "md":
+        marked = _marked(table, lambda t: f"**{t}**", lambda t: f"<u>{t}</u>")
+        return f"{table.title}\n\n{_escaped(marked).to_markdown()}\n" + "".join(
+            f"\n{line}  " for line in table.footnotes
+        )
+    if form == "csv":
+        return table.numbers.rename_axis("attack").to_csv(lineterminator="\n")
+    if form == "latex":
+        texts = table.texts.map(_latex)
+        escaped = Table("", texts, table.numbers, table.best, table.worst, ())
+        marked = _marked(escaped, lambda t: rf"\textbf{{{t}}}", lambda t: rf"\underline{{{t}}}")
+        marked.index = pd.Index([_latex(str(name)) for name in marked.index])
+        marked.columns = pd.Index([_latex(str(name)) for name in marked.columns])
+        notes = "".join(f"% {line}\n" for line in table.footnotes)
+        return marked.to_latex(escape=False, caption=_latex(table.title)) + notes
+    if form == "parquet":
+        buffer = io.BytesIO()
+        table.numbers.rename_axis("attack").reset_index().to_parquet(buffer, index=False)
+        return buffer.getvalue()
+    raise InputError(f"unknown format {form!r}. Valid: {', '.join(FORMATS)}")
+
+
+def print_rich(table: Table, console: Any) -> None:
+    """The table on a terminal: the best in bold green, the worst in red."""
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+
+    shown = RichTable(title=escape(table.title), title_justify="left", title_style="bold")
+    shown.add_column("attack", no_wrap=False)
+    for column in table.texts.columns:
+        shown.add_column(escape(str(column)), justify="right")
+    best, worst = table.best.to_numpy(), table.worst.to_numpy()
+    for i, (name, texts) in enumerate(zip(table.texts.index, table.texts.to_numpy(), strict=True)):
+        cells = []
+        for j, text in enumerate(map(str, texts)):
+            style = "bold green" if best[i, j] else "red" if worst[i, j] else ""
+            cells.append(f"[{style}]{escape(text)}[/]" if style else escape(text))
+        shown.add_row(escape(str(name)), *cells)
+    console.print(shown)
+    for line in table.footnotes:
+        console.print(escape(line), style="dim", highlight=False)
+
+
+def _row_labels(data: pd.DataFrame) -> list[str]:
+    """The attack with its parameters, without those that have sparring's default value."""
+    labels = []
+    for _, item in data.iterrows():
+        params = json.loads(item["params"])
+        canonical = ATTACKS.get((item["attack"], item["norm"]))
+        usual = canonical.resolve({key: params[key] for key in canonical.required}) if canonical else {}
+        told = {
+            key: value
+            for key, value in params.items()
+            if key not in usual
+            or key in canonical.required
+            or usual[key] != (tuple(value) if isinstance(value, list) else value)
+        }
+        shown = ", ".join(f"{key}={_number(value)}" for key, value in told.items())
+        norm = f" {item['norm']}" if isinstance(item["norm"], str) and item["attack"] in _SEVERAL_NORMS else ""
+        aim = " targeted" if item["targeted"] else ""
+        labels.append(f"{item['attack']}{norm}{aim} ({shown})" if shown else f"{item['attack']}{norm}{aim}")
+    return labels
+
+
+def _column_labels(data: pd.DataFrame) -> list[str]:
+    by_framework = data.groupby("framework")["model"].nunique()
+    several_routes = data.groupby(["library", "framework"])["route"].nunique()
+    labels = []
+    for _, item in data.iterrows():
+        where = item["framework"] if by_framework[item["framework"]] == 1 else item["model"]
+        route = f" {item['route']}" if several_routes[item["library"], item["framework"]] > 1 else ""
+        labels.append(f"{item['library']} {where}{route}")
+    return labels
+
+
+def _remarks(item: pd.Series[Any]) -> list[str]:
+    """What is said beneath the table of one cell: a failure's reason, a library's deviations."""
+    if item["status"] in ("failed", "timeout"):
+        return [f"{item['library']}, {item['attack']}: {item['status']}: {item['reason']}"]
+    if item["status"] == "done" and isinstance(item["notes"], str) and item["notes"]:
+        return [f"{item['library']}, {item['attack']}: {note}" for note in item["notes"].split("; ")]
+    return []
+
+
+def _clean_line(data: pd.DataFrame) -> list[str]:
+    done = data[data["status"] == "done"].drop_duplicates("model")
+    clean = ", ".join(f"{item['model']} {item['clean_accuracy']:.3f}" for _, item in done.iterrows())
+    return [f"clean accuracy: {clean}; – : the library or the framework can't do it"] if clean else []
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _shown(value: float, column: str) -> str:
+    if value != value:
+        return "none hit"
+    return f"{value:.3g}" if column in ("seconds", "forwards", "backwards") else f"{value:.3f}"
+
+
+def _marked(table: Table, best: Any, worst: Any) -> pd.DataFrame:
+    marked = table.texts.copy()
+    for i in range(len(marked)):
+        for j in range(len(marked.columns)):
+            text = str(marked.iat[i, j])
+            marked.iat[i, j] = best(text) if table.best.iat[i, j] else worst(text) if table.worst.iat[i, j] else text
+    return marked
+
+
+def _escaped(texts: pd.DataFrame) -> pd.DataFrame:
+    return texts.map(lambda text: str(text).replace("|", r"\|")).rename_axis("attack")
+
+
+def _latex(text: str) -> str:
+    for plain, escaped in (("\\", r"\textbackslash "), ("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("#", r"\#")):
+        text = text.replace(plain, escaped)
+    return text.replace("±", r"$\pm$").replace("–", "--")

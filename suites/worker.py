@@ -1,0 +1,115 @@
+"""The process in which models are trained and attacks run: requests as JSON lines in, events as JSON lines out.
+
+A process of its own, because Keras takes one backend a process, because a library may abort, and so that a time limit
+can be kept. It ends when its standard input does: killed runners leave nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import replace as replace_fields
+from pathlib import Path
+from typing import Any
+
+Send = Callable[..., None]
+
+
+def main() -> None:
+    """Serve requests until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's to handle
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print must not mix with events
+    lock = threading.Lock()
+
+    def send(event: str, **values: Any) -> None:
+        with lock:
+            channel.write(json.dumps({"event": event, **values}) + "\n")
+            channel.flush()
+
+    requests: queue.Queue[str] = queue.Queue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            requests.put(line)
+        os._exit(0)  # the runner is gone, and with it whoever wants the answer
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        asked = json.loads(requests.get())
+        try:
+            send("done", value=_JOBS[asked.pop("do")](send, **asked))
+        except Exception as error:
+            from sparring.adapters.errors import InputError
+
+            traceback.print_exc()
+            kind = "input" if isinstance(error, InputError) else "crash"
+            text = str(error) if kind == "input" else f"{type(error).__name__}: {error}"
+            send("error", kind=kind, message=text)
+
+
+def _prepare(
+    send: Send, spec: dict[str, Any], data: dict[str, Any], base: str, others: dict[str, Any], device: str
+) -> dict[str, Any]:
+    from sparring.models.load import ModelRef, prepare
+    from sparring.models.spec import DataSpec, ModelSpec
+
+    ref = prepare(
+        ModelSpec.model_validate(spec),
+        data=DataSpec.model_validate(data),
+        base=Path(base),
+        others={name: ModelRef.from_json(value) for name, value in others.items()},
+        device=device,
+        progress=lambda done, total, what: send("progress", done=done, total=total, what=what),
+    )
+    return ref.to_json()
+
+
+class _Kept:
+    """The last data set and model, which the next cell most likely wants again."""
+
+    data: tuple[str, Any] | None = None
+    model: tuple[str, Any] | None = None
+
+
+def _cell(
+    send: Send, cell: dict[str, Any], data: dict[str, Any], base: str, run: str, replace: bool, device: str
+) -> dict[str, Any]:
+    from sparring.models import datasets
+    from sparring.models.load import open_model
+    from sparring.models.spec import DataSpec
+    from sparring.suites import store
+    from sparring.suites.cell import Cell, run_cell
+
+    this = Cell.from_json(cell)
+    wanted = json.dumps([data, base])
+    if _Kept.data is None or _Kept.data[0] != wanted:
+        _Kept.data = (wanted, datasets.load(DataSpec.model_validate(data), base=Path(base)))
+    wanted = json.dumps([this.model.to_json(), device])
+    if _Kept.model is None or _Kept.model[0] != wanted:
+        _Kept.model = (wanted, open_model(this.model, device=device))
+    classifier = _Kept.model[1]
+    result = run_cell(
+        this,
+        classifier,
+        _Kept.data[1],
+        progress=lambda done, total: send("progress", done=done, total=total, what="images"),
+        started=lambda: send("started"),
+    )
+    where = {key: str(getattr(classifier, key)) for key in ("device", "providers") if hasattr(classifier, key)}
+    result = replace_fields(result, facts={**result.facts, **where})
+    store.write(Path(run), this.id, this.identity(), result, replace=replace)
+    return {"status": result.status, "reason": result.reason}
+
+
+_JOBS: dict[str, Callable[..., dict[str, Any]]] = {"prepare": _prepare, "cell": _cell}
+
+
+if __name__ == "__main__":
+    main()
