@@ -90,7 +90,7 @@ class Parameter:
 class Attack:
     """A canonical attack under one norm.
 
-    ``goal``: ``budget`` looks for the worst image within ``eps``; ``minimal`` for the nearest image that is misclassified.
+    ``goal``: ``budget`` looks for the worst image within ``eps``; ``minimal`` for the nearest misclassified image.
     ``needs``: what it asks of the classifier. ``aims``: it always moves towards one class, so that untargeted it is
     given the next one, (y + 1) mod classes.
     """
@@ -102,6 +102,11 @@ class Attack:
     source: str
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     aims: bool = False
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The parameters without a default."""
+        return tuple(key for key, parameter in self.parameters.items() if parameter.default is REQUIRED)
 
     def resolve(self, given: Mapping[str, Any]) -> Params:
         """Every parameter with its value: those given, checked, and the defaults. Raises ``InputError``."""
@@ -136,7 +141,7 @@ def _step(share: Callable[[Params], float]) -> Parameter:
 
 
 MADRY_STEP = _step(lambda p: min(2.5 * p["eps"] / p.get("steps", 40), p["eps"]))
-"""2.5 eps / steps, at most eps: Madry et al. 2018, section 5.1's choice of a step that can reach and move along the border."""
+"""2.5 eps / steps, at most eps: Madry et al. 2018, section 5, where it lets every start reach the ball's border."""
 EVEN_STEP = _step(lambda p: p["eps"] / p.get("steps", 10))
 """eps / steps: Dong et al. 2018, algorithm 1."""
 
@@ -175,6 +180,9 @@ def _square(norm: Norm, eps: Parameter) -> Attack:
     )  # fmt: skip
 
 
+START_DRAWS = _count("images of uniform noise that are tried as a starting point", 100, low=0)
+
+
 def _hopskipjump(norm: Norm) -> Attack:
     return Attack(
         "hopskipjump", norm, "minimal", "decisions",
@@ -183,6 +191,7 @@ def _hopskipjump(norm: Norm) -> Attack:
             "steps": _count("number of iterations", 50),
             "initial_evaluations": _count("queries for the first estimate of the gradient", 100),
             "max_evaluations": _count("most queries for one estimate of the gradient", 10000),
+            "start_draws": START_DRAWS,
         },
     )  # fmt: skip
 
@@ -249,7 +258,8 @@ _ALL = (
             "steps": _count("steps of the optimiser for one c", 1000),
             "learning_rate": Parameter(float, "of the optimiser", 0.01, above=0),
             "confidence": Parameter(float, "margin between the logits (kappa)", 0.0, low=0),
-            "initial_const": Parameter(float, "first value of c", 1e-3, above=0),
+            # figure 2: below .1 the attack rarely succeeds, from 1 on it always does
+            "initial_const": Parameter(float, "first value of c", 1.0, above=0),
             "search_steps": _count("steps of the binary search for c", 9),
             "abort_early": Parameter(bool, "end a search step when the loss no longer falls", True),
         },
@@ -285,8 +295,8 @@ _ALL = (
         "Su, Vargas, Sakurai 2019, One Pixel Attack for Fooling Deep Neural Networks, section III",
         {
             "pixels": _count("how many pixels may change", 1),
-            "steps": _count("generations of the differential evolution", 10),
-            "population": _count("size of a generation for each parameter", 10),
+            "steps": _count("generations of the differential evolution", 100),
+            "population": _count("size of a generation", 400),
         },
     ),
     _hopskipjump("l2"),
@@ -296,9 +306,10 @@ _ALL = (
         "Brendel, Rauber, Bethge 2018, Decision-Based Adversarial Attacks, algorithm 1",
         {
             "steps": _count("number of steps", 5000),
-            "spherical_step": Parameter(float, "first step along the sphere, as a share of the distance", 0.01, above=0),
-            "source_step": Parameter(float, "first step towards the image, as a share of the distance", 0.01, above=0),
+            "spherical_step": Parameter(float, "first step along the sphere, share of the distance", 0.01, above=0),
+            "source_step": Parameter(float, "first step towards the image, share of the distance", 0.01, above=0),
             "step_adaptation": Parameter(float, "factor by which the steps grow or shrink", 1.5, above=1),
+            "start_draws": START_DRAWS,
         },
     ),
     Attack(

@@ -63,11 +63,13 @@ class AttackMapping:
     """foreign keyword -> the value that it always gets; a function is called with the ``Context``"""
     targeted: Unsupported | None = None
     """set where the library has no targeted version"""
+    note: str | None = None
+    """where the library's algorithm departs from the attack's source, whatever the parameters: a note on every row"""
 
     def translate(self, context: Context) -> tuple[dict[str, Any], list[str]]:
         """The library's keyword arguments, and a note for every parameter that it can't take."""
         foreign = {key: value(context) if callable(value) else value for key, value in self.pinned.items()}
-        notes = []
+        notes = [self.note] if self.note else []
         for name, value in context.params.items():
             rule = self.parameters[name]
             if isinstance(rule, Unsupported):
@@ -90,10 +92,11 @@ def maps(
     *,
     pinned: Mapping[str, Any] | None = None,
     targeted: Unsupported | None = None,
+    note: str | None = None,
     **parameters: str | To | Unsupported,
 ) -> AttackMapping:
     """``maps("PGD", eps="eps", eps_step="alpha", ...)``: an ``AttackMapping`` with the canonical names as keywords."""
-    return AttackMapping(target, parameters, pinned or {}, targeted)
+    return AttackMapping(target, parameters, pinned or {}, targeted, note)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,311 @@
+"""The Adversarial Robustness Toolbox: what each attack is called there, and how it is run."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from sparring.adapters.coexistence import guard
+from sparring.adapters.errors import NotSupported
+from sparring.adapters.library import (
+    AttackMapping,
+    Call,
+    Library,
+    RawAttack,
+    Route,
+    Run,
+    To,
+    Unsupported,
+    maps,
+)
+from sparring.adapters.protocol import Classifier, Counter, Images, TensorflowNative, TorchNative, counted
+from sparring.adapters.starts import find_starts
+
+BATCH: dict[str, Any] = {"batch_size": lambda c: max(c.n, 1)}
+QUIET: dict[str, Any] = {"verbose": False}
+AIM: dict[str, Any] = {"targeted": lambda c: c.targeted}
+ITERATED: dict[str, Any] = {"eps": "eps", "steps": "max_iter", "eps_step": "eps_step"}
+NO_SUMMARY: dict[str, Any] = {"summary_writer": False}
+
+
+def _pgd(norm: float) -> AttackMapping:
+    return maps(
+        "ProjectedGradientDescent",
+        **ITERATED,
+        # its number of random starts; none of them is one start at the image itself
+        random_start=To("num_random_init", lambda value, c: c.params["restarts"] if value else 0),
+        restarts=To("num_random_init", lambda value, c: value if c.params["random_start"] else 0),
+        pinned={"norm": norm, "decay": None, "random_eps": False, **AIM, **BATCH, **NO_SUMMARY, **QUIET},
+    )
+
+
+def _square(norm: float, note: str | None = None) -> AttackMapping:
+    return maps(
+        "SquareAttack",
+        eps="eps",
+        queries="max_iter",
+        p_init="p_init",
+        restarts="nb_restarts",
+        pinned={"norm": norm, "adv_criterion": None, "loss": None, **BATCH, **QUIET},
+        targeted=Unsupported("its SquareAttack has no targeted version"),
+        note=note,
+    )
+
+
+def _hopskipjump(norm: float) -> AttackMapping:
+    return maps(
+        "HopSkipJump",
+        steps="max_iter",
+        initial_evaluations="init_eval",
+        max_evaluations="max_eval",
+        start_draws="init_size",
+        pinned={"norm": norm, "batch_size": PROBES, **AIM, **QUIET},
+    )
+
+
+PROBES = 256
+"""Images a call, for attacks that take one image at a time and probe around it."""
+NO_NESTEROV = Unsupported("ART has no Nesterov attack")
+NO_TUNING = Unsupported("ART has no variance tuning")
+
+ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
+    ("fgsm", "linf"): maps(
+        "FastGradientMethod",
+        eps="eps",
+        pinned={
+            "norm": math.inf,
+            "eps_step": lambda c: c.params["eps"],  # of `minimal` only
+            "minimal": False,
+            "num_random_init": 0,
+            **AIM,
+            **BATCH,
+            **NO_SUMMARY,
+        },
+    ),
+    ("bim", "linf"): maps("BasicIterativeMethod", **ITERATED, pinned={**AIM, **BATCH, **QUIET}),
+    ("pgd", "linf"): _pgd(math.inf),
+    ("pgd", "l2"): _pgd(2),
+    ("mi-fgsm", "linf"): maps(
+        "MomentumIterativeMethod", **ITERATED, decay="decay", pinned={"norm": math.inf, **AIM, **BATCH, **QUIET}
+    ),
+    ("ni-fgsm", "linf"): NO_NESTEROV,
+    ("si-ni-fgsm", "linf"): NO_NESTEROV,
+    ("vmi-fgsm", "linf"): NO_TUNING,
+    ("vni-fgsm", "linf"): NO_TUNING,
+    ("deepfool", "l2"): maps(
+        "DeepFool",
+        steps="max_iter",
+        overshoot="epsilon",
+        candidates="nb_grads",
+        pinned={**BATCH, **QUIET},
+        targeted=Unsupported("its DeepFool has no targeted version"),
+    ),
+    ("cw", "l2"): maps(
+        "CarliniL2Method",
+        steps="max_iter",
+        learning_rate="learning_rate",
+        confidence="confidence",
+        initial_const="initial_const",
+        search_steps="binary_search_steps",
+        abort_early=Unsupported(
+            "it always ends for an image whose line search finds nothing lower", unless=lambda value, context: value
+        ),
+        pinned={"max_halving": 5, "max_doubling": 5, **AIM, **BATCH, **QUIET},
+        note="descends with a line search, where the source uses Adam; c doubles where the source takes tenfold",
+    ),
+    ("jsma", "l0"): maps(
+        "SaliencyMapMethod",
+        theta="theta",
+        gamma="gamma",
+        pinned={**BATCH, **QUIET},
+        note="takes the two steepest features, where the source looks for the best pair",
+    ),
+    ("square", "linf"): _square(math.inf),
+    ("square", "l2"): _square(2, "divides a new window by the length that the source multiplies it with"),
+    ("pixle", "l0"): Unsupported("ART has no Pixle"),
+    ("one-pixel", "l0"): maps(
+        "PixelAttack",
+        pixels="th",
+        steps="max_iter",
+        population=Unsupported("its population is always about 400", unless=lambda value, context: value == 400),
+        pinned={"es": 1, **AIM, **QUIET},
+        note="takes new values of pixels from the 256 of a byte",
+    ),
+    ("hopskipjump", "l2"): _hopskipjump(2),
+    ("hopskipjump", "linf"): _hopskipjump(math.inf),
+    ("boundary", "l2"): maps(
+        "BoundaryAttack",
+        steps="max_iter",
+        spherical_step="delta",
+        source_step="epsilon",
+        step_adaptation=To("step_adapt", lambda value, c: 1 / value),
+        start_draws="init_size",
+        # the source step below which an image is done is Foolbox's, where the attack comes from
+        pinned={"batch_size": PROBES, "num_trial": 25, "sample_size": 20, "min_epsilon": 1e-7, **AIM, **QUIET},
+        note="one of its steps is up to 25 times 20 proposals, where the source's is one",
+    ),
+    ("salt-and-pepper", "l2"): Unsupported("ART has no salt-and-pepper noise"),
+    ("uniform-noise", "linf"): Unsupported("ART has no noise attacks"),
+    ("gaussian-noise", "l2"): Unsupported("ART has no noise attacks"),
+}
+
+ON_THEIR_OWN_PREDICTION = ("DeepFool",)
+"""Untargeted they leave the predicted class, not the label: an image already wrong would be moved to its true class."""
+FROM_A_START = ("HopSkipJump", "BoundaryAttack")
+IN_BYTES = ("PixelAttack", "ThresholdAttack")
+
+
+@contextmanager
+def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[Run]:
+    """ART on its own estimator of the classifier's framework, or on ours over the protocol."""
+    guard()
+    seen = counted(classifier, counter)
+
+    def decide(x: Images) -> Any:
+        return seen.logits(x).argmax(axis=1)
+
+    with ExitStack() as stack:
+        if route == "bridged":
+            from sparring.adapters.art_estimator import estimator as bridge
+
+            estimator: Any = bridge(seen)
+        elif isinstance(classifier, TorchNative):
+            estimator = _torch_estimator(stack.enter_context(classifier.torch_module(counter)), classifier)
+        elif isinstance(classifier, TensorflowNative):
+            estimator = _tensorflow_estimator(classifier.tensorflow_function(counter), classifier)
+        else:
+            raise NotSupported(f"ART has no native route to a {type(classifier).__name__}")
+        stack.enter_context(_one_generator())
+        yield lambda call: _run(estimator, decide, call)
+
+
+def _run(estimator: Any, decide: Callable[[Images], Any], call: Call) -> Images:
+    if not len(call.x):
+        return call.x.copy()
+    attack = _build(estimator, call)
+    result = call.x.copy()
+    if call.canonical and call.target in FROM_A_START:
+        starts = find_starts(decide, call.x, call.labels, call.targeted, call.kwargs["init_size"])
+        rows, more = starts.rows, {"x_adv_init": starts.points}
+    elif call.canonical and call.target in ON_THEIR_OWN_PREDICTION:
+        rows, more = np.flatnonzero(decide(call.x) == call.labels), {}
+    else:
+        rows, more = np.arange(len(call.x)), {}
+    if len(rows):
+        one_hot = np.eye(estimator.nb_classes, dtype=np.float32)[call.labels[rows]]
+        result[rows] = attack.generate(call.x[rows], one_hot, **more)
+    if call.target in IN_BYTES:
+        # it multiplies by 255 and divides again, which moves every pixel by a rounding error
+        result = np.where(np.abs(result - call.x) < 1e-6, call.x, result)
+    return result
+
+
+def _build(estimator: Any, call: Call) -> Any:
+    from art.attacks import evasion
+    from art.exceptions import EstimatorError
+
+    cls = getattr(evasion, call.target)
+    kwargs = dict(call.kwargs)
+    valid = inspect.signature(cls).parameters
+    if "targeted" in valid:
+        kwargs.setdefault("targeted", call.targeted)  # the Boundary Attack's default is True
+    if "verbose" in valid:
+        kwargs.setdefault("verbose", False)
+    try:
+        return cls(estimator, **kwargs)
+    except EstimatorError as error:
+        raise NotSupported(f"ART's {call.target} needs more than this classifier has: {error}") from error
+
+
+def _torch_estimator(module: Any, classifier: Classifier) -> Any:
+    from art.estimators.classification import PyTorchClassifier
+    from torch import nn
+
+    class Single(nn.Module):
+        """Several of its attacks compute in float64, and hand that on."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, x: Any) -> Any:
+            return self.module(x.float())
+
+    estimator = PyTorchClassifier(
+        model=Single().eval(),
+        loss=nn.CrossEntropyLoss(reduction="sum"),  # a mean lets an image's gradient shrink with its batch
+        input_shape=classifier.input_shape,
+        nb_classes=classifier.classes,
+        clip_values=(0.0, 1.0),
+        preprocessing=None,  # its default subtracts 0 and divides by 1 in every pass
+        device_type="gpu" if next(module.parameters()).device.type == "cuda" else "cpu",
+    )
+    estimator.is_rnn = False  # else it would put the model into training mode
+    return estimator
+
+
+def _tensorflow_estimator(function: Callable[[Any], Any], classifier: Classifier) -> Any:
+    import tensorflow
+    from art.estimators.classification import TensorFlowV2Classifier
+
+    def model(x: Any, training: bool = False) -> Any:
+        return function(tensorflow.convert_to_tensor(x, tensorflow.float32))
+
+    estimator = TensorFlowV2Classifier(
+        model=model,
+        nb_classes=classifier.classes,
+        input_shape=classifier.input_shape,
+        loss_object=tensorflow.keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum"),
+        channels_first=True,
+        clip_values=(0.0, 1.0),
+        preprocessing=None,
+    )
+    # its own compiles the call, and what is compiled is counted once
+    estimator._forward_pass = lambda model, x, training: model(x)
+    return estimator
+
+
+@contextmanager
+def _one_generator() -> Iterator[None]:
+    """Modules that draw from a fresh ``RandomState()``, which no seed reaches, get NumPy's global one."""
+
+    class Numpy:
+        random = SimpleNamespace(**{**vars(np.random), "RandomState": lambda: np.random.mtrand._rand})
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(np, name)
+
+    with ExitStack() as stack:
+        for name in ("boundary", "brendel_bethge", "hop_skip_jump"):
+            try:
+                module = importlib.import_module(f"art.attacks.evasion.{name}")
+            except ImportError:  # Brendel-Bethge wants numba
+                continue
+            stack.enter_context(patch.object(module, "np", Numpy()))
+        yield
+
+
+@lru_cache(maxsize=1)
+def raw() -> Mapping[str, RawAttack]:
+    """Every evasion attack class of the installed ART."""
+    return {}
+
+
+LIBRARY = Library(
+    name="art",
+    package="adversarial-robustness-toolbox",
+    requires="adversarial-robustness-toolbox>=1.20",
+    attacks=ATTACKS,
+    session=session,
+    raw=raw,
+    native=frozenset({"torch", "keras-torch", "keras-tensorflow"}),
+)

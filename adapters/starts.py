@@ -1,0 +1,71 @@
+"""Starting points for attacks that see decisions only, drawn in one way for every library."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sparring.adapters.protocol import Images, Labels
+
+Decide = Callable[[Images], Labels]
+HALVINGS = 10
+
+
+class Starts(NamedTuple):
+    """``rows`` (M,): which images of the batch an attack should start on; ``points`` (M, C, H, W): where from."""
+
+    rows: npt.NDArray[np.intp]
+    points: Images
+
+
+def find_starts(decide: Decide, x: Images, labels: Labels, targeted: bool, draws: int) -> Starts:
+    """A misclassified (or, targeted, a rightly aimed) image for every image of the batch that isn't one already.
+
+    First up to ``draws`` images of uniform noise, as HopSkipJump and the Boundary Attack do; where none of them will
+    do, another image of the batch that the classifier puts into a fitting class, as both papers do for targets. The
+    point then moves along the line towards its image, to just before the boundary. Images that need no attack, and
+    those for which there is no start, are left out.
+    """
+    rng = np.random.default_rng(random.getrandbits(64))
+    predicted = decide(x)
+    rows = np.flatnonzero((predicted != labels) if targeted else (predicted == labels))
+
+    def fits(images: Images, of: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        decided = decide(images)
+        fitting: npt.NDArray[np.bool_] = (decided == labels[of]) if targeted else (decided != labels[of])
+        return fitting
+
+    points, missing = np.empty_like(x[rows]), np.arange(len(rows))
+    for _ in range(draws):
+        if not len(missing):
+            break
+        noise = rng.random((len(missing), *x.shape[1:]), dtype=np.float32)
+        hit = fits(noise, rows[missing])
+        points[missing[hit]] = noise[hit]
+        missing = missing[~hit]
+    found = np.ones(len(rows), bool)
+    for index in missing:
+        wanted = labels[rows[index]]
+        others = np.flatnonzero((predicted == wanted) if targeted else (predicted != wanted))
+        found[index] = len(others) > 0
+        if len(others):
+            points[index] = x[rng.choice(others)]
+    rows, points = rows[found], points[found]
+
+    if len(rows):
+        near, far = np.zeros(len(rows), np.float32), np.ones(len(rows), np.float32)
+        for _ in range(HALVINGS):
+            middle = ((near + far) / 2).astype(np.float32)
+            hit = fits(_between(x[rows], points, middle), rows)
+            far, near = np.where(hit, middle, far), np.where(hit, near, middle)
+        points = _between(x[rows], points, far)
+    return Starts(rows, points)
+
+
+def _between(x: Images, points: Images, share: npt.NDArray[np.float32]) -> Images:
+    weight = share[:, None, None, None]
+    return np.clip((1 - weight) * x + weight * points, 0, 1).astype(np.float32, copy=False)

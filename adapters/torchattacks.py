@@ -1,0 +1,198 @@
+"""torchattacks: what each attack is called there, and how it is run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from sparring.adapters.coexistence import guard
+from sparring.adapters.errors import NotSupported
+from sparring.adapters.library import (
+    AttackMapping,
+    Call,
+    Library,
+    RawAttack,
+    Route,
+    Run,
+    Unsupported,
+    maps,
+)
+from sparring.adapters.protocol import Classifier, Counter, Images, TorchNative, counted
+
+ONE_START = Unsupported("it has one start only", unless=lambda value, context: value == 1)
+ALL_CLASSES = Unsupported("it considers all classes", unless=lambda value, context: value >= context.classes)
+
+MOMENTUM: dict[str, Any] = {"eps": "eps", "steps": "steps", "eps_step": "alpha", "decay": "decay"}
+
+
+def _square(norm: str) -> AttackMapping:
+    return maps(
+        "Square",
+        eps="eps",
+        queries="n_queries",
+        p_init="p_init",
+        restarts="n_restarts",
+        # the source's schedule is made for 10,000 queries and rescaled to fewer
+        pinned={"norm": norm, "loss": "margin", "resc_schedule": True, "seed": lambda c: c.seed, "verbose": False},
+    )
+
+
+ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
+    ("fgsm", "linf"): maps("FGSM", eps="eps"),
+    ("bim", "linf"): maps("BIM", eps="eps", steps="steps", eps_step="alpha"),
+    ("pgd", "linf"): maps(
+        "PGD", eps="eps", steps="steps", eps_step="alpha", random_start="random_start", restarts=ONE_START
+    ),
+    ("pgd", "l2"): maps(
+        "PGDL2",
+        eps="eps",
+        steps="steps",
+        eps_step="alpha",
+        random_start="random_start",
+        restarts=ONE_START,
+        pinned={"eps_for_division": 1e-10},
+    ),
+    ("mi-fgsm", "linf"): maps("MIFGSM", **MOMENTUM),
+    ("ni-fgsm", "linf"): maps("NIFGSM", **MOMENTUM),
+    ("si-ni-fgsm", "linf"): maps("SINIFGSM", **MOMENTUM, scales="m"),
+    ("vmi-fgsm", "linf"): maps("VMIFGSM", **MOMENTUM, samples="N", beta="beta"),
+    ("vni-fgsm", "linf"): maps("VNIFGSM", **MOMENTUM, samples="N", beta="beta"),
+    ("deepfool", "l2"): maps(
+        "DeepFool",
+        steps="steps",
+        overshoot="overshoot",
+        candidates=ALL_CLASSES,
+        targeted=Unsupported("its DeepFool has no targeted version"),
+        note="overshoots at every step, where the source does once, at the end",
+    ),
+    ("cw", "l2"): maps(
+        "CW",
+        steps="steps",
+        learning_rate="lr",
+        confidence="kappa",
+        initial_const="c",
+        search_steps=Unsupported(
+            "it does not search for c, which stays at initial_const", unless=lambda value, context: value == 1
+        ),
+        abort_early=Unsupported(
+            "it always ends when the whole batch's loss no longer falls", unless=lambda value, context: value
+        ),
+        note="pixels at exactly 0 or 1 never move",
+    ),
+    ("jsma", "l0"): maps("JSMA", theta="theta", gamma="gamma"),
+    ("square", "linf"): _square("Linf"),
+    ("square", "l2"): _square("L2"),
+    ("pixle", "l0"): maps(
+        "Pixle",
+        x_dimensions="x_dimensions",
+        y_dimensions="y_dimensions",
+        pixel_mapping="pixel_mapping",
+        restarts="restarts",
+        iterations="max_iterations",
+        update_each_iteration="update_each_iteration",
+    ),
+    ("one-pixel", "l0"): maps(
+        "OnePixel", pixels="pixels", steps="steps", population="popsize", pinned={"inf_batch": 128}
+    ),
+    ("hopskipjump", "l2"): Unsupported("torchattacks has no HopSkipJump"),
+    ("hopskipjump", "linf"): Unsupported("torchattacks has no HopSkipJump"),
+    ("boundary", "l2"): Unsupported("torchattacks has no boundary attack"),
+    ("salt-and-pepper", "l2"): Unsupported("torchattacks has no salt-and-pepper noise"),
+    ("uniform-noise", "linf"): Unsupported("torchattacks has no uniform noise"),
+    ("gaussian-noise", "l2"): Unsupported("torchattacks' GN has a standard deviation, not a length"),
+}
+
+NEEDS: dict[str, Any] = {
+    "VANILA": "nothing",
+    "GN": "nothing",
+    "Square": "logits",
+    "SPSA": "logits",
+    "Pixle": "logits",
+    "OnePixel": "logits",
+}
+"""What can't be read off a class; all others need gradients."""
+
+UNSUPPORTED = {
+    "MultiAttack": "it combines attacks that are already built: name them one by one",
+    "LGV": "it trains: it needs a data loader and the model's weights",
+}
+
+
+@contextmanager
+def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[Run]:
+    """torchattacks on the classifier's own module, or on a ``TorchView`` of it."""
+    guard()
+    import torch
+
+    def run(call: Call) -> Images:
+        if not len(call.x):
+            return call.x.copy()
+        attack = _build(module, call, classifier.classes)
+        device = next(module.parameters()).device
+        x, labels = torch.from_numpy(call.x).to(device), torch.from_numpy(call.labels).to(device)
+        # Pixle's other mode asserts that it gets one image
+        one_by_one = call.target == "Pixle" and call.kwargs.get("update_each_iteration")
+        parts = [(x[i : i + 1], labels[i : i + 1]) for i in range(len(x))] if one_by_one else [(x, labels)]
+        results = torch.cat([attack(*part) for part in parts])
+        return np.asarray(results.detach().cpu().numpy(), np.float32)
+
+    if route == "bridged":
+        from sparring.adapters.torch_view import TorchView
+
+        module: Any = TorchView(counted(classifier, counter))
+        yield run
+    elif isinstance(classifier, TorchNative):
+        with classifier.torch_module(counter) as module:
+            yield run
+    else:
+        raise NotSupported(f"torchattacks has no native route to a {type(classifier).__name__}: it speaks torch")
+
+
+def _build(module: Any, call: Call, classes: int) -> Any:
+    import torchattacks
+
+    cls = getattr(torchattacks, call.target)
+    kwargs = dict(call.kwargs)
+    if "n_classes" in inspect.signature(cls.__init__).parameters:
+        kwargs.setdefault("n_classes", classes)  # its default is 10, whatever the model
+    attack = cls(module, **kwargs)
+    if call.targeted:
+        if "targeted" not in attack.supported_mode:
+            raise NotSupported(f"torchattacks' {call.target} has no targeted version")
+        attack.set_mode_targeted_by_label(quiet=True)
+    return attack
+
+
+@lru_cache(maxsize=1)
+def raw() -> Mapping[str, RawAttack]:
+    """Every attack class of the installed torchattacks."""
+    guard()
+    import torchattacks
+
+    return {name: _raw(name, getattr(torchattacks, name)) for name in torchattacks.__all__}
+
+
+def _raw(name: str, cls: type) -> RawAttack:
+    return RawAttack(
+        name=name,
+        needs=NEEDS.get(name, "gradients"),
+        signature=inspect.signature(cls),
+        unsupported=UNSUPPORTED.get(name),
+        targeted='"targeted"' in inspect.getsource(cls),
+    )
+
+
+LIBRARY = Library(
+    name="torchattacks",
+    package="torchattacks",
+    requires="torchattacks>=3.5.1",
+    attacks=ATTACKS,
+    session=session,
+    raw=raw,
+    native=frozenset({"torch", "keras-torch"}),
+)
