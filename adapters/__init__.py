@@ -1,0 +1,65 @@
+"""One protocol between classifiers and attack libraries, and everything foreign behind it.
+
+Importing this package imports nothing heavy: a framework or a library is loaded by the first thing that needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# At once, and not by __getattr__: importing the submodule later would put the module where the function belongs.
+from sparring.adapters.wrap import check_outputs, wrap
+
+if TYPE_CHECKING:
+    from sparring.adapters.errors import InputError, LibraryError, NotSupported, SparringError
+    from sparring.adapters.execute import Attacked, attack
+    from sparring.adapters.keras import KerasTensorflowClassifier
+    from sparring.adapters.keras_torch import KerasTorchClassifier
+    from sparring.adapters.onnx import OnnxClassifier
+    from sparring.adapters.protocol import Classifier, Counter, Differentiable, TensorflowNative, TorchNative
+    from sparring.adapters.pytorch import TorchClassifier
+    from sparring.adapters.torch_view import TorchView
+
+__all__ = [
+    "Attacked",
+    "Classifier",
+    "Counter",
+    "Differentiable",
+    "InputError",
+    "KerasTensorflowClassifier",
+    "KerasTorchClassifier",
+    "LibraryError",
+    "NotSupported",
+    "OnnxClassifier",
+    "SparringError",
+    "TensorflowNative",
+    "TorchClassifier",
+    "TorchNative",
+    "TorchView",
+    "attack",
+    "check_outputs",
+    "wrap",
+]
+
+_HOMES = {
+    "errors": ("InputError", "LibraryError", "NotSupported", "SparringError"),
+    "execute": ("Attacked", "attack"),
+    "keras": ("KerasTensorflowClassifier",),
+    "keras_torch": ("KerasTorchClassifier",),
+    "onnx": ("OnnxClassifier",),
+    "protocol": ("Classifier", "Counter", "Differentiable", "TensorflowNative", "TorchNative"),
+    "pytorch": ("TorchClassifier",),
+    "torch_view": ("TorchView",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

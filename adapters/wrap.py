@@ -1,0 +1,96 @@
+"""From the model that a user has to a classifier, without importing a framework that the user hasn't imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sparring.adapters.errors import InputError
+
+if TYPE_CHECKING:
+    from sparring.adapters.preprocessing import ChannelOrder, Layout, Output
+    from sparring.adapters.protocol import Classifier, Images
+
+
+def wrap(
+    model: Any,
+    *,
+    input_shape: tuple[int, int, int] | None = None,
+    classes: int | None = None,
+    input_range: tuple[float, float] = (0.0, 1.0),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channel_order: ChannelOrder = "rgb",
+    layout: Layout | None = None,
+    output: Output = "logits",
+    device: str = "auto",
+) -> Classifier:
+    """A classifier: float32 images (N, C, H, W) in [0, 1] -> float32 logits (N, classes).
+
+    ``model`` is a torch module (``input_shape``, (channels, height, width), is needed then), a Keras 3 model on the
+    TensorFlow or torch backend, or the path of an ``.onnx`` file. What the model wants is said in the terms in which
+    models are published: ``input_range`` is what it takes for a pixel of 0 and of 1, ``mean`` and ``std`` are per
+    channel, in units of the input range and in the model's ``channel_order``; ``layout`` is the framework's own when it
+    is None. ``output='probabilities'`` takes a final softmax off. ``device`` is auto, cpu or cuda.
+
+    A torch module or a Keras model gives a ``Differentiable``, an ONNX file a ``Classifier``. Raises ``InputError`` for
+    anything else, and for options that don't fit the model.
+    """
+    options: dict[str, Any] = {
+        "input_shape": input_shape,
+        "classes": classes,
+        "input_range": input_range,
+        "mean": mean,
+        "std": std,
+        "channel_order": channel_order,
+        "layout": layout,
+        "output": output,
+        "device": device,
+    }
+    if _is(model, "keras", "Model"):  # before torch: a Keras model on the torch backend is a torch module, too
+        from sparring.adapters.keras import keras_classifier
+
+        return keras_classifier(model, **options)
+    if _is(model, "torch.nn", "Module"):
+        if input_shape is None:
+            raise InputError("a torch module needs input_shape=(channels, height, width), the images that it takes")
+        from sparring.adapters.pytorch import TorchClassifier
+
+        return TorchClassifier(model, **{**options, "layout": layout or "channels-first"})
+    if isinstance(model, str | os.PathLike) and os.fspath(model).endswith(".onnx"):
+        from sparring.adapters.onnx import OnnxClassifier
+
+        return OnnxClassifier(model, **options)
+    kind = type(model)
+    given = repr(os.fspath(model)) if isinstance(model, str | os.PathLike) else f"a {kind.__module__}.{kind.__name__}"
+    raise InputError(f"a model is a torch.nn.Module, a Keras 3 model or the path of an .onnx file, not {given}")
+
+
+def check_outputs(classifier: Classifier, x: Images) -> None:
+    """Run a few images (N, C, H, W), best several different ones, and raise ``InputError`` unless logits come out.
+
+    That is: (N, classes) with two classes or more, finite, and not probabilities (every row in [0, 1] with a sum of 1),
+    of which a loss would take the softmax a second time.
+    """
+    import numpy as np
+
+    scores = classifier.logits(x)
+    if scores.shape != (len(x), classifier.classes) or classifier.classes < 2:
+        raise InputError(
+            f"the model's output must be (N, classes) with two classes or more; {len(x)} images give {scores.shape}"
+        )
+    if not np.isfinite(scores).all():
+        bad = int((~np.isfinite(scores)).any(axis=1).sum())
+        raise InputError(f"the model's output is NaN or infinite for {bad} of {len(x)} images")
+    if len(x) and ((scores >= 0) & (scores <= 1)).all() and (abs(scores.sum(axis=1) - 1) < 1e-3).all():
+        raise InputError(
+            "the model's output looks like probabilities (every row sums to 1) where logits are due: "
+            "say `output: probabilities`"
+        )
+
+
+def _is(model: Any, module: str, name: str) -> bool:
+    loaded = getattr(sys.modules.get(module), name, None)
+    return isinstance(loaded, type) and isinstance(model, loaded)
