@@ -1,0 +1,125 @@
+"""What there is: attacks, libraries, models, data sets and studies, as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from sparring.adapters.attacks import ATTACKS
+from sparring.adapters.errors import InputError
+from sparring.adapters.library import Frameworks, Library, RawAttack, Unsupported, library_names, load_library
+from sparring.adapters.support import request, why_not
+
+
+def attacks() -> list[Any]:
+    """The canonical attacks with each library's class, then every other class of each library by the raw door."""
+    libraries = [load_library(name) for name in library_names()]
+    canonical = _table(
+        "Canonical attacks", "attack", "norm", "goal", "needs", *(each.name for each in libraries), "source"
+    )
+    for attack in ATTACKS.values():
+        rules = [each.find(attack) for each in libraries]
+        classes = ["–" if isinstance(rule, Unsupported) else rule.target for rule in rules]
+        _row(canonical, attack.name, attack.norm, attack.goal, attack.needs, *classes, attack.source)
+    parts: list[Any] = [canonical]
+    parts.append("Parameters of each, with their defaults: docs/attacks.md, or `sparring schema`.")
+    for library in libraries:
+        parts += _raw(library)
+    return parts
+
+
+def _raw(library: Library) -> list[Any]:
+    try:
+        classes = library.raw()
+    except InputError as error:
+        return [escape(str(error))]
+    named = {
+        rule.target: attack for attack in ATTACKS.values() if not isinstance(rule := library.find(attack), Unsupported)
+    }
+    title = f"{library.name} {library.version()}: by the raw door, as {library.name}:ClassName"
+    table = _table(title, "class", "needs", "torch", "keras-tensorflow", "keras-torch", "onnx", "remark")
+    for name, raw in sorted(classes.items()):
+        runs = [_runs(library, raw, framework) for framework in Frameworks]
+        remark = raw.unsupported or (f"canonical: {named[name].name}" if name in named else "")
+        _row(table, f"{library.name}:{name}", raw.needs, *("yes" if one else "–" for one in runs), remark)
+    return [table]
+
+
+def _runs(library: Library, raw: RawAttack, framework: str) -> bool:
+    gradients = raw.needs == "gradients" and framework == "onnx"
+    return raw.unsupported is None and framework in raw.runs_on and not gradients
+
+
+def libraries() -> list[Any]:
+    """The attack libraries with their releases and how many canonical attacks each has, by framework."""
+    table = _table("Attack libraries", "library", "release", "wanted", "canonical attacks", *Frameworks)
+    for name in library_names():
+        library = load_library(name)
+        try:
+            release = library.version()
+        except InputError as error:
+            _row(table, name, "not installed", library.requires, "", *("" for _ in Frameworks))
+            table.caption = escape(str(error))
+            continue
+        has = [attack for attack in ATTACKS.values() if not isinstance(library.find(attack), Unsupported)]
+        runs = []
+        for framework in Frameworks:
+            asked = [request(a.name, norm=a.norm, params={key: 0.1 for key in a.required}) for a in has]
+            able = sum(why_not(library, one, framework) is None for one in asked)
+            runs.append(f"{able} ({', '.join(library.routes(framework))})")
+        _row(table, name, release, library.requires, str(len(has)), *runs)
+    return [table]
+
+
+def models() -> list[Any]:
+    """The architectures by name and the frameworks that each is written for."""
+    from sparring.models.architectures import catalogue
+
+    table = _table("Architectures", "name", "frameworks", "what it is")
+    for info in catalogue():
+        _row(table, info.name, ", ".join(info.frameworks), info.description)
+    return [table, "Also your own: object: package.module:name, onnx: file.onnx, weights: file.keras (README)."]
+
+
+def datasets() -> list[Any]:
+    """The data sets by name and where each was found."""
+    from sparring.models.datasets import catalogue
+
+    table = _table("Data sets", "name", "where", "shape", "classes")
+    for info in catalogue():
+        shape = "×".join(map(str, info.shape)) if info.shape else ""
+        _row(table, info.name, info.where, shape, str(info.classes or ""))
+    return [table, "Also your own: data: {path: file.npz} or {path: folder/} with one folder a class."]
+
+
+def studies() -> list[Any]:
+    """The suites that ship."""
+    from sparring.suites.suite import studies as shipped
+
+    table = _table("Studies", "name", "question")
+    for name, description in shipped().items():
+        _row(table, name, description)
+    return [table]
+
+
+def _table(title: str, *headers: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table
+
+
+def _row(table: Table, *texts: str) -> None:
+    table.add_row(*(escape(text) for text in texts))
+
+
+LISTINGS: Mapping[str, Callable[[], list[Any]]] = {
+    "attacks": attacks,
+    "libraries": libraries,
+    "models": models,
+    "datasets": datasets,
+    "studies": studies,
+}
