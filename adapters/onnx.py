@@ -142,7 +142,7 @@ def _session(path: str, device: str) -> Any:
     try:
         session = onnxruntime.InferenceSession(path, options, providers=wanted)
     except Exception as exc:  # ONNX Runtime's errors have no base class of their own
-        raise InputError(f"{path} is not a model that ONNX Runtime can read: {_reason(exc)}") from exc
+        raise InputError(f"{path} is not an ONNX model that can be run here: {_reason(exc)}") from exc
     if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
         have = ", ".join(session.get_providers())
         raise InputError(f"device 'cuda' is not there: ONNX Runtime has {have} (pip install 'sparring[gpu]')")
