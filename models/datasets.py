@@ -80,6 +80,13 @@ def load_train(
     return _dataset(spec, pool, _sample(pool.labels, samples, seed, False, f"train.samples of {_name(spec)}"), progress)
 
 
+def peek(spec: DataSpec, *, base: Path, count: int = 4, download: bool = True) -> Dataset:
+    """The first images of the sample, at most ``count``: enough to see what the data are. Raises as ``load`` does."""
+    pool = _pool(spec, base, spec.split, download)
+    chosen = _sample(pool.labels, spec.samples, spec.seed, spec.stratified, f"data.samples of {_name(spec)}")
+    return _dataset(spec, pool, chosen[:count], None)
+
+
 def catalogue() -> list[DatasetInfo]:
     """Every data set that can be named, with what can be told without reading images or importing a framework."""
     infos = {_key(name): DatasetInfo(name, "embedded", (1, 8, 8), 10) for name in EMBEDDED}

@@ -363,7 +363,7 @@ def _torchvision(class_name: str, arguments: dict[str, Any], folder: Path, downl
     folder.mkdir(parents=True, exist_ok=True)
     try:
         # one process downloads, the others wait for its files
-        with FileLock(folder / ".lock"), _short_timeout():
+        with FileLock(folder / ".lock"), short_timeout():
             try:
                 return make(root=str(folder), **arguments, **({"download": False} if can_download else {}))
             except (RuntimeError, OSError, ValueError):
@@ -388,7 +388,7 @@ def _parameters(make: Any) -> set[str]:
 
 
 @contextmanager
-def _short_timeout() -> Iterator[None]:
+def short_timeout() -> Iterator[None]:
     """Without a network, torchvision's urllib waits for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT_SECONDS)

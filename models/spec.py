@@ -111,5 +111,5 @@ class ModelSpec(Spec):
 
 
 def facts(spec: BaseModel) -> dict[str, Any]:
-    """The spec as plain JSON values, without what was left out."""
-    return spec.model_dump(mode="json", exclude_none=True)
+    """The spec as plain JSON values, without what has its default: what a reader of it may take as not said."""
+    return spec.model_dump(mode="json", exclude_defaults=True)

@@ -1,0 +1,404 @@
+"""From a model of a suite to a classifier: ``prepare`` once (train, export, check), then ``open_model``, anywhere.
+
+What was prepared is found again by its recipe, everything that it follows from. Beside the weights in
+``$SPARRING_CACHE/models/`` lies ``ref.json``, so that a second run needs no framework to know the model.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from sparring.adapters.errors import InputError, unknown
+from sparring.adapters.preprocessing import preprocessing
+from sparring.adapters.protocol import Classifier
+from sparring.adapters.wrap import check_outputs, wrap
+from sparring.models import architectures, datasets, export, mobilenet, networks, recipes, training, weights
+from sparring.models.datasets import Dataset
+from sparring.models.sources import Progress
+from sparring.models.spec import DataSpec, ModelSpec, facts
+
+OPTIONS = ("input_range", "mean", "std", "channel_order", "layout", "output")
+"""The keys of a model that change what the adapter computes."""
+ENUM = re.compile(r"\w+_Weights\.\w+")
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A prepared model: what it is, and all that ``open_model`` needs to open it in another process."""
+
+    name: str
+    digest: str
+    """sha256 over the weights and all else that decides what the classifier computes: no name, no path"""
+    framework: str
+    """``torch``, ``keras-tensorflow``, ``keras-torch`` or ``onnx``"""
+    architecture: str
+    """its name, ``object:package.module:name``, or the name of the file"""
+    input_shape: tuple[int, int, int]
+    classes: int
+    spec: ModelSpec
+    artifact: str | None
+    """absolute path of the weights or of the ONNX file; None for an object"""
+    options: Mapping[str, Any]
+    """keyword arguments of ``wrap``"""
+    base: str
+    """folder of the suite: an object is imported from there"""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, from which ``from_json`` makes the same ref."""
+        return {**self.__dict__, "spec": facts(self.spec), "input_shape": list(self.input_shape)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ModelRef:
+        """The ref that ``to_json`` wrote."""
+        shape, spec = tuple(value["input_shape"]), ModelSpec.model_validate(value["spec"])
+        return cls(**{**value, "input_shape": shape, "spec": spec})
+
+
+def is_prepared(
+    spec: ModelSpec, *, data: DataSpec, base: Path, others: Mapping[str, ModelRef] | None = None
+) -> ModelRef | None:
+    """The ref of a model that needs nothing done, or None; nothing is downloaded, trained or built for the answer.
+
+    An ``object`` is always None: only running its code tells what it is. Raises ``InputError`` for what can't be
+    prepared: an unknown architecture, a missing file, keys that don't go together.
+    """
+    _check_spec(spec)
+    file = _file(spec, base)
+    if spec.object or (spec.export and spec.export not in (others or {})):
+        return None
+    try:
+        sample = datasets.peek(data, base=base, download=False)
+        recipe = _recipe(spec, data, base, sample, file, others or {}, download=False)
+    except InputError:
+        return None  # who loads the data says what is wrong with them
+    return _known(recipes.folder(recipe), spec, base)
+
+
+def prepare(
+    spec: ModelSpec,
+    *,
+    data: DataSpec,
+    base: Path,
+    others: Mapping[str, ModelRef] | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> ModelRef:
+    """Make sure that the model exists and fits the data: train, export or load it, and run a few images, once.
+
+    Trained weights and exported files stay in the cache; ``export`` takes its source from ``others``. Raises
+    ``InputError`` for what the user can put right, and for a Keras model of another backend than this process has.
+    """
+    others = others or {}
+    _check_spec(spec)
+    file = _file(spec, base)
+    if spec.export and spec.export not in others:
+        raise InputError(f"export: {unknown('model', spec.export, others)}")
+    sample = datasets.peek(data, base=base)
+    if spec.object:
+        return _prepare_object(spec, base, sample, file, device)
+    recipe = _recipe(spec, data, base, sample, file, others, download=True)
+    folder = recipes.folder(recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    # a second process that wants the same training waits for it, and then finds it done
+    with FileLock(folder / ".lock"):
+        if known := _known(folder, spec, base):
+            return known
+        ref = _make(spec, data, base, sample, file, others, folder, device, progress)
+        content = json.dumps(ref.to_json(), indent=1)
+        weights.atomically(folder / "ref.json", lambda path: path.write_bytes(content.encode()))
+    return ref
+
+
+def open_model(ref: ModelRef, *, device: str = "auto") -> Classifier:
+    """The classifier of a prepared model on the device (auto, cpu, cuda). Raises ``InputError`` if it is gone."""
+    return _wrap(_network(ref), ref, device)
+
+
+def _wrap(network: Any, ref: ModelRef, device: str) -> Classifier:
+    return wrap(network, input_shape=ref.input_shape, device=device, **ref.options)
+
+
+def _network(ref: ModelRef) -> Any:
+    """What ``wrap`` takes."""
+    spec, path = ref.spec, Path(ref.artifact or "")
+    if spec.object:
+        network = _object(spec, Path(ref.base), Path(ref.artifact) if ref.artifact else None)
+        if ref.digest != _object_digest(spec, network):
+            raise InputError(
+                f"object: {spec.object} is another model in every process: seed it, or load its weights from a file"
+            )
+        return network
+    if ref.framework == "onnx":
+        return str(path)
+    if not path.is_file():
+        raise InputError(f"{path} is gone: run the suite again, and it will be made anew")
+    if spec.architecture is None:
+        return networks.keras_file(path, ref.framework)
+    if spec.weights and ENUM.fullmatch(spec.weights):
+        return networks.published(spec.architecture, spec.weights)[0]
+    return networks.with_weights(spec.architecture, ref.framework, ref.input_shape, ref.classes, path)
+
+
+# --- preparing ------------------------------------------------------------------------------------------------------
+
+
+def _make(
+    spec: ModelSpec,
+    data: DataSpec,
+    base: Path,
+    sample: Dataset,
+    file: Path | None,
+    others: Mapping[str, ModelRef],
+    folder: Path,
+    device: str,
+    progress: Progress | None,
+) -> ModelRef:
+    options = _options(spec, file)
+    architecture = spec.architecture or (file.name if file else "")
+    if spec.export:
+        source, options = others[spec.export], {}
+        file, architecture = folder / "model.onnx", source.architecture
+        content = recipes.digest([export.EXPORT_VERSION, source.framework, source.digest])
+        _export(source, file, sample)
+    elif spec.onnx and file:
+        content = recipes.onnx_digest(file)
+    elif file:
+        content = recipes.file_digest(file)
+    elif spec.architecture and spec.weights:
+        network, file, normalisation = networks.published(spec.architecture, spec.weights)
+        options = {**options, **{key: value for key, value in normalisation.items() if options[key] is None}}
+        content = recipes.file_digest(file)
+    else:
+        file = folder / ("weights.safetensors" if spec.runtime == "torch" else "weights.npz")
+        network = _train(spec, data, base, sample, options, device, progress)
+        (weights.save_torch if spec.runtime == "torch" else weights.save_keras)(network, file)
+        content = networks.digest_of(network)
+    ref = ModelRef(
+        name=spec.name,
+        digest=recipes.digest([content, architecture, spec.runtime, options]),
+        framework=spec.runtime,
+        architecture=architecture,
+        input_shape=_shape(sample),
+        classes=len(sample.class_names),
+        spec=spec,
+        artifact=str(file.absolute()),
+        options=options,
+        base=str(base.absolute()),
+    )
+    return _checked(ref, open_model(ref, device=device), sample)
+
+
+def _train(
+    spec: ModelSpec,
+    data: DataSpec,
+    base: Path,
+    sample: Dataset,
+    options: Mapping[str, Any],
+    device: str,
+    progress: Progress | None,
+) -> Any:
+    """The network of an architecture, trained, or with its initial weights where the spec has no ``train``."""
+    family = spec.runtime.partition("-")[0]
+    if family == "keras":
+        networks.use_keras(spec.runtime)
+    shape, train = _shape(sample), spec.train
+    before = preprocessing(shape, **{key: value for key, value in options.items() if key != "output"})
+    with training.seeded(train.seed if train else 0, family):
+        network = networks.build(str(spec.architecture), spec.runtime, shape, len(sample.class_names))
+        if train is None:
+            return network
+        part = datasets.load_train(data, base=base, samples=train.samples, seed=train.seed, progress=progress)
+        if family == "torch":
+            from sparring.adapters.pytorch import choose_device
+
+            chosen = str(choose_device(device))
+            training.train_torch(network, part.x, part.y, train, before=before, device=chosen, progress=progress)
+        else:
+            import keras
+
+            with keras.device("cpu") if device == "cpu" else nullcontext():
+                training.train_keras(network, part.x, part.y, train, before=before, progress=progress)
+    return network
+
+
+def _export(source: ModelRef, path: Path, sample: Dataset) -> None:
+    if source.framework == "onnx":
+        raise InputError(f"export: {source.name!r} is an ONNX model already")
+    network = _network(source)
+    classifier = _wrap(network, source, "cpu")
+    export.export(classifier, network, path, dict(source.options))
+    export.check(classifier, wrap(str(path), device="cpu"), sample.x)
+
+
+def _prepare_object(spec: ModelSpec, base: Path, sample: Dataset, file: Path | None, device: str) -> ModelRef:
+    network = _object(spec, base, file)
+    framework = networks.framework_of(network)
+    if spec.framework and spec.runtime != framework:
+        raise InputError(f"framework: {spec.framework} is said, but {spec.object} is a {framework} model")
+    ref = ModelRef(
+        name=spec.name,
+        digest=_object_digest(spec, network),
+        framework=framework,
+        architecture=f"object:{spec.object}",
+        input_shape=_shape(sample),
+        classes=len(sample.class_names),
+        spec=spec,
+        artifact=str(file) if file else None,
+        options=_options(spec, None),
+        base=str(base.absolute()),
+    )
+    return _checked(ref, _wrap(network, ref, device), sample)
+
+
+def _object(spec: ModelSpec, base: Path, file: Path | None) -> Any:
+    network = networks.imported(str(spec.object), base)
+    if file:
+        (weights.load_torch if networks.framework_of(network) == "torch" else weights.load_keras)(network, file)
+    return network
+
+
+def _object_digest(spec: ModelSpec, network: Any) -> str:
+    """Of the weights, of the options, and of the file of the code: what ``forward`` does is only written there."""
+    module = sys.modules[str(spec.object).partition(":")[0]]
+    code = inspect.getsourcefile(module)
+    text = recipes.file_digest(Path(code)) if code else ""
+    return recipes.digest([networks.digest_of(network), spec.object, text, _options(spec, None)])
+
+
+def _checked(ref: ModelRef, classifier: Classifier, sample: Dataset) -> ModelRef:
+    """The ref with the classes that the model really has. Raises ``InputError`` if it doesn't fit the data."""
+    check_outputs(classifier, sample.x)
+    if classifier.classes < len(sample.class_names):
+        raise InputError(
+            f"labels out of range: {sample.name} has {len(sample.class_names)} classes, the model {classifier.classes}"
+        )
+    return replace(ref, classes=classifier.classes)
+
+
+def _shape(sample: Dataset) -> tuple[int, int, int]:
+    channels, height, width = sample.x.shape[1:]
+    return channels, height, width
+
+
+# --- what a spec says -----------------------------------------------------------------------------------------------
+
+
+def _check_spec(spec: ModelSpec) -> None:
+    """Raise ``InputError`` for an architecture that isn't there and for keys that don't go together."""
+    if spec.architecture:
+        if spec.framework == "onnx":
+            raise InputError("framework: an ONNX model is a file (`onnx`) or an `export` of another model of the suite")
+        architectures.find(spec.architecture, spec.runtime)
+        if spec.layout:
+            raise InputError(f"layout: {spec.architecture} has its own; `layout` is for a model of your own")
+        if spec.output == "probabilities":
+            raise InputError(f"output: {spec.architecture} gives logits; `probabilities` is for a model of your own")
+    if spec.export and (given := sorted(spec.model_fields_set & set(OPTIONS))):
+        raise InputError(f"{given[0]}: an `export` takes it from the model {spec.export!r}")
+    if spec.weights and (spec.onnx or spec.export):
+        raise InputError("weights: an ONNX file has its own")
+    if spec.weights and spec.weights.endswith(".keras"):
+        if spec.architecture or spec.object:
+            raise InputError(
+                f"weights: {spec.weights} holds its own architecture: leave `architecture` and `object` out"
+            )
+        if not spec.runtime.startswith("keras"):
+            raise InputError(f"framework: {spec.weights} is a Keras model, not one of {spec.runtime}")
+    elif spec.weights and not (spec.architecture or spec.object):
+        raise InputError(
+            f"weights: {spec.weights} needs an `architecture` to put them in; only a .keras file has its own"
+        )
+
+
+def _file(spec: ModelSpec, base: Path) -> Path | None:
+    """The file that the spec names, or None where it names none (also for weights that torchvision publishes)."""
+    if spec.onnx:
+        path = (base / Path(spec.onnx).expanduser()).absolute()
+        if not path.is_file():
+            raise InputError(f"onnx: there is no file {path}")
+        return path
+    if spec.weights is None:
+        return None
+    path = (base / Path(spec.weights).expanduser()).absolute()
+    if path.is_file():
+        return path
+    root = datasets.data_folder()
+    suffixes = (*weights.TORCH_SUFFIXES, *weights.KERAS_SUFFIXES, ".keras")
+    if root and (root / spec.weights).is_dir():
+        held = sorted(p for p in (root / spec.weights).iterdir() if p.name.endswith(suffixes))
+        if len(held) != 1:
+            names = ", ".join(p.name for p in held) or "none"
+            raise InputError(f"weights: {root / spec.weights} must hold one file of weights; it holds {names}")
+        return held[0]
+    if ENUM.fullmatch(spec.weights):
+        return None
+    folder = root / spec.weights if root else f"$SPARRING_DATA/{spec.weights} ($SPARRING_DATA is not set)"
+    raise InputError(
+        f"weights: {spec.weights!r} was not found: there is no file {path}, no folder {folder}, "
+        "and it is no weights enum of torchvision (such as ResNet50_Weights.IMAGENET1K_V2)"
+    )
+
+
+def _options(spec: ModelSpec, file: Path | None) -> dict[str, Any]:
+    """The keyword arguments of ``wrap``, as plain JSON values."""
+    options = {key: getattr(spec, key) for key in OPTIONS}
+    if spec.architecture:
+        options["layout"] = "channels-first" if spec.runtime == "torch" else "channels-last"
+    folded = spec.architecture == "mobilenet_v2" and file is not None and file.suffix == ".npz"
+    if folded and "input_range" not in spec.model_fields_set:
+        options["input_range"] = mobilenet.INPUT_RANGE
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+
+
+# --- the cache ------------------------------------------------------------------------------------------------------
+
+
+def _recipe(
+    spec: ModelSpec,
+    data: DataSpec,
+    base: Path,
+    sample: Dataset,
+    file: Path | None,
+    others: Mapping[str, ModelRef],
+    download: bool,
+) -> dict[str, Any]:
+    """Everything that the prepared model follows from."""
+    recipe: dict[str, Any] = {
+        "architecture": spec.architecture,
+        "framework": spec.runtime,
+        "input_shape": _shape(sample),
+        "classes": len(sample.class_names),
+        "options": _options(spec, file),
+    }
+    if spec.export:
+        source = others[spec.export]
+        return {**recipe, "export": [export.EXPORT_VERSION, source.framework, source.digest]}
+    if file:
+        content = recipes.onnx_digest(file) if spec.onnx else recipes.file_digest(file)
+        return {**recipe, "file": [str(file), content]}
+    if spec.weights:
+        return {**recipe, "weights": spec.weights}
+    recipe["training"] = [training.TRAINING_VERSION, facts(spec.train) if spec.train else None]
+    if train := spec.train:
+        part = datasets.load_train(data, base=base, samples=train.samples, seed=train.seed, download=download)
+        recipe["training_data"] = part.digest
+    return recipe
+
+
+def _known(folder: Path, spec: ModelSpec, base: Path) -> ModelRef | None:
+    try:
+        value = json.loads((folder / "ref.json").read_text(encoding="utf-8"))
+        ref = ModelRef.from_json({**value, "name": spec.name, "spec": facts(spec), "base": str(base.absolute())})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return ref if ref.artifact and Path(ref.artifact).is_file() else None
