@@ -99,7 +99,7 @@ def run_command(
 @app.command("table")
 def table_command(
     run: Annotated[Path, typer.Argument(help="a run folder")],
-    form: Annotated[str, typer.Option("--format", help="rich, md, csv, latex or parquet")] = "rich",
+    form: Annotated[str, typer.Option("--format", help="rich, md, csv, latex, parquet or svg")] = "rich",
     value: Annotated[
         str, typer.Option(help="the column that is shown: robust_accuracy, attack_success_rate, ...")
     ] = "robust_accuracy",
@@ -129,7 +129,7 @@ def table_command(
 
 @app.command("list")
 def list_command(
-    what: Annotated[str, typer.Argument(help="attacks, libraries, models, datasets or studies")],
+    what: Annotated[str, typer.Argument(help="attacks, parameters, libraries, models, datasets or studies")],
 ) -> None:
     """List what there is: attacks (canonical and raw, and what runs where), libraries, models, datasets, studies."""
     from sparring.adapters.errors import InputError, unknown

@@ -6,13 +6,16 @@ import sys
 import threading
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from sparring.suites.plan import Planned
 from sparring.suites.reporter import Reporter
+
+if TYPE_CHECKING:
+    from sparring.suites.plan import Planned
 
 _WIDE = 160  # a table that is piped into a file should not be folded at 80 columns
 console = Console(width=None if sys.stdout.isatty() else _WIDE)

@@ -25,7 +25,7 @@ def attacks() -> list[Any]:
         classes = ["–" if isinstance(rule, Unsupported) else rule.target for rule in rules]
         _row(canonical, attack.name, attack.norm, attack.goal, attack.needs, *classes, attack.source)
     parts: list[Any] = [canonical]
-    parts.append("Parameters of each, with their defaults: docs/attacks.md, or `sparring schema`.")
+    parts.append("The parameters of each, with their defaults: `sparring list parameters`.")
     for library in libraries:
         parts += _raw(library)
     return parts
@@ -51,6 +51,19 @@ def _raw(library: Library) -> list[Any]:
 def _runs(library: Library, raw: RawAttack, framework: str) -> bool:
     gradients = raw.needs == "gradients" and framework == "onnx"
     return raw.unsupported is None and framework in raw.runs_on and not gradients
+
+
+def parameters() -> list[Any]:
+    """Every parameter of every canonical attack with its default; one that follows from others is shown for eps 0.1."""
+    table = _table("Parameters of the canonical attacks", "attack", "norm", "parameter", "default", "meaning", "valid")
+    for attack in ATTACKS.values():
+        usual = attack.resolve({key: 0.1 for key in attack.required})
+        for name, parameter in attack.parameters.items():
+            default = "required" if name in attack.required else str(usual[name])
+            default += " (for eps 0.1)" if callable(parameter.default) else ""
+            valid = " or ".join(parameter.choices) or parameter.described()
+            _row(table, attack.name, attack.norm, name, default, parameter.help, valid)
+    return [table]
 
 
 def libraries() -> list[Any]:
@@ -118,6 +131,7 @@ def _row(table: Table, *texts: str) -> None:
 
 LISTINGS: Mapping[str, Callable[[], list[Any]]] = {
     "attacks": attacks,
+    "parameters": parameters,
     "libraries": libraries,
     "models": models,
     "datasets": datasets,

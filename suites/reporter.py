@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sparring.suites.plan import Planned
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sparring.suites.plan import Planned
 
 
 class Reporter:

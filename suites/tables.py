@@ -13,7 +13,7 @@ import pandas as pd
 from sparring.adapters.attacks import ATTACKS
 from sparring.adapters.errors import InputError
 
-FORMATS = ("rich", "md", "csv", "latex", "parquet")
+FORMATS = ("rich", "md", "csv", "latex", "parquet", "svg")
 VALUES = {
     "robust_accuracy": "lower is a stronger attack",
     "attack_success_rate": "higher is a stronger attack",
@@ -123,6 +123,8 @@ def render(table: Table, form: str) -> str | bytes:
         buffer = io.BytesIO()
         table.numbers.rename_axis("attack").reset_index().to_parquet(buffer, index=False)
         return buffer.getvalue()
+    if form == "svg":
+        return _svg(table)
     raise InputError(f"unknown format {form!r}. Valid: {', '.join(FORMATS)}")
 
 
@@ -132,9 +134,9 @@ def print_rich(table: Table, console: Any) -> None:
     from rich.table import Table as RichTable
 
     shown = RichTable(title=escape(table.title), title_justify="left", title_style="bold")
-    shown.add_column("attack", no_wrap=False)
+    shown.add_column("attack", min_width=30, overflow="fold")
     for column in table.texts.columns:
-        shown.add_column(escape(str(column)), justify="right")
+        shown.add_column(escape(str(column)).replace(" ", "\n", 1), justify="right", overflow="fold")
     best, worst = table.best.to_numpy(), table.worst.to_numpy()
     for i, (name, texts) in enumerate(zip(table.texts.index, table.texts.to_numpy(), strict=True)):
         cells = []
@@ -145,6 +147,17 @@ def print_rich(table: Table, console: Any) -> None:
     console.print(shown)
     for line in table.footnotes:
         console.print(escape(line), style="dim", highlight=False)
+
+
+def _svg(table: Table) -> str:
+    """The terminal's picture of the table."""
+    from rich.console import Console
+    from rich.terminal_theme import DEFAULT_TERMINAL_THEME
+
+    width = 36 + 14 * len(table.texts.columns)
+    recorder = Console(record=True, file=io.StringIO(), width=width)
+    print_rich(table, recorder)
+    return recorder.export_svg(title="sparring table", theme=DEFAULT_TERMINAL_THEME, unique_id="sparring")
 
 
 def _row_labels(data: pd.DataFrame) -> list[str]:
