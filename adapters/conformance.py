@@ -41,10 +41,10 @@ BATCH_TOLERANCE = 1e-5
 """How far, relative to the largest number, a result in float32 may be off when its order of summation changes."""
 SLOPE_TOLERANCE = 2e-2
 """How far, relative, the slope along the gradient may be from the gradient's norm at smooth points."""
-RANDOM_SLOPE_TOLERANCE = 1e-1
-"""The same along random directions, where the slope is smaller by the root of the number of pixels and a deep network's
-kinks weigh more. What they are there to find, parts of the gradient that are missing or misplaced, is far larger: a lost
-row of 64 shows as 12 %, a lost colour as 58 %."""
+RANDOM_SLOPE_TOLERANCE = 5e-2
+"""The same in random directions, where the slope is smaller by the root of the number of pixels, and a deep network's
+kinks weigh more. What they are there to find, a part of the gradient that is missing or misplaced, is far larger: one
+lost row of 64 shows as 12 %, a lost colour as 58 %."""
 
 
 def sample_images(classifier: Classifier, n: int = 6, seed: int = 0) -> Images:
@@ -150,7 +150,7 @@ def check_vjp_leaves_input_alone(classifier: Differentiable) -> None:
 
 
 def check_vjp_refuses_bad_arguments(classifier: Differentiable) -> None:
-    """``vjp`` raises ``InputError`` for images as ``logits`` does, and for a cotangent not float32 (N, classes)."""
+    """``vjp`` raises ``InputError`` for images as ``logits`` does, and for a bad cotangent likewise."""
     x, cotangent = sample_images(classifier), sample_cotangent(classifier)
     for what, bad in _bad_images(classifier):
         _refuses(lambda bad=bad: classifier.vjp(bad, cotangent), f"vjp of {what}")  # type: ignore[misc]
@@ -180,21 +180,20 @@ def check_vjp_linear(classifier: Differentiable) -> None:
 def check_vjp_is_the_derivative(classifier: Differentiable) -> None:
     """``vjp`` is the derivative of ``logits``: central differences agree, along the gradient and in random directions.
 
-    In float32 no one step is right: a long one crosses kinks, a short one drowns in rounding. So each direction is
-    measured with several, and the two neighbouring steps that agree best with *each other* say what the slope is, and
-    whether the point is smooth; the mean error over the smooth points counts.
+    In float32 a long step crosses kinks, and a short one drowns in rounding. So the rounding is measured, and the step
+    is the shortest that it allows. Where the slope ahead, the slope behind and that over twice the step differ, there
+    is a kink, and the point doesn't count. The mean error of the others does.
     """
     x, cotangent = sample_images(classifier), sample_cotangent(classifier)
     gradient = classifier.vjp(x, cotangent).astype(np.float64)
     norms = np.sqrt((gradient**2).sum(axis=(1, 2, 3), keepdims=True))
     assert (norms > 0).all(), "vjp is zero for a random cotangent"
-    along = gradient / norms
-    signs = np.random.default_rng(2).choice((-1.0, 1.0), (8, *x.shape)) / np.sqrt(x[0].size)
+    signs = np.random.default_rng(2).choice((-1.0, 1.0), (8, *x.shape))
     for what, directions, tolerance in (
-        ("along itself", [along], SLOPE_TOLERANCE),
-        ("along random directions", list(signs), RANDOM_SLOPE_TOLERANCE),
+        ("along itself", (gradient / norms)[None], SLOPE_TOLERANCE),
+        ("in random directions", signs / np.sqrt(x[0].size), RANDOM_SLOPE_TOLERANCE),
     ):
-        errors = np.concatenate([_slope_errors(classifier, x, cotangent, gradient, d) for d in directions])
+        errors = _slope_errors(classifier, x, cotangent, gradient, directions)
         assert len(errors), f"logits have no slope {what} at any of the points that were tried"
         assert errors.mean() < tolerance, (
             f"vjp is not the derivative of logits: {what} it is off by {errors.mean():.1%} "
@@ -319,23 +318,24 @@ def _answer(build: str, images: str, answers: str) -> None:
 def _slope_errors(
     classifier: Differentiable, x: Images, cotangent: Logits, gradient: npt.NDArray[Any], directions: npt.NDArray[Any]
 ) -> npt.NDArray[np.float64]:
-    """Relative errors at the smooth ones of the points x, along one unit direction each."""
+    """Relative errors of the slopes at x (N, ...) along unit directions (D, N, ...), where there is no kink."""
 
     def value(step: float) -> Any:
-        logits = classifier.logits((x + step * directions).astype(np.float32))
-        return (logits.astype(np.float64) * cotangent).sum(axis=1)
+        moved = (x + step * directions).astype(np.float32)
+        logits = classifier.logits(moved.reshape(-1, *x.shape[1:])).reshape(*moved.shape[:2], -1)
+        return (logits.astype(np.float64) * cotangent).sum(axis=2)
 
-    steps = [0.3 / 2**i for i in range(9)]
-    slopes = np.stack([(value(step) - value(-step)) / (2 * step) for step in steps])
-    jumps = np.abs(np.diff(slopes, axis=0))
-    best = jumps.argmin(axis=0)
-    points = np.arange(len(x))
-    measured = (slopes[best, points] + slopes[best + 1, points]) / 2
-    expected = (gradient * directions).sum(axis=(1, 2, 3))
+    expected = (gradient * directions).sum(axis=(2, 3, 4))
     # a random direction can be nearly orthogonal to the gradient: the scale is what directions have in common
     scale = np.sqrt(np.mean(expected**2))
-    smooth = jumps[best, points] < SLOPE_TOLERANCE / 4 * scale
-    errors: npt.NDArray[np.float64] = (np.abs(measured - expected) / scale)[smooth]
+    middle = value(0.0)
+    # over so short a step the slope cancels, and what remains is rounding
+    rounding = np.sqrt(np.mean((value(1e-5) - 2 * middle + value(-1e-5)) ** 2)) + 1e-7 * np.abs(middle).mean()
+    step = min(rounding / (SLOPE_TOLERANCE / 4 * scale), 0.1)
+    ahead, behind = (value(step) - middle) / step, (middle - value(-step)) / step
+    measured, wider = (ahead + behind) / 2, (value(2 * step) - value(-2 * step)) / (4 * step)
+    kinks = np.maximum(np.abs(ahead - behind), np.abs(measured - wider)) > 0.1 * scale
+    errors: npt.NDArray[np.float64] = (np.abs(measured - expected) / scale)[~kinks]
     return errors
 
 

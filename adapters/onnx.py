@@ -134,7 +134,7 @@ def _session(path: str, device: str) -> Any:
     if not os.path.isfile(path):
         raise InputError(f"there is no ONNX file {path}")
     wanted = ["CPUExecutionProvider"]
-    if device == "cuda" or (device == "auto" and "CUDAExecutionProvider" in onnxruntime.get_available_providers()):
+    if device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         wanted.insert(0, "CUDAExecutionProvider")
     options = onnxruntime.SessionOptions()
     options.use_deterministic_compute = True
