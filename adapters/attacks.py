@@ -128,6 +128,15 @@ class Attack:
         return {key: values[key] for key in self.parameters}
 
 
+def shortest(attack: Attack, params: Params) -> Params:
+    """The least that has to be said for ``attack.resolve`` to give these parameters."""
+    told = {key: params[key] for key in attack.required}
+    for key in attack.parameters:
+        if attack.resolve(told)[key] != params[key]:
+            told[key] = params[key]
+    return told
+
+
 EPS_LINF = Parameter(float, "largest change of a pixel, in units of [0, 1]", above=0, high=1)
 EPS_L2 = Parameter(float, "largest Euclidean length of the change, in units of [0, 1]", above=0)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from sparring.adapters.attacks import ATTACKS
+from sparring.adapters.attacks import ATTACKS, shortest
 from sparring.adapters.errors import InputError
 
 FORMATS = ("rich", "md", "csv", "latex", "parquet", "svg")
@@ -166,14 +166,7 @@ def _row_labels(data: pd.DataFrame) -> list[str]:
     for _, item in data.iterrows():
         params = json.loads(item["params"])
         canonical = ATTACKS.get((item["attack"], item["norm"]))
-        usual = canonical.resolve({key: params[key] for key in canonical.required}) if canonical else {}
-        told = {
-            key: value
-            for key, value in params.items()
-            if key not in usual
-            or key in canonical.required
-            or usual[key] != (tuple(value) if isinstance(value, list) else value)
-        }
+        told = shortest(canonical, canonical.resolve(params)) if canonical else params
         shown = ", ".join(f"{key}={_number(value)}" for key, value in told.items())
         norm = f" {item['norm']}" if isinstance(item["norm"], str) and item["attack"] in _SEVERAL_NORMS else ""
         aim = " targeted" if item["targeted"] else ""

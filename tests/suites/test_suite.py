@@ -42,7 +42,13 @@ def suite_file(tmp_path: Path):
 
 def test_the_contract_of_the_issue_loads(suite_file):
     suite = load_suite(suite_file())
-    assert [model.runtime for model in suite.models] == ["torch", "keras-tensorflow", "torch", "onnx", "keras-tensorflow"]
+    assert [model.runtime for model in suite.models] == [
+        "torch",
+        "keras-tensorflow",
+        "torch",
+        "onnx",
+        "keras-tensorflow",
+    ]
     assert [asked.eps for asked in suite.attacks[0].requests()] == [0.05, 0.1]
     (pgd,) = suite.attacks[1].requests()
     assert pgd.params == {"eps": 0.1, "steps": 20, "eps_step": 0.01, "random_start": False, "restarts": 1}
@@ -120,7 +126,7 @@ def test_an_attack_that_no_chosen_library_has_says_who_has_it(suite_file):
 def test_a_missing_file_and_an_unknown_study():
     with pytest.raises(InputError, match=r"no-such\.yaml: there is no such suite file.*quickstart"):
         load_suite("no-such.yaml")
-    with pytest.raises(InputError, match="unknown suite 'quikstart'. Did you mean 'quickstart'"):
+    with pytest.raises(InputError, match=r"unknown suite 'quikstart'\. Did you mean 'quickstart'"):
         load_suite("quikstart")
 
 

@@ -1,0 +1,37 @@
+"""One cache of trained models for all tests of this folder, so that a network is trained once."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from little import SPARRING, SUITE
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    given = os.environ.get("SPARRING_CACHE")
+    os.environ["SPARRING_CACHE"] = given or str(tmp_path_factory.mktemp("cache"))
+    yield
+    if given is None:
+        del os.environ["SPARRING_CACHE"]
+
+
+@pytest.fixture
+def suite_file(tmp_path) -> Path:
+    path = tmp_path / "little.yaml"
+    path.write_text(SUITE)
+    return path
+
+
+@pytest.fixture
+def sparring(tmp_path):
+    """Run the command line in a process of its own, in an empty folder."""
+
+    def call(*words, timeout=300, **environment):
+        return subprocess.run(
+            [*SPARRING, *map(str, words)], cwd=tmp_path, capture_output=True, text=True, timeout=timeout,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+
+    return call

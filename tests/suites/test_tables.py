@@ -1,0 +1,108 @@
+"""The library-vs-library table: what is in a cell, which is marked, and every format."""
+
+import io
+import json
+
+import pandas as pd
+import pytest
+
+from sparring.adapters.attacks import find
+from sparring.adapters.errors import InputError
+from sparring.suites import tables
+
+
+def row(library, framework="torch", attack="fgsm", model=None, status="done", accuracy=0.5, **more):
+    params = find(attack).resolve(more.pop("params", {"eps": 0.1}))
+    return {
+        "cell_id": "x", "status": status, "reason": more.pop("reason", ""), "suite": "s", "dataset": "digits",
+        "model": model or f"m-{framework}", "framework": framework, "library": library, "route": more.pop("route", "native"),
+        "attack": attack, "norm": find(attack).norm, "params": json.dumps(params), "targeted": False, "seed": 0, "n": 10,
+        "clean_accuracy": 0.9, "robust_accuracy": accuracy if status == "done" else float("nan"),
+        "attack_success_rate": 1 - accuracy, "notes": more.pop("notes", ""), **more,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def results():
+    return pd.DataFrame(
+        [
+            row("art", accuracy=0.25), row("foolbox", accuracy=0.5), row("torchattacks", accuracy=0.75, notes="odd: so"),
+            row("art", "onnx", status="unsupported", reason="needs gradients"),
+            row("art", attack="deepfool", params={}, accuracy=0.0),
+            row("foolbox", attack="deepfool", params={}, status="failed", reason="it | broke_"),
+        ]
+    )  # fmt: skip
+
+
+def test_attacks_down_libraries_and_frameworks_across(results):
+    table = tables.make(results)
+    assert list(table.texts.index) == ["fgsm (eps=0.1)", "deepfool"]
+    assert list(table.texts.columns) == ["art torch", "foolbox torch", "torchattacks torch", "art onnx"]
+    assert list(table.texts.loc["fgsm (eps=0.1)"]) == ["0.250", "0.500", "0.750 [1]", "–"]
+    assert list(table.texts.loc["deepfool"]) == ["0.000", "FAILED [2]", "", ""]
+    assert "[1] torchattacks, fgsm: odd: so" in table.footnotes
+    assert "[2] foolbox, deepfool: failed: it | broke_" in table.footnotes
+
+
+def test_the_strongest_and_the_weakest_attack_are_marked_once_they_differ(results):
+    table = tables.make(results)
+    assert table.best.loc["fgsm (eps=0.1)", "art torch"]
+    assert table.worst.loc["fgsm (eps=0.1)", "torchattacks torch"]
+    assert table.best.to_numpy().sum() == table.worst.to_numpy().sum() == 1
+    success = tables.make(results, "attack_success_rate")
+    assert success.best.loc["fgsm (eps=0.1)", "art torch"]
+
+
+def test_parameters_away_from_the_default_tell_rows_apart():
+    table = tables.make(pd.DataFrame([
+        row("art", attack="pgd", params={"eps": 0.1}), row("art", attack="pgd", params={"eps": 0.1, "steps": 7}),
+        row("art", attack="pgd", params={"eps": 0.2}),
+    ]))  # fmt: skip
+    assert list(table.texts.index) == [
+        "pgd linf (eps=0.1)", "pgd linf (eps=0.1, steps=7)", "pgd linf (eps=0.2)",
+    ]  # fmt: skip
+
+
+def test_two_models_of_one_framework_and_two_routes_have_columns_of_their_own():
+    table = tables.make(pd.DataFrame([
+        row("art", model="a"), row("art", model="b"), row("foolbox", "onnx"), row("art", model="a", route="bridged"),
+    ]))  # fmt: skip
+    assert list(table.texts.columns) == ["art a native", "art b native", "foolbox onnx", "art a bridged"]
+
+
+def test_seeds_are_averaged_with_their_spread():
+    table = tables.make(pd.DataFrame([row("art", accuracy=0.4), row("art", accuracy=0.6, seed=1)]))
+    assert table.texts.iat[0, 0] == "0.500 ±0.141"
+
+
+def test_every_format_holds_the_names_and_the_numbers(results):
+    table = tables.make(results)
+    md = tables.render(table, "md")
+    assert "**0.250**" in md
+    assert r"FAILED [2]" in md
+    csv = pd.read_csv(io.StringIO(tables.render(table, "csv")), index_col=0)
+    assert csv.loc["fgsm (eps=0.1)", "foolbox torch"] == 0.5
+    latex = tables.render(table, "latex")
+    assert r"\textbf{0.250}" in latex
+    assert r"\begin{tabular}" in latex
+    parquet = pd.read_parquet(io.BytesIO(tables.render(table, "parquet")))
+    assert list(parquet["attack"]) == ["fgsm (eps=0.1)", "deepfool"]
+    assert "<svg" in tables.render(table, "svg")
+    with pytest.raises(InputError, match=r"unknown format 'xls'.*latex"):
+        tables.render(table, "xls")
+
+
+def test_a_value_that_is_not_in_the_results_is_refused(results):
+    with pytest.raises(InputError, match=r"unknown value 'acuracy'.*robust_accuracy"):
+        tables.make(results, "acuracy")
+
+
+def test_a_folder_without_results_says_how_to_make_them(tmp_path):
+    with pytest.raises(InputError, match=r"results\.parquet is missing.*sparring run SUITE --out"):
+        tables.read_results(tmp_path)
+
+
+def test_a_damaged_results_file_is_named(tmp_path):
+    (tmp_path / "results.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(InputError, match=r"results\.parquet: can't be read"):
+        tables.read_results(tmp_path)
