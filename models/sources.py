@@ -135,6 +135,8 @@ def from_npz(path: Path, spec: DataSpec, split: Split) -> Pool:
             x, y = archive[f"x{suffix}"], archive[f"y{suffix}"]
             # the classes are those of both parts: a small test part need not hold every class
             known = [archive[key] for key in sorted(keys & {"y", "y_train", "y_test"})]
+            if not all(isinstance(array, np.ndarray) for array in (x, y, *known)):  # NumPy hands over plain bytes
+                raise ValueError("it holds files that are no arrays")
     except InputError:
         raise
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as exc:
@@ -290,7 +292,10 @@ def _decode(
 
 
 def _fit(picture: Image, resize: int | None, crop: int, what: object) -> Image:
-    """The same pixels as torchvision's ``Resize(resize)`` (bilinear, antialias) and ``CenterCrop(crop)``."""
+    """The pixels of torchvision's ``Resize(resize)`` (bilinear, antialias), then the centre crop of Keras.
+
+    Where the margins can't be equal, the smaller is left and above; torchvision's ``CenterCrop`` rounds half to even.
+    """
     from PIL.Image import Resampling
 
     if resize:
@@ -303,7 +308,7 @@ def _fit(picture: Image, resize: int | None, crop: int, what: object) -> Image:
             f"{what} is {width} x {height} pixels, smaller than the crop of {crop}: "
             f"set data.crop to {min(width, height)} or less, or data.resize to {crop} or more"
         )
-    left, top = round((width - crop) / 2), round((height - crop) / 2)
+    left, top = (width - crop) // 2, (height - crop) // 2
     return picture.crop((left, top, left + crop, top + crop))
 
 

@@ -115,7 +115,8 @@ class FoldedMobileNet(nn.Module):
             weight = kernel.transpose((2, 3, 0, 1) if conv.depthwise else (3, 2, 0, 1))
             out, into, size, _ = weight.shape
             groups = out if conv.depthwise else 1
-            layer = nn.Conv2d(into * groups, out, size, conv.stride, groups=groups)
+            padding = size // 2 if conv.stride == 1 else 0
+            layer = nn.Conv2d(into * groups, out, size, conv.stride, padding, groups=groups)
             layer.load_state_dict(_parameters(weight, arrays[f"{conv.name}/bias"]))
             self.add_module(conv.name, layer)
         kernel = arrays["predictions/kernel"]
@@ -128,7 +129,7 @@ class FoldedMobileNet(nn.Module):
             if conv.opens_block:
                 shortcut = x
             layer = self.get_submodule(conv.name)
-            if conv.size > 1:
+            if conv.stride > 1:
                 height, width = x.shape[2:]
                 x = F.pad(x, _same(width, conv.size, conv.stride) + _same(height, conv.size, conv.stride))
             x = layer(x)
