@@ -37,9 +37,9 @@ class Attacked:
 
     ``images``: float32, the shape of the attacked images, in [0, 1]. ``samples``: arrays of length N: ``y``, ``target``
     (-1 without one), ``pred_clean``, ``pred_adv``, ``success`` (of a targeted attack: the target was reached; else: no
-    longer y), ``l0``, ``l1``, ``l2``, ``linf``. ``forwards`` and ``backwards`` are images passed through the classifier by
-    the library, in total; ``seconds`` is the library's own time. ``notes`` say where the library could not do exactly
-    what was asked.
+    longer y), ``l0``, ``l1``, ``l2``, ``linf``. ``forwards`` and ``backwards`` are images passed through the classifier
+    by the library, in total; ``seconds`` is the library's own time. ``notes`` say where the library could not do
+    exactly what was asked.
     """
 
     images: Images
@@ -229,7 +229,8 @@ def _decisions(logits: list[np.ndarray]) -> Labels:
     whole = np.concatenate(logits)
     if not np.isfinite(whole).all():
         raise LibraryError("the classifier gave NaN or infinite logits")
-    return whole.argmax(axis=1).astype(np.int64)
+    decisions: Labels = whole.argmax(axis=1).astype(np.int64)
+    return decisions
 
 
 def _plain(value: Any) -> Any:
