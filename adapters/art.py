@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from functools import lru_cache
-from types import SimpleNamespace
+from io import StringIO
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
+from sparring.adapters.attacks import Needs
 from sparring.adapters.coexistence import guard
 from sparring.adapters.errors import NotSupported
 from sparring.adapters.library import (
     AttackMapping,
     Call,
+    Frameworks,
     Library,
     RawAttack,
     Route,
     Run,
     To,
     Unsupported,
+    blaming,
     maps,
 )
 from sparring.adapters.protocol import Classifier, Counter, Images, TensorflowNative, TorchNative, counted
@@ -158,9 +159,19 @@ ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
     ("gaussian-noise", "l2"): Unsupported("ART has no noise attacks"),
 }
 
+OWN_ESTIMATORS = ("AutoAttack", "ShadowAttack")
+"""What runs on ART's own estimators only, beside what has its framework in its name."""
+ONE_IMAGE = ("ShadowAttack",)
+WANT_PROBABILITIES = ("SimBA", "VirtualAdversarialMethod")
+"""Black-box attacks that refuse logits."""
+AT_A_CLASS = ("SaliencyMapMethod", "TargetedUniversalPerturbation")
+"""Their ``y`` is the class to reach, always."""
+NOT_AT_A_CLASS = ("AutoAttack", "SignOPTAttack")
+"""Their ``targeted`` means more attacks away from the label, or wants an image of the target."""
 ON_THEIR_OWN_PREDICTION = ("DeepFool",)
 """Untargeted they leave the predicted class, not the label: an image already wrong would be moved to its true class."""
-FROM_A_START = ("HopSkipJump", "BoundaryAttack")
+FROM_A_START = ("BoundaryAttack", "BrendelBethgeAttack", "HopSkipJump")
+"""Their own starts come from a fresh ``RandomState()``, which no seed reaches."""
 IN_BYTES = ("PixelAttack", "ThresholdAttack")
 
 
@@ -184,25 +195,39 @@ def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[
             estimator = _tensorflow_estimator(classifier.tensorflow_function(counter), classifier)
         else:
             raise NotSupported(f"ART has no native route to a {type(classifier).__name__}")
-        stack.enter_context(_one_generator())
-        yield lambda call: _run(estimator, decide, call)
+
+        def run(call: Call) -> Images:
+            if route == "bridged" and _on_own_estimators(call.target):
+                raise NotSupported(f"ART's {call.target} runs on ART's own estimators only, which is the native route")
+            with blaming("ART", call.target):
+                return _run(_probable(seen) if call.target in WANT_PROBABILITIES else estimator, decide, call)
+
+        yield run
+
+
+def _on_own_estimators(name: str) -> bool:
+    return name in OWN_ESTIMATORS or name.endswith(("PyTorch", "TensorFlowV2"))
 
 
 def _run(estimator: Any, decide: Callable[[Images], Any], call: Call) -> Images:
-    if not len(call.x):
-        return call.x.copy()
-    attack = _build(estimator, call)
     result = call.x.copy()
-    if call.canonical and call.target in FROM_A_START:
-        starts = find_starts(decide, call.x, call.labels, call.targeted, call.kwargs["init_size"])
+    if not len(call.x):
+        return result
+    attack = _build(estimator, call)
+    if call.target in FROM_A_START:
+        starts = find_starts(decide, call.x, call.labels, call.targeted, attack.init_size)
         rows, more = starts.rows, {"x_adv_init": starts.points}
     elif call.canonical and call.target in ON_THEIR_OWN_PREDICTION:
         rows, more = np.flatnonzero(decide(call.x) == call.labels), {}
     else:
         rows, more = np.arange(len(call.x)), {}
-    if len(rows):
-        one_hot = np.eye(estimator.nb_classes, dtype=np.float32)[call.labels[rows]]
-        result[rows] = attack.generate(call.x[rows], one_hot, **more)
+    one_hot = np.eye(estimator.nb_classes, dtype=np.float32)[call.labels]
+    # without labels JSMA draws its targets, and the shadow attack isn't made a targeted one
+    labelled = call.targeted or call.target not in (*AT_A_CLASS, *ONE_IMAGE)
+    with redirect_stderr(StringIO()):  # progress bars of attacks within attacks
+        for part in rows[:, None] if call.target in ONE_IMAGE else [rows]:
+            if len(part):
+                result[part] = attack.generate(call.x[part], one_hot[part] if labelled else None, **more)
     if call.target in IN_BYTES:
         # it multiplies by 255 and divides again, which moves every pixel by a rounding error
         result = np.where(np.abs(result - call.x) < 1e-6, call.x, result)
@@ -213,6 +238,10 @@ def _build(estimator: Any, call: Call) -> Any:
     from art.attacks import evasion
     from art.exceptions import EstimatorError
 
+    if call.targeted and not raw()[call.target].targeted:
+        raise NotSupported(f"ART's {call.target} has no targeted version")
+    if call.target == "TargetedUniversalPerturbation" and not call.targeted:
+        raise NotSupported("ART's TargetedUniversalPerturbation has no untargeted version")
     cls = getattr(evasion, call.target)
     kwargs = dict(call.kwargs)
     valid = inspect.signature(cls).parameters
@@ -224,6 +253,12 @@ def _build(estimator: Any, call: Call) -> Any:
         return cls(estimator, **kwargs)
     except EstimatorError as error:
         raise NotSupported(f"ART's {call.target} needs more than this classifier has: {error}") from error
+
+
+def _probable(classifier: Classifier) -> Any:
+    from sparring.adapters.art_estimator import ProbabilitiesEstimator
+
+    return ProbabilitiesEstimator(classifier)
 
 
 def _torch_estimator(module: Any, classifier: Classifier) -> Any:
@@ -274,30 +309,92 @@ def _tensorflow_estimator(function: Callable[[Any], Any], classifier: Classifier
     return estimator
 
 
-@contextmanager
-def _one_generator() -> Iterator[None]:
-    """Modules that draw from a fresh ``RandomState()``, which no seed reaches, get NumPy's global one."""
+NEEDS: dict[str, Needs] = {
+    "AutoAttack": "gradients",
+    "BrendelBethgeAttack": "gradients",
+    "TargetedUniversalPerturbation": "gradients",
+    "UniversalPerturbation": "gradients",
+    "BoundaryAttack": "decisions",
+    "GeoDA": "decisions",
+    "HopSkipJump": "decisions",
+    "SignOPTAttack": "decisions",
+    "SpatialTransformation": "decisions",
+}
+"""What ``_estimator_requirements`` doesn't tell; all others need gradients where they say so, else logits."""
 
-    class Numpy:
-        random = SimpleNamespace(**{**vars(np.random), "RandomState": lambda: np.random.mtrand._rand})
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(np, name)
-
-    with ExitStack() as stack:
-        for name in ("boundary", "brendel_bethge", "hop_skip_jump"):
-            try:
-                module = importlib.import_module(f"art.attacks.evasion.{name}")
-            except ImportError:  # Brendel-Bethge wants numba
-                continue
-            stack.enter_context(patch.object(module, "np", Numpy()))
-        yield
+PATCH = "it makes one patch for all images, not an adversarial image of each"
+FEATURES = "it moves towards the inner features of another image, not from a class or towards one"
+UNSUPPORTED = {
+    "AdversarialPatch": PATCH,
+    "AdversarialPatchNumpy": PATCH,
+    "AdversarialPatchPyTorch": PATCH,
+    "AdversarialPatchTensorFlowV2": PATCH,
+    "FeatureAdversariesNumpy": FEATURES,
+    "FeatureAdversariesPyTorch": FEATURES,
+    "FeatureAdversariesTensorFlowV2": FEATURES,
+    "FrameSaliencyAttack": "it attacks videos",
+    "OverTheAirFlickeringPyTorch": "it attacks videos",
+    "GRAPHITEBlackbox": "it needs a mask and a target image beside every image",
+    "GRAPHITEWhiteboxPyTorch": "it needs a mask and a target image beside every image",
+    "LaserAttack": "it needs a generator of laser beams",
+    "LowProFool": "it attacks tables of features",
+    "MalwareGDTensorFlow": "it attacks malware detectors",
+    "OverloadPyTorch": "it attacks object detectors",
+    "SNAL": "it attacks object detectors",
+}
+OTHER_ESTIMATORS = {
+    "ObjectDetectorMixin": "it attacks object detectors",
+    "ObjectTrackerMixin": "it attacks object trackers",
+    "SpeechRecognizerMixin": "it attacks speech recognisers",
+    "ScikitlearnDecisionTreeClassifier": "it attacks decision trees",
+    "GPyGaussianProcessClassifier": "it attacks Gaussian processes",
+}
 
 
 @lru_cache(maxsize=1)
 def raw() -> Mapping[str, RawAttack]:
     """Every evasion attack class of the installed ART."""
-    return {}
+    guard()
+    from art.attacks import evasion
+    from art.attacks.attack import EvasionAttack
+
+    found = {
+        name: _raw(name, cls)
+        for name, cls in sorted(vars(evasion).items())
+        if inspect.isclass(cls) and issubclass(cls, EvasionAttack)
+    }
+    found.setdefault(  # ART leaves it out where its package is missing
+        "BrendelBethgeAttack",
+        RawAttack(
+            "BrendelBethgeAttack",
+            "gradients",
+            inspect.Signature(),
+            unsupported="needs the package numba, which is not installed: pip install 'sparring[extras]'",
+        ),
+    )
+    return found
+
+
+def _raw(name: str, cls: Any) -> RawAttack:
+    required = {getattr(one, "__name__", "") for one in cls._estimator_requirements}
+    needs: Needs = "gradients" if required & {"LossGradientsMixin", "ClassGradientsMixin"} else "logits"
+    signature = inspect.signature(cls)
+    runs_on: tuple[str, ...] = Frameworks
+    if name.endswith("PyTorch"):
+        runs_on = ("torch", "keras-torch")
+    elif name.endswith("TensorFlowV2"):
+        runs_on = ("keras-tensorflow",)
+    elif name in OWN_ESTIMATORS:
+        runs_on = ("torch", "keras-tensorflow", "keras-torch")
+    others = [reason for mixin, reason in OTHER_ESTIMATORS.items() if mixin in required]
+    return RawAttack(
+        name=name,
+        needs=NEEDS.get(name, needs),
+        signature=signature,
+        runs_on=runs_on,
+        unsupported=UNSUPPORTED.get(name, others[0] if others else None),
+        targeted=name in AT_A_CLASS or ("targeted" in signature.parameters and name not in NOT_AT_A_CLASS),
+    )
 
 
 LIBRARY = Library(

@@ -28,10 +28,10 @@ class LogitsEstimator(ClassifierMixin, NeuralNetworkMixin, BaseEstimator):  # ty
 
     def predict(self, x: npt.NDArray[Any], batch_size: int = 128, **kwargs: Any) -> Logits:
         """Logits (N, classes), at most ``batch_size`` images at a time."""
-        x = _float32(x)
+        x, logits = _float32(x), cast(Classifier, self.model).logits
         if len(x) <= batch_size:
-            return cast(Classifier, self.model).logits(x)
-        return np.concatenate([self.predict(x[i : i + batch_size]) for i in range(0, len(x), batch_size)])
+            return logits(x)
+        return np.concatenate([logits(x[i : i + batch_size]) for i in range(0, len(x), batch_size)])
 
     def compute_loss(self, x: npt.NDArray[Any], y: npt.NDArray[Any], reduction: str = "none", **kwargs: Any) -> Floats:
         """Cross-entropy of each image, (N,), or its mean or sum. ``y``: one-hot, or class indices (N,)."""
@@ -49,6 +49,14 @@ class LogitsEstimator(ClassifierMixin, NeuralNetworkMixin, BaseEstimator):  # ty
     def get_activations(self, x: Any, layer: Any, batch_size: int = 128, framework: bool = False) -> Any:
         """Not there: the protocol has no layers."""
         raise NotImplementedError("sparring's classifiers have no layers to look into")
+
+
+class ProbabilitiesEstimator(LogitsEstimator):
+    """For the attacks that refuse logits."""
+
+    def predict(self, x: npt.NDArray[Any], batch_size: int = 128, **kwargs: Any) -> Floats:
+        """Probabilities (N, classes)."""
+        return _softmax(super().predict(x, batch_size))
 
 
 class GradientsEstimator(ClassGradientsMixin, LossGradientsMixin, LogitsEstimator):  # type: ignore[misc]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from sparring.adapters.attacks import START_DRAWS
 from sparring.adapters.coexistence import guard
 from sparring.adapters.errors import NotSupported
 from sparring.adapters.library import (
@@ -20,6 +21,7 @@ from sparring.adapters.library import (
     Route,
     Run,
     Unsupported,
+    blaming,
     maps,
 )
 from sparring.adapters.protocol import Classifier, Counter, Images, TensorflowNative, TorchNative, counted
@@ -136,20 +138,11 @@ def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[
     seen = counted(classifier, counter)
 
     def run(call: Call) -> Images:
-        kwargs = dict(call.kwargs)
-        settings = {key: kwargs.pop(key) for key in CALL_KEYWORDS if key in kwargs}
-        attack = getattr(foolbox.attacks, call.target)(**kwargs)
-        if "start_draws" not in settings:
-            return _attack(model, attack, call.x, call, settings)
-        starts = find_starts(
-            lambda x: seen.logits(x).argmax(axis=1), call.x, call.labels, call.targeted, settings["start_draws"]
-        )
-        result = call.x.copy()
-        for part in np.array_split(np.arange(len(starts.rows)), _parts(call, starts.points)):
-            rows = starts.rows[part]
-            if len(rows):
-                result[rows] = _attack(model, attack, call.x[rows], call, {}, rows, starts.points[part])
-        return result
+        with blaming("Foolbox", call.target):
+            return _run(model, decide, call)
+
+    def decide(x: Images) -> Any:
+        return seen.logits(x).argmax(axis=1)
 
     if route == "bridged":
         from sparring.adapters.torch_view import TorchView
@@ -167,6 +160,25 @@ def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[
         yield run
     else:
         raise NotSupported(f"Foolbox has no native route to a {type(classifier).__name__}")
+
+
+def _run(model: Any, decide: Callable[[Images], Any], call: Call) -> Images:
+    import foolbox
+
+    kwargs = dict(call.kwargs)
+    settings = {key: kwargs.pop(key) for key in CALL_KEYWORDS if key in kwargs}
+    attack = getattr(foolbox.attacks, call.target)(**kwargs)
+    from_a_start = "starting_points" in inspect.signature(attack.run).parameters
+    if not from_a_start or kwargs.get("init_attack") is not None:
+        return _attack(model, attack, call.x, call, settings)
+    # with its own initial attack a single image without a start fails the whole batch
+    starts = find_starts(decide, call.x, call.labels, call.targeted, settings.get("start_draws", START_DRAWS.default))
+    result = call.x.copy()
+    for part in np.array_split(np.arange(len(starts.rows)), _parts(attack, starts.points)):
+        rows = starts.rows[part]
+        if len(rows):
+            result[rows] = _attack(model, attack, call.x[rows], call, settings, rows, starts.points[part])
+    return result
 
 
 def _attack(
@@ -191,7 +203,15 @@ def _attack(
         attack = attack.repeat(settings["restarts"])
     criterion = (TargetedMisclassification if call.targeted else Misclassification)(tensor(call.labels[rows]))
     more = {} if starting_points is None else {"starting_points": tensor(starting_points)}
-    _, clipped, _ = attack(model, tensor(x), criterion, epsilons=settings.get("eps"), **more)
+    if hasattr(attack, "feed"):
+        attack.feed(model, tensor(x))  # the data set that DatasetAttack looks through is the batch
+    try:
+        _, clipped, _ = attack(model, tensor(x), criterion, epsilons=settings.get("eps"), **more)
+    except ValueError as error:
+        if str(error) != "unsupported criterion":
+            raise
+        version = "targeted" if call.targeted else "untargeted"
+        raise NotSupported(f"Foolbox's {call.target} has no {version} version") from error
     result = np.array(eagerpy.astensor(clipped).numpy(), np.float32)
     if call.target in BLANK_WHEN_NOT_FOUND:
         # an image that the search never found comes back all zero, and would count where the model misreads a blank
@@ -200,11 +220,10 @@ def _attack(
     return result
 
 
-def _parts(call: Call, points: Images) -> int:
-    if call.target != "HopSkipJumpAttack":
+def _parts(attack: Any, points: Images) -> int:
+    if type(attack).__name__ != "HopSkipJumpAttack":
         return 1
-    probes = call.kwargs["initial_gradient_eval_steps"] * (call.kwargs["steps"] + 1) ** 0.5
-    probes = min(probes, call.kwargs["max_gradient_eval_steps"])
+    probes = min(attack.initial_num_evals * (attack.steps + 1) ** 0.5, attack.max_num_evals)
     return max(1, int(np.ceil(points.nbytes * probes / NOISE_BYTES)))
 
 
@@ -247,6 +266,16 @@ NEEDS: dict[str, Any] = {
 }
 """What can't be read off a class; all others need gradients."""
 
+UNTARGETED = (
+    "L1FastGradientAttack",
+    "L2FastGradientAttack",
+    "LinfFastGradientAttack",
+    "L2DeepFoolAttack",
+    "LinfDeepFoolAttack",
+    "NewtonFoolAttack",
+    "VirtualAdversarialAttack",
+)
+
 
 @lru_cache(maxsize=1)
 def raw() -> Mapping[str, RawAttack]:
@@ -254,21 +283,22 @@ def raw() -> Mapping[str, RawAttack]:
     guard()
     import foolbox
 
-    found = {
+    return {
         name: _raw(name, cls)
         for name, cls in sorted(vars(foolbox.attacks).items())
-        if inspect.isclass(cls) and issubclass(cls, foolbox.attacks.Attack)
+        if inspect.isclass(cls) and issubclass(cls, foolbox.attacks.Attack) and not inspect.isabstract(cls)
     }
-    return found
 
 
-def _raw(name: str, cls: type) -> RawAttack:
+def _raw(name: str, cls: Any) -> RawAttack:
+    from_a_start = "starting_points" in inspect.signature(cls.run).parameters
     return RawAttack(
         name=name,
         needs=NEEDS.get(cls.__name__, "gradients"),
         signature=inspect.signature(cls),
-        unsupported="it is what all attacks derive from" if inspect.isabstract(cls) else None,
-        call_keywords=("eps",),
+        targeted=cls.__name__ not in UNTARGETED,
+        call_keywords=("eps", "start_draws") if from_a_start else ("eps",),
+        alias=None if cls.__name__ == name else cls.__name__,
     )
 
 

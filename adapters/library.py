@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 from sparring.adapters.attacks import Attack, Needs, Params
-from sparring.adapters.errors import InputError, missing_package, unknown
+from sparring.adapters.errors import InputError, LibraryError, missing_package, unknown
 from sparring.adapters.protocol import Classifier, Counter, Images, Labels
 
 Route = Literal["native", "bridged"]
@@ -116,6 +116,23 @@ class Call:
 Run: TypeAlias = Callable[[Call], Images]
 
 
+EXTRAS = ("cma", "kornia", "multiprocess", "numba")
+"""Packages that single attacks want, and that a library imports only then."""
+
+
+@contextmanager
+def blaming(library: str, target: str) -> Iterator[None]:
+    """Within the context, what looks like the user's mistake but is the library's becomes a ``LibraryError``."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = error.name or "a package"
+        install = "pip install 'sparring[extras]'" if package in EXTRAS else f"pip install {package}"
+        raise LibraryError(str(missing_package(package, install, f"{library}'s {target}"))) from error
+    except InputError as error:
+        raise LibraryError(f"{library}'s {target} gave the classifier what it can't take: {error}") from error
+
+
 @dataclass(frozen=True)
 class RawAttack:
     """A class of a library, reachable as ``library:ClassName`` with the library's own keyword arguments."""
@@ -130,6 +147,8 @@ class RawAttack:
     targeted: bool = True
     call_keywords: tuple[str, ...] = ()
     """keywords that go into the call, not into the constructor (Foolbox's ``eps``)"""
+    alias: str | None = None
+    """the name proper, where this is another name of the same class"""
 
 
 @dataclass(frozen=True)

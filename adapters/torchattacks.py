@@ -20,6 +20,7 @@ from sparring.adapters.library import (
     Route,
     Run,
     Unsupported,
+    blaming,
     maps,
 )
 from sparring.adapters.protocol import Classifier, Counter, Images, TorchNative, counted
@@ -68,7 +69,7 @@ ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
         overshoot="overshoot",
         candidates=ALL_CLASSES,
         targeted=Unsupported("its DeepFool has no targeted version"),
-        note="overshoots at every step, where the source does once, at the end",
+        note="overshoots each step by itself, not their sum: its images end on the boundary, to within rounding",
     ),
     ("cw", "l2"): maps(
         "CW",
@@ -82,7 +83,7 @@ ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
         abort_early=Unsupported(
             "it always ends when the whole batch's loss no longer falls", unless=lambda value, context: value
         ),
-        note="pixels at exactly 0 or 1 never move",
+        note="pixels at exactly 0 or 1 never move; gets its logits raised above 0, where alone its margin is right",
     ),
     ("jsma", "l0"): maps("JSMA", theta="theta", gamma="gamma"),
     ("square", "linf"): _square("Linf"),
@@ -132,13 +133,15 @@ def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[
     def run(call: Call) -> Images:
         if not len(call.x):
             return call.x.copy()
-        attack = _build(module, call, classifier.classes)
-        device = next(module.parameters()).device
-        x, labels = torch.from_numpy(call.x).to(device), torch.from_numpy(call.labels).to(device)
-        # Pixle's other mode asserts that it gets one image
-        one_by_one = call.target == "Pixle" and call.kwargs.get("update_each_iteration")
-        parts = [(x[i : i + 1], labels[i : i + 1]) for i in range(len(x))] if one_by_one else [(x, labels)]
-        results = torch.cat([attack(*part) for part in parts])
+        with blaming("torchattacks", call.target):
+            raised = call.canonical is not None and call.target == "CW"
+            attack = _build(_raised(module) if raised else module, call, classifier.classes)
+            device = next(module.parameters()).device
+            x, labels = torch.from_numpy(call.x).to(device), torch.from_numpy(call.labels).to(device)
+            # Pixle's other mode asserts that it gets one image
+            one_by_one = call.target == "Pixle" and call.kwargs.get("update_each_iteration")
+            parts = [(x[i : i + 1], labels[i : i + 1]) for i in range(len(x))] if one_by_one else [(x, labels)]
+            results = torch.cat([attack(*part) for part in parts])
         return np.asarray(results.detach().cpu().numpy(), np.float32)
 
     if route == "bridged":
@@ -151,6 +154,22 @@ def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[
             yield run
     else:
         raise NotSupported(f"torchattacks has no native route to a {type(classifier).__name__}: it speaks torch")
+
+
+def _raised(module: Any) -> Any:
+    """The same classifier with logits of 1 and more: CW takes a 0 for the largest of logits that are all negative."""
+    from torch import nn
+
+    class Raised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, x: Any) -> Any:
+            logits = self.module(x)
+            return logits - logits.amin(dim=1, keepdim=True).detach() + 1
+
+    return Raised().eval()
 
 
 def _build(module: Any, call: Call, classes: int) -> Any:
