@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparring.adapters.conformance import CLASSIFIER_CHECKS, Check, checks_for
+from sparring.adapters.conformance import CLASSIFIER_CHECKS, Check, check_rebuilds, checks_for
 from sparring.adapters.errors import InputError
 from sparring.adapters.onnx import OnnxClassifier
 from sparring.adapters.protocol import Differentiable
@@ -120,6 +120,13 @@ def case(name: str) -> OnnxClassifier:
 @pytest.mark.parametrize("name", CASES)
 def test_laws(name: str, check: Check) -> None:
     check(case(name))
+
+
+def test_the_same_file_in_a_fresh_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = f"from sparring.adapters import wrap\n\ndef build():\n    return wrap({case('rgb').path!r}, device='cpu')\n"
+    (tmp_path / "rebuilt_onnx.py").write_text(build)
+    monkeypatch.syspath_prepend(tmp_path)
+    check_rebuilds("rebuilt_onnx:build")
 
 
 def test_an_onnx_file_has_no_gradients() -> None:
