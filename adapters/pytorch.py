@@ -43,6 +43,8 @@ class TorchClassifier:
     turn an image into one row of class scores.
     """
 
+    framework = "torch"
+
     def __init__(
         self,
         module: nn.Module,
