@@ -6,9 +6,11 @@ are part of the cell. ``eps`` and ``eps_step`` are in units of images in [0, 1];
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from typing import Any, Literal
 
 from sparring.adapters.errors import InputError, unknown
@@ -341,21 +343,37 @@ _ALL = (
     ),
 )  # fmt: skip
 
-ATTACKS: dict[tuple[str, Norm], Attack] = {(attack.name, attack.norm): attack for attack in _ALL}
-"""Every canonical attack by (name, norm); of an attack under several norms the first is the default."""
+
+ATTACKS: dict[tuple[str, str], Attack] = {(attack.name, attack.norm): attack for attack in _ALL}
+"""The canonical attacks that sparring ships, by (name, norm); of several norms the first is the default."""
+
+
+@cache
+def catalogue() -> dict[tuple[str, str], Attack]:
+    """``ATTACKS`` and those of other packages: entry points of the group ``sparring.attacks``, each an ``Attack``.
+
+    A function, since loading an entry point imports its package, which may well import this module.
+    """
+    found = dict(ATTACKS)
+    for point in importlib.metadata.entry_points(group="sparring.attacks"):
+        attack = point.load()
+        if not isinstance(attack, Attack):
+            raise InputError(f"the entry point {point.name!r} of sparring.attacks is a {type(attack).__name__}")
+        found.setdefault((attack.name, attack.norm), attack)
+    return found
 
 
 def names() -> list[str]:
     """The canonical names, each once, in the catalogue's order."""
-    return list(dict.fromkeys(name for name, _ in ATTACKS))
+    return list(dict.fromkeys(name for name, _ in catalogue()))
 
 
 def find(name: str, norm: str | None = None) -> Attack:
     """The canonical attack of that name, under its first norm unless another is given. Raises ``InputError``."""
-    norms = [key[1] for key in ATTACKS if key[0] == name]
+    norms = [key[1] for key in catalogue() if key[0] == name]
     if not norms:
         raise InputError(unknown("attack", name, names()) + ", or library:ClassName")
     for candidate in norms:
         if norm is None or candidate == norm:
-            return ATTACKS[name, candidate]
+            return catalogue()[name, candidate]
     raise InputError(f"{name}: {unknown('norm', norm, norms)}")

@@ -2,10 +2,10 @@
 
     python benchmarks/overhead.py [--images 256] [--steps 40] [--rounds 5] [--limit CELL,LOOP]
 
-PGD without a random start on a small CNN at MNIST's size. In each round every contestant runs once, one after the other;
-printed are ratios of the medians over the rounds, so that a noisy machine disturbs all alike. "cell" is a whole cell:
-the clean predictions, the attack, the judgement, and the writing of the result with its images. "bare" is the library as
-its own manual calls it. "loop" is PGD in ten lines, with the model's parameters frozen.
+PGD without a random start on a small CNN at MNIST's size. In each round every contestant runs once, one after the
+other; printed are ratios of the medians over the rounds, so that a noisy machine disturbs all alike. "cell" is a whole
+cell: the clean predictions, the attack, the judgement, and the writing of the result with its images. "bare" is the
+library as its own manual calls it. "loop" is PGD in ten lines, with the model's parameters frozen.
 """
 
 from __future__ import annotations

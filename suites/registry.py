@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from sparring.adapters.attacks import ATTACKS
+from sparring.adapters.attacks import catalogue
 from sparring.adapters.errors import InputError
 from sparring.adapters.library import Frameworks, Library, RawAttack, Unsupported, library_names, load_library
 from sparring.adapters.support import request, why_not
@@ -20,7 +20,7 @@ def attacks() -> list[Any]:
     canonical = _table(
         "Canonical attacks", "attack", "norm", "goal", "needs", *(each.name for each in libraries), "source"
     )
-    for attack in ATTACKS.values():
+    for attack in catalogue().values():
         rules = [each.find(attack) for each in libraries]
         classes = ["–" if isinstance(rule, Unsupported) else rule.target for rule in rules]
         _row(canonical, attack.name, attack.norm, attack.goal, attack.needs, *classes, attack.source)
@@ -37,7 +37,9 @@ def _raw(library: Library) -> list[Any]:
     except InputError as error:
         return [escape(str(error))]
     named = {
-        rule.target: attack for attack in ATTACKS.values() if not isinstance(rule := library.find(attack), Unsupported)
+        rule.target: attack
+        for attack in catalogue().values()
+        if not isinstance(rule := library.find(attack), Unsupported)
     }
     title = f"{library.name} {library.version()}: by the raw door, as {library.name}:ClassName"
     table = _table(title, "class", "needs", "torch", "keras-tensorflow", "keras-torch", "onnx", "remark")
@@ -56,7 +58,7 @@ def _runs(library: Library, raw: RawAttack, framework: str) -> bool:
 def parameters() -> list[Any]:
     """Every parameter of every canonical attack with its default; one that follows from others is shown for eps 0.1."""
     table = _table("Parameters of the canonical attacks", "attack", "norm", "parameter", "default", "meaning", "valid")
-    for attack in ATTACKS.values():
+    for attack in catalogue().values():
         usual = attack.resolve({key: 0.1 for key in attack.required})
         for name, parameter in attack.parameters.items():
             default = "required" if name in attack.required else str(usual[name])
@@ -77,7 +79,7 @@ def libraries() -> list[Any]:
             _row(table, name, "not installed", library.requires, "", *("" for _ in Frameworks))
             table.caption = escape(str(error))
             continue
-        has = [attack for attack in ATTACKS.values() if not isinstance(library.find(attack), Unsupported)]
+        has = [attack for attack in catalogue().values() if not isinstance(library.find(attack), Unsupported)]
         runs = []
         for framework in Frameworks:
             asked = [request(a.name, norm=a.norm, params={key: 0.1 for key in a.required}) for a in has]
@@ -89,20 +91,20 @@ def libraries() -> list[Any]:
 
 def models() -> list[Any]:
     """The architectures by name and the frameworks that each is written for."""
-    from sparring.models.architectures import catalogue
+    from sparring.models.architectures import catalogue as architectures
 
     table = _table("Architectures", "name", "frameworks", "what it is")
-    for info in catalogue():
+    for info in architectures():
         _row(table, info.name, ", ".join(info.frameworks), info.description)
     return [table, "Also your own: object: package.module:name, onnx: file.onnx, weights: file.keras (README)."]
 
 
 def datasets() -> list[Any]:
     """The data sets by name and where each was found."""
-    from sparring.models.datasets import catalogue
+    from sparring.models.datasets import catalogue as data_sets
 
     table = _table("Data sets", "name", "where", "shape", "classes")
-    for info in catalogue():
+    for info in data_sets():
         shape = "×".join(map(str, info.shape)) if info.shape else ""
         _row(table, info.name, info.where, shape, str(info.classes or ""))
     return [table, "Also your own: data: {path: file.npz} or {path: folder/} with one folder a class."]

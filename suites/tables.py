@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from sparring.adapters.attacks import ATTACKS, shortest
+from sparring.adapters.attacks import catalogue, shortest
 from sparring.adapters.errors import InputError
 
 FORMATS = ("rich", "md", "csv", "latex", "parquet", "svg")
@@ -24,8 +24,6 @@ VALUES = {
     "backwards": "lower is cheaper",
 }
 _HIGHER = {"attack_success_rate"}
-_NAMES = [name for name, _ in ATTACKS]
-_SEVERAL_NORMS = {name for name in _NAMES if _NAMES.count(name) > 1}
 
 
 @dataclass(frozen=True)
@@ -163,12 +161,14 @@ def _svg(table: Table) -> str:
 def _row_labels(data: pd.DataFrame) -> list[str]:
     """The attack with its parameters, without those that have sparring's default value."""
     labels = []
+    known = catalogue()
+    names = [name for name, _ in known]
     for _, item in data.iterrows():
         params = json.loads(item["params"])
-        canonical = ATTACKS.get((item["attack"], item["norm"]))
+        canonical = known.get((item["attack"], item["norm"]))
         told = shortest(canonical, canonical.resolve(params)) if canonical else params
         shown = ", ".join(f"{key}={_number(value)}" for key, value in told.items())
-        norm = f" {item['norm']}" if isinstance(item["norm"], str) and item["attack"] in _SEVERAL_NORMS else ""
+        norm = f" {item['norm']}" if isinstance(item["norm"], str) and names.count(item["attack"]) > 1 else ""
         aim = " targeted" if item["targeted"] else ""
         labels.append(f"{item['attack']}{norm}{aim} ({shown})" if shown else f"{item['attack']}{norm}{aim}")
     return labels

@@ -1,0 +1,44 @@
+"""The wheel holds what the folders hold; an editable install would hide what is missing from it."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_wheel_has_every_file_of_the_tree(tmp_path):
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(tmp_path),
+            str(ROOT),
+        ],
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    tree = {
+        f"sparring/{path.relative_to(ROOT)}"
+        for folder in ("adapters", "models", "suites")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".yaml", ".typed") or path.name == "py.typed"
+    }
+    assert inside == tree
+
+
+def test_no_module_is_imported_by_its_bare_name():
+    code = (
+        "import sparring.adapters, sparring.models, sparring.suites.cli, sys;"
+        "print([name for name in ('adapters', 'models', 'suites') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "tests")
+    assert done.stdout.strip() == "[]"
