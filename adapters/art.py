@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, redirect_stderr
 from functools import lru_cache
 from io import StringIO
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -224,7 +225,8 @@ def _run(estimator: Any, decide: Callable[[Images], Any], call: Call) -> Images:
     one_hot = np.eye(estimator.nb_classes, dtype=np.float32)[call.labels]
     # without labels JSMA draws its targets, and the shadow attack isn't made a targeted one
     labelled = call.targeted or call.target not in (*AT_A_CLASS, *ONE_IMAGE)
-    with redirect_stderr(StringIO()):  # progress bars of attacks within attacks
+    # progress bars of attacks within attacks; and what NumPy 2 dropped, and GeoDA still asks for
+    with redirect_stderr(StringIO()), patch.object(np, "mat", np.asmatrix, create=True):
         for part in rows[:, None] if call.target in ONE_IMAGE else [rows]:
             if len(part):
                 result[part] = attack.generate(call.x[part], one_hot[part] if labelled else None, **more)
