@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -387,7 +388,8 @@ def _recipe(
         content = recipes.onnx_digest(file) if spec.onnx else recipes.file_digest(file)
         return {**recipe, "file": [str(file), content]}
     if spec.weights:
-        return {**recipe, "weights": spec.weights}
+        # torch decides by these where its downloads are
+        return {**recipe, "weights": [spec.weights, *map(os.environ.get, ("TORCH_HOME", "XDG_CACHE_HOME"))]}
     recipe["training"] = [training.TRAINING_VERSION, facts(spec.train) if spec.train else None]
     if train := spec.train:
         part = datasets.load_train(data, base=base, samples=train.samples, seed=train.seed, download=download)

@@ -68,7 +68,7 @@ def fold_into_keras(model: Any, arrays: Mapping[str, npt.NDArray[np.float32]]) -
     """Put the arrays into a ``keras.applications.MobileNetV2``.
 
     Its convolutions have no bias, so the bias goes into the batch normalisation that follows, which otherwise does
-    nothing as long as it is in inference mode.
+    nothing as long as it is in inference mode. The arrays have passed ``check``.
     """
     layers = model.layers
     for layer, following in zip(layers, [*layers[1:], None], strict=True):

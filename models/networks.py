@@ -41,13 +41,13 @@ def with_weights(architecture: str, framework: str, input_shape: Shape, classes:
     """The network with the weights of a file. Raises ``InputError`` for a file that can't be used or doesn't fit."""
     if path.suffix == ".npz" and architecture == "mobilenet_v2":
         arrays = weights.read_npz(path)
+        if framework == "torch" or mobilenet.is_folded(arrays):
+            mobilenet.check(arrays, str(path))
+            classes = len(arrays["predictions/bias"])
         if framework == "torch":
             from sparring.models.torch_architectures import FoldedMobileNet
 
-            mobilenet.check(arrays, str(path))
             return FoldedMobileNet(arrays).eval()
-        if mobilenet.is_folded(arrays):
-            classes = len(arrays["predictions/bias"])
     network = build(architecture, framework, input_shape, classes)
     if framework == "torch":
         weights.load_torch(network, path)

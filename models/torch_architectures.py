@@ -24,6 +24,8 @@ from torch import Tensor, nn  # noqa: E402
 def cnn(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """(N, C, H, W) -> (N, classes); H and W at least 6."""
     channels, height, width = input_shape
+    if min(height, width) < 6:
+        raise ValueError("two 3x3 convolutions and a pooling need 6 x 6 pixels")
     flat = 64 * ((height - 4) // 2) * ((width - 4) // 2)
     layers = {
         "conv1": nn.Conv2d(channels, 32, 3),
