@@ -24,6 +24,7 @@ VALUES = {
     "backwards": "lower is cheaper",
 }
 _HIGHER = {"attack_success_rate"}
+_ROW_WIDTH = 34  # characters for the attack and its parameters, on a terminal
 
 
 @dataclass(frozen=True)
@@ -127,24 +128,46 @@ def render(table: Table, form: str) -> str | bytes:
 
 
 def print_rich(table: Table, console: Any) -> None:
-    """The table on a terminal: the best in bold green, the worst in red."""
+    """The table on a terminal: the best in bold green, the worst in red; as several below each other if it is wide."""
+    from rich.markup import escape
+
+    console.print(escape(table.title), style="bold", highlight=False)
+    for part in _parts(table, console.width):
+        console.print(_rich_part(table, part))
+    for line in table.footnotes:
+        console.print(escape(line), style="dim", highlight=False)
+
+
+def _parts(table: Table, width: int) -> list[list[int]]:
+    """The columns' numbers, in as many groups as it takes for each to fit beside the names of the rows."""
+    parts: list[list[int]] = [[]]
+    left = room = max(1, width - _ROW_WIDTH - 4)
+    for j, column in enumerate(table.texts.columns):
+        needed = max(len(word) for word in [*str(column).split(" ", 1), *table.texts.iloc[:, j]]) + 3
+        if parts[-1] and needed > left:
+            parts.append([])
+            left = room
+        parts[-1].append(j)
+        left -= needed
+    return parts
+
+
+def _rich_part(table: Table, columns: list[int]) -> Any:
     from rich.markup import escape
     from rich.table import Table as RichTable
 
-    shown = RichTable(title=escape(table.title), title_justify="left", title_style="bold")
-    shown.add_column("attack", min_width=30, overflow="fold")
-    for column in table.texts.columns:
-        shown.add_column(escape(str(column)).replace(" ", "\n", 1), justify="right", overflow="fold")
-    best, worst = table.best.to_numpy(), table.worst.to_numpy()
-    for i, (name, texts) in enumerate(zip(table.texts.index, table.texts.to_numpy(), strict=True)):
+    shown = RichTable()
+    shown.add_column("attack", min_width=_ROW_WIDTH, max_width=_ROW_WIDTH, overflow="fold")
+    for j in columns:
+        shown.add_column(escape(str(table.texts.columns[j])).replace(" ", "\n", 1), justify="right", overflow="fold")
+    for i, name in enumerate(table.texts.index):
         cells = []
-        for j, text in enumerate(map(str, texts)):
-            style = "bold green" if best[i, j] else "red" if worst[i, j] else ""
-            cells.append(f"[{style}]{escape(text)}[/]" if style else escape(text))
+        for j in columns:
+            style = "bold green" if table.best.iat[i, j] else "red" if table.worst.iat[i, j] else ""
+            text = escape(str(table.texts.iat[i, j]))
+            cells.append(f"[{style}]{text}[/]" if style else text)
         shown.add_row(escape(str(name)), *cells)
-    console.print(shown)
-    for line in table.footnotes:
-        console.print(escape(line), style="dim", highlight=False)
+    return shown
 
 
 def _svg(table: Table) -> str:
@@ -152,8 +175,7 @@ def _svg(table: Table) -> str:
     from rich.console import Console
     from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
-    width = 36 + 14 * len(table.texts.columns)
-    recorder = Console(record=True, file=io.StringIO(), width=width)
+    recorder = Console(record=True, file=io.StringIO(), width=150)
     print_rich(table, recorder)
     return recorder.export_svg(title="sparring table", theme=DEFAULT_TERMINAL_THEME, unique_id="sparring")
 

@@ -92,6 +92,19 @@ def test_every_format_holds_the_names_and_the_numbers(results):
         tables.render(table, "xls")
 
 
+@pytest.mark.parametrize("width", [60, 100, 400])
+def test_a_wide_table_is_printed_in_parts_that_fit(width):
+    from rich.console import Console
+
+    table = tables.make(pd.DataFrame([row("torchattacks", model=f"model{i}") for i in range(12)]))
+    console = Console(record=True, file=io.StringIO(), width=width)
+    tables.print_rich(table, console)
+    text = console.export_text()
+    assert all(f"model{i}" in text for i in range(12))
+    assert text.count("0.500") == 12
+    assert max(map(len, text.splitlines()[1:-1])) <= width
+
+
 def test_a_value_that_is_not_in_the_results_is_refused(results):
     with pytest.raises(InputError, match=r"unknown value 'acuracy'.*robust_accuracy"):
         tables.make(results, "acuracy")
