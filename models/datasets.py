@@ -224,11 +224,20 @@ def _describe(folder: Path) -> DatasetInfo | None:
     npz = folder / f"{folder.name}.npz"
     if npz.is_file():
         names = sources.class_names(folder)
-        return DatasetInfo(folder.name, str(npz), _image_shape(npz), len(names) if names else None)
+        return DatasetInfo(folder.name, str(npz), _image_shape(npz), len(names) if names else _classes(npz))
     if sources.is_picture_folder(folder):
         root = sources.part_folder(folder, "test") or folder
         return DatasetInfo(folder.name, str(folder), None, len(sources.class_folders(root)))
     return None
+
+
+def _classes(npz: Path) -> int | None:
+    try:
+        with np.load(npz, allow_pickle=False) as archive:
+            labels = [archive[key] for key in archive.files if key in ("y", "y_train", "y_test")]
+        return 1 + max(int(array.max()) for array in labels)
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile):
+        return None
 
 
 def _image_shape(npz: Path) -> tuple[int, ...] | None:

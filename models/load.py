@@ -6,14 +6,14 @@ What was prepared is found again by its recipe, everything that it follows from.
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from sparring.adapters.wrap import check_outputs, wrap
 from sparring.models import architectures, datasets, export, mobilenet, networks, recipes, training, weights
 from sparring.models.datasets import Dataset
 from sparring.models.sources import Progress
-from sparring.models.spec import DataSpec, ModelSpec, facts
+from sparring.models.spec import DataSpec, ModelSpec, TrainSpec, facts
 
 OPTIONS = ("input_range", "mean", "std", "channel_order", "layout", "output")
 """The keys of a model that change what the adapter computes."""
@@ -79,7 +79,7 @@ def is_prepared(
         return None
     try:
         sample = datasets.peek(data, base=base, download=False)
-        recipe = _recipe(spec, data, base, sample, file, others or {}, download=False)
+        recipe = _recipe(spec, sample, file, others or {}, _part(spec, data, base, download=False))
     except InputError:
         return None  # who loads the data says what is wrong with them
     return _known(recipes.folder(recipe), spec, base)
@@ -107,14 +107,19 @@ def prepare(
     sample = datasets.peek(data, base=base)
     if spec.object:
         return _prepare_object(spec, base, sample, file, device)
-    recipe = _recipe(spec, data, base, sample, file, others, download=True)
-    folder = recipes.folder(recipe)
-    folder.mkdir(parents=True, exist_ok=True)
+    part = _part(spec, data, base, progress)
+    folder = recipes.folder(_recipe(spec, sample, file, others, part))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise InputError(
+            f"the cache {folder} can't be written ({exc.strerror}): set SPARRING_CACHE to a folder"
+        ) from exc
     # a second process that wants the same training waits for it, and then finds it done
     with FileLock(folder / ".lock"):
         if known := _known(folder, spec, base):
             return known
-        ref = _make(spec, data, base, sample, file, others, folder, device, progress)
+        ref = _make(spec, base, sample, file, others, part, folder, device, progress)
         content = json.dumps(ref.to_json(), indent=1)
         weights.atomically(folder / "ref.json", lambda path: path.write_bytes(content.encode()))
     return ref
@@ -155,11 +160,11 @@ def _network(ref: ModelRef) -> Any:
 
 def _make(
     spec: ModelSpec,
-    data: DataSpec,
     base: Path,
     sample: Dataset,
     file: Path | None,
     others: Mapping[str, ModelRef],
+    part: Callable[[], Dataset],
     folder: Path,
     device: str,
     progress: Progress | None,
@@ -181,7 +186,7 @@ def _make(
         content = recipes.file_digest(file)
     else:
         file = folder / ("weights.safetensors" if spec.runtime == "torch" else "weights.npz")
-        network = _train(spec, data, base, sample, options, device, progress)
+        network = _train(spec, sample, options, part, device, progress)
         (weights.save_torch if spec.runtime == "torch" else weights.save_keras)(network, file)
         content = networks.digest_of(network)
     ref = ModelRef(
@@ -201,10 +206,9 @@ def _make(
 
 def _train(
     spec: ModelSpec,
-    data: DataSpec,
-    base: Path,
     sample: Dataset,
     options: Mapping[str, Any],
+    part: Callable[[], Dataset],
     device: str,
     progress: Progress | None,
 ) -> Any:
@@ -218,17 +222,17 @@ def _train(
         network = networks.build(str(spec.architecture), spec.runtime, shape, len(sample.class_names))
         if train is None:
             return network
-        part = datasets.load_train(data, base=base, samples=train.samples, seed=train.seed, progress=progress)
+        x, y = part().x, part().y
         if family == "torch":
             from sparring.adapters.pytorch import choose_device
 
             chosen = str(choose_device(device))
-            training.train_torch(network, part.x, part.y, train, before=before, device=chosen, progress=progress)
+            training.train_torch(network, x, y, train, before=before, device=chosen, progress=progress)
         else:
             import keras
 
             with keras.device("cpu") if device == "cpu" else nullcontext():
-                training.train_keras(network, part.x, part.y, train, before=before, progress=progress)
+                training.train_keras(network, x, y, train, before=before, progress=progress)
     return network
 
 
@@ -270,8 +274,7 @@ def _object(spec: ModelSpec, base: Path, file: Path | None) -> Any:
 
 def _object_digest(spec: ModelSpec, network: Any) -> str:
     """Of the weights, of the options, and of the file of the code: what ``forward`` does is only written there."""
-    module = sys.modules[str(spec.object).partition(":")[0]]
-    code = inspect.getsourcefile(module)
+    code = getattr(sys.modules[str(spec.object).partition(":")[0]], "__file__", None)
     text = recipes.file_digest(Path(code)) if code else ""
     return recipes.digest([networks.digest_of(network), spec.object, text, _options(spec, None)])
 
@@ -366,12 +369,10 @@ def _options(spec: ModelSpec, file: Path | None) -> dict[str, Any]:
 
 def _recipe(
     spec: ModelSpec,
-    data: DataSpec,
-    base: Path,
     sample: Dataset,
     file: Path | None,
     others: Mapping[str, ModelRef],
-    download: bool,
+    part: Callable[[], Dataset],
 ) -> dict[str, Any]:
     """Everything that the prepared model follows from."""
     recipe: dict[str, Any] = {
@@ -391,10 +392,18 @@ def _recipe(
         # torch decides by these where its downloads are
         return {**recipe, "weights": [spec.weights, *map(os.environ.get, ("TORCH_HOME", "XDG_CACHE_HOME"))]}
     recipe["training"] = [training.TRAINING_VERSION, facts(spec.train) if spec.train else None]
-    if train := spec.train:
-        part = datasets.load_train(data, base=base, samples=train.samples, seed=train.seed, download=download)
-        recipe["training_data"] = part.digest
+    if spec.train:
+        recipe["training_data"] = part().digest
     return recipe
+
+
+def _part(
+    spec: ModelSpec, data: DataSpec, base: Path, progress: Progress | None = None, download: bool = True
+) -> Callable[[], Dataset]:
+    """What the model is trained on, read when it is first asked for."""
+    train = spec.train or TrainSpec.model_validate({})
+    load = partial(datasets.load_train, data, base=base, samples=train.samples, seed=train.seed)
+    return cache(partial(load, progress=progress, download=download))
 
 
 def _known(folder: Path, spec: ModelSpec, base: Path) -> ModelRef | None:

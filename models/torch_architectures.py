@@ -59,9 +59,12 @@ def dnn(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     return nn.Sequential(OrderedDict(layers))
 
 
-class rnn(nn.Module):
+def rnn(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """(N, C, H, W) -> (N, classes); each row is a time step of W * C features, pixel by pixel."""
+    return _RowLstm(input_shape, classes)
 
+
+class _RowLstm(nn.Module):
     def __init__(self, input_shape: tuple[int, int, int], classes: int) -> None:
         super().__init__()
         channels, _, width = input_shape

@@ -189,6 +189,22 @@ def test_a_ref_survives_json():
     assert again == ref
 
 
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("SPARRING_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match="the cache .*file.* can't be written.*SPARRING_CACHE"):
+        prepare(cnn(train=SMALL))
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_a_device_by_name(digits, framework):
+    model = cnn(framework, train={**SMALL, "seed": 12})
+    ref = prepare(model, device="cpu")
+    assert load.open_model(ref, device="cpu").logits(digits.x[:3]).shape == (3, 10)
+    with pytest.raises(InputError, match="unknown device 'gpu'"):
+        load.open_model(ref, device="gpu")
+
+
 def test_an_untrained_architecture_is_the_same_every_time(digits):
     model = spec(architecture="dnn")
     ref = prepare(model)
