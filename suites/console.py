@@ -17,7 +17,7 @@ from sparring.suites.reporter import Reporter
 if TYPE_CHECKING:
     from sparring.suites.plan import Planned
 
-_WIDE = 160  # a table that is piped into a file should not be folded at 80 columns
+_WIDE = 200  # a table that is piped into a file should not be folded at 80 columns
 console = Console(width=None if sys.stdout.isatty() else _WIDE)
 _errors = Console(stderr=True)
 

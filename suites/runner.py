@@ -82,6 +82,7 @@ def run(
     if workers < 1:
         raise InputError(f"workers: {workers} is not at least 1")
     where = str(source) if not isinstance(source, Mapping) else "the suite"
+    report.stage(f"checking {where}")
     suite = load_suite(source, profile=profile, overrides=overrides)
     base = home(source)
     folder = Path(out) if out is not None else default_folder(suite, profile)

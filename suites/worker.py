@@ -102,8 +102,9 @@ def _cell(
         progress=lambda done, total: send("progress", done=done, total=total, what="images"),
         started=lambda: send("started"),
     )
-    where = {key: str(getattr(classifier, key)) for key in ("device", "providers") if hasattr(classifier, key)}
-    result = replace_fields(result, facts={**result.facts, **where})
+    # ONNX Runtime falls back to the CPU without a word: what counts are the session's own providers
+    where = getattr(classifier, "device", None) or "+".join(getattr(classifier, "providers", ()))
+    result = replace_fields(result, facts={**result.facts, "device": str(where)})
     store.write(Path(run), this.id, this.identity(), result, replace=replace)
     return {"status": result.status, "reason": result.reason}
 
