@@ -5,11 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
 from functools import lru_cache
 from io import StringIO
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
@@ -225,8 +224,8 @@ def _run(estimator: Any, decide: Callable[[Images], Any], call: Call) -> Images:
     one_hot = np.eye(estimator.nb_classes, dtype=np.float32)[call.labels]
     # without labels JSMA draws its targets, and the shadow attack isn't made a targeted one
     labelled = call.targeted or call.target not in (*AT_A_CLASS, *ONE_IMAGE)
-    # progress bars of attacks within attacks; and what NumPy 2 dropped, and GeoDA still asks for
-    with redirect_stderr(StringIO()), patch.object(np, "mat", np.asmatrix, create=True):
+    # standard error gets the progress bars of attacks within attacks
+    with redirect_stderr(StringIO()), _mended_numpy() if call.target == "GeoDA" else nullcontext():
         for part in rows[:, None] if call.target in ONE_IMAGE else [rows]:
             if len(part):
                 result[part] = attack.generate(call.x[part], one_hot[part] if labelled else None, **more)
@@ -234,6 +233,27 @@ def _run(estimator: Any, decide: Callable[[Images], Any], call: Call) -> Images:
         # it multiplies by 255 and divides again, which moves every pixel by a rounding error
         result = np.where(np.abs(result - call.x) < 1e-6, call.x, result)
     return result
+
+
+@contextmanager
+def _mended_numpy() -> Iterator[None]:
+    """GeoDA asks for what NumPy 2 dropped, and leaves a file in the working directory."""
+    with _attribute(np, "mat", np.asmatrix), _attribute(np, "save", lambda *args, **kwargs: None):
+        yield
+
+
+@contextmanager
+def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Within the context the attribute has this value."""
+    before = dict(vars(owner))
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if name in before:
+            setattr(owner, name, before[name])
+        else:
+            delattr(owner, name)
 
 
 def _build(estimator: Any, call: Call) -> Any:
@@ -251,8 +271,11 @@ def _build(estimator: Any, call: Call) -> Any:
         kwargs.setdefault("targeted", call.targeted)  # the Boundary Attack's default is True
     if "verbose" in valid:
         kwargs.setdefault("verbose", False)
+    # momentum is switched off in its TensorFlow implementation (ART's issue 2439), not in its NumPy one
+    momentum = call.target == "MomentumIterativeMethod" and type(estimator).__name__ == "TensorFlowV2Classifier"
     try:
-        return cls(estimator, **kwargs)
+        with _attribute(estimator, "all_framework_preprocessing", False) if momentum else nullcontext():
+            return cls(estimator, **kwargs)
     except EstimatorError as error:
         raise NotSupported(f"ART's {call.target} needs more than this classifier has: {error}") from error
 

@@ -168,7 +168,13 @@ def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[
             yield run
     elif isinstance(classifier, TensorflowNative):
         model = _tensorflow_model(classifier.tensorflow_function(counter))
-        yield run
+
+        def run_on_tensorflow(call: Call) -> Images:
+            if call.target == "PointwiseAttack":
+                raise NotSupported("Foolbox's PointwiseAttack can't write to TensorFlow's tensors: take route bridged")
+            return run(call)
+
+        yield run_on_tensorflow
     else:
         raise NotSupported(f"Foolbox has no native route to a {type(classifier).__name__}")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models_for_tests import cnn, images, labels
+from models_for_tests import LIGHT, cnn, images, labels
 
 from sparring.adapters.attacks import ATTACKS
 from sparring.adapters.execute import attack
@@ -14,30 +14,6 @@ from sparring.adapters.library import Unsupported, load_library
 
 LIBRARIES = ("art", "foolbox", "torchattacks")
 ROUTES: tuple[Any, ...] = ("native", "bridged")
-LIGHT: dict[tuple[str, str], dict[str, Any]] = {
-    ("fgsm", "linf"): {"eps": 0.05},
-    ("bim", "linf"): {"eps": 0.05, "steps": 3},
-    ("pgd", "linf"): {"eps": 0.05, "steps": 3},
-    ("pgd", "l2"): {"eps": 0.3, "steps": 3},
-    ("mi-fgsm", "linf"): {"eps": 0.05, "steps": 3},
-    ("ni-fgsm", "linf"): {"eps": 0.05, "steps": 3},
-    ("si-ni-fgsm", "linf"): {"eps": 0.05, "steps": 3, "scales": 2},
-    ("vmi-fgsm", "linf"): {"eps": 0.05, "steps": 3, "samples": 2},
-    ("vni-fgsm", "linf"): {"eps": 0.05, "steps": 3, "samples": 2},
-    ("deepfool", "l2"): {"steps": 10},
-    ("cw", "l2"): {"steps": 30, "search_steps": 3},
-    ("jsma", "l0"): {},
-    ("square", "linf"): {"eps": 0.05, "queries": 60},
-    ("square", "l2"): {"eps": 0.5, "queries": 60},
-    ("pixle", "l0"): {"restarts": 2, "iterations": 3},
-    ("one-pixel", "l0"): {"pixels": 2, "steps": 2},
-    ("hopskipjump", "l2"): {"steps": 2, "initial_evaluations": 20},
-    ("hopskipjump", "linf"): {"steps": 2, "initial_evaluations": 20},
-    ("boundary", "l2"): {"steps": 10},
-    ("salt-and-pepper", "l2"): {"steps": 20},
-    ("uniform-noise", "linf"): {"eps": 0.1},
-    ("gaussian-noise", "l2"): {"eps": 0.5},
-}
 RANDOM = {"pgd", "vmi-fgsm", "vni-fgsm", "square", "pixle", "one-pixel", "hopskipjump", "boundary"}
 RANDOM |= {"salt-and-pepper", "uniform-noise", "gaussian-noise"}
 PAIRS = [

@@ -13,6 +13,64 @@ from sparring.adapters.pytorch import TorchClassifier
 
 torch.set_num_threads(1)
 
+LIGHT: dict[tuple[str, str], dict[str, Any]] = {
+    ("fgsm", "linf"): {"eps": 0.05},
+    ("bim", "linf"): {"eps": 0.05, "steps": 3},
+    ("pgd", "linf"): {"eps": 0.05, "steps": 3},
+    ("pgd", "l2"): {"eps": 0.3, "steps": 3},
+    ("mi-fgsm", "linf"): {"eps": 0.05, "steps": 3},
+    ("ni-fgsm", "linf"): {"eps": 0.05, "steps": 3},
+    ("si-ni-fgsm", "linf"): {"eps": 0.05, "steps": 3, "scales": 2},
+    ("vmi-fgsm", "linf"): {"eps": 0.05, "steps": 3, "samples": 2},
+    ("vni-fgsm", "linf"): {"eps": 0.05, "steps": 3, "samples": 2},
+    ("deepfool", "l2"): {"steps": 10},
+    ("cw", "l2"): {"steps": 30, "search_steps": 3},
+    ("jsma", "l0"): {},
+    ("square", "linf"): {"eps": 0.05, "queries": 60},
+    ("square", "l2"): {"eps": 0.5, "queries": 60},
+    ("pixle", "l0"): {"restarts": 2, "iterations": 3},
+    ("one-pixel", "l0"): {"pixels": 2, "steps": 2},
+    ("hopskipjump", "l2"): {"steps": 2, "initial_evaluations": 20},
+    ("hopskipjump", "linf"): {"steps": 2, "initial_evaluations": 20},
+    ("boundary", "l2"): {"steps": 10},
+    ("salt-and-pepper", "l2"): {"steps": 20},
+    ("uniform-noise", "linf"): {"eps": 0.1},
+    ("gaussian-noise", "l2"): {"eps": 0.5},
+}
+"""Parameters that make every canonical attack short."""
+
+
+class OutputsOnly:
+    """A classifier's outputs without its gradients: what an ONNX session has."""
+
+    framework = "onnx"
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.input_shape, self.classes = inner, inner.input_shape, inner.classes
+
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self.inner.logits(x))
+
+
+@lru_cache
+def keras_cnn(classes: int = 10) -> Any:
+    """On TensorFlow, 1 x 8 x 8 pixels."""
+    import keras
+
+    from sparring.adapters.keras import keras_classifier
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(6, 3, padding="same", activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(classes, kernel_initializer=keras.initializers.RandomNormal(stddev=0.7)),
+        ]
+    )
+    return keras_classifier(model)
+
 
 def images(n: int = 8, shape: tuple[int, int, int] = (1, 8, 8), seed: int = 0) -> np.ndarray:
     """Away from the box's border, so that no attack is clipped at once."""
