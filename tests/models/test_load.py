@@ -192,7 +192,7 @@ def test_a_ref_survives_json():
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SPARRING_CACHE", str(tmp_path / "file"))
-    with pytest.raises(InputError, match="the cache .*file.* can't be written.*SPARRING_CACHE"):
+    with pytest.raises(InputError, match=r"the cache .*file.* can't be written.*SPARRING_CACHE"):
         prepare(cnn(train=SMALL))
 
 
