@@ -18,6 +18,7 @@ from sparring.adapters.errors import NotSupported
 from sparring.adapters.library import (
     AttackMapping,
     Call,
+    Context,
     Frameworks,
     Library,
     RawAttack,
@@ -73,6 +74,11 @@ def _hopskipjump(norm: float) -> AttackMapping:
     )
 
 
+def _deepfool_batch(c: Context) -> int:
+    """As many images as fit into 2 GB with the gradients of all classes."""
+    return max(1, min(c.n, 2**31 // (4 * c.classes * math.prod(c.input_shape))))
+
+
 PROBES = 256
 """Images a call, for attacks that take one image at a time and probe around it."""
 NO_NESTEROV = Unsupported("ART has no Nesterov attack")
@@ -107,7 +113,7 @@ ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
         steps="max_iter",
         overshoot="epsilon",
         candidates="nb_grads",
-        pinned={**BATCH, **QUIET},
+        pinned={"batch_size": _deepfool_batch, **QUIET},
         targeted=Unsupported("its DeepFool has no targeted version"),
     ),
     ("cw", "l2"): maps(
@@ -226,13 +232,19 @@ def _run(estimator: Any, decide: Callable[[Images], Any], call: Call) -> Images:
     labelled = call.targeted or call.target not in (*AT_A_CLASS, *ONE_IMAGE)
     # standard error gets the progress bars of attacks within attacks
     with redirect_stderr(StringIO()), _mended_numpy() if call.target == "GeoDA" else nullcontext():
-        for part in rows[:, None] if call.target in ONE_IMAGE else [rows]:
+        for part in rows[:, None] if _singly(attack, call) else [rows]:
             if len(part):
                 result[part] = attack.generate(call.x[part], one_hot[part] if labelled else None, **more)
     if call.target in IN_BYTES:
         # it multiplies by 255 and divides again, which moves every pixel by a rounding error
         result = np.where(np.abs(result - call.x) < 1e-6, call.x, result)
     return result
+
+
+def _singly(attack: Any, call: Call) -> bool:
+    # its DeepFool considers the candidates of all images for each of them
+    united = call.target == "DeepFool" and attack.nb_grads < attack.estimator.nb_classes
+    return call.target in ONE_IMAGE or (call.canonical is not None and united)
 
 
 @contextmanager

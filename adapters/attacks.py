@@ -246,7 +246,7 @@ _ALL = (
     ),
     Attack(
         "vni-fgsm", "linf", "budget", "gradients",
-        "Wang, He 2021, Enhancing the Transferability through Variance Tuning, section 3.3",
+        "Wang, He 2021, Enhancing the Transferability through Variance Tuning, algorithm 1, with NI-FGSM's look-ahead",
         {
             **MOMENTUM,
             "samples": _count("neighbours for the variance of the gradient", 20),

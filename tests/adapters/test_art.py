@@ -114,6 +114,16 @@ def test_one_batch_is_one_batch() -> None:
         assert call["kwargs"]["batch_size"] == 40
 
 
+def test_deepfool_s_candidates_are_those_of_each_image() -> None:
+    """ART 1.20.1 takes those of all images together."""
+    x = images(6)
+    y = labels(cnn(), x)
+    together, alone = (
+        attack(cnn(), x, y, "deepfool", library="art", candidates=3, batch_size=n).images for n in (6, 1)
+    )
+    assert together == pytest.approx(alone, abs=1e-5)
+
+
 def test_geoda_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ART 1.20.1 saves its basis in the working directory, and builds it with np.mat, which NumPy 2 dropped."""
     monkeypatch.chdir(tmp_path)
