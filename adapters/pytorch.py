@@ -73,10 +73,10 @@ class TorchClassifier:
                 parts += [module, _Log()] if shortened is None else [shortened]
             else:
                 parts += [module]
-            self._net = _chain(parts)
+            self.network = _chain(parts)
             probed, writes = self._probe()
             if writes:
-                self._net = _chain([_Copy(), *parts])
+                self.network = _chain([_Copy(), *parts])
         if classes not in (None, probed):
             raise InputError(f"classes is {classes}, but the model gives {probed} scores per image")
         self.classes = probed
@@ -87,7 +87,7 @@ class TorchClassifier:
         if not len(x):
             return np.zeros((0, self.classes), np.float32)
         with self._working(), torch.no_grad():
-            return _array(self._net(_tensor(x, self.device)))
+            return _array(self.network(_tensor(x, self.device)))
 
     def vjp(self, x: Images, cotangent: Logits) -> Images:
         """Gradient (N, C, H, W), float32, of ``(logits(x) * cotangent).sum()``; no parameter's gradient is computed.
@@ -100,7 +100,7 @@ class TorchClassifier:
             return np.zeros_like(x)
         with self._working(), torch.enable_grad():
             leaf = _tensor(x, self.device).requires_grad_()
-            scores = self._net(leaf)
+            scores = self.network(leaf)
             if not scores.requires_grad:
                 raise NotSupported("needs gradients; the torch module gives none with respect to its input")
             return _array(torch.autograd.grad(scores, leaf, _tensor(cotangent, self.device))[0])
@@ -112,13 +112,13 @@ class TorchClassifier:
         Inside the context every image that passes forwards or backwards is added to ``counter``; on leaving it training
         flags and ``requires_grad`` are as they were, whatever the caller did to them.
         """
-        with self._working(), _frozen(self._net):
-            yield _Counting(self._net, counter, self.device).eval()
+        with self._working(), _frozen(self.network):
+            yield _Counting(self.network, counter, self.device).eval()
 
     @contextmanager
     def _working(self) -> Iterator[None]:
         with ExitStack() as stack:
-            stack.enter_context(_evaluating(self._net))
+            stack.enter_context(_evaluating(self.network))
             if self.device.type == "cuda":
                 # convolutions are TF32 by default there, three digits less than the protocol promises
                 exact = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": False}
@@ -130,7 +130,7 @@ class TorchClassifier:
         image = torch.zeros((1, *self.input_shape), device=self.device)
         try:
             with self._working(), torch.no_grad():
-                scores = self._net(image)
+                scores = self.network(image)
         except (RuntimeError, TypeError, ValueError, IndexError) as exc:
             raise InputError(f"the model does not take images of shape {self.input_shape}: {_first_line(exc)}") from exc
         if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != 1:

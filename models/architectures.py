@@ -45,8 +45,11 @@ class Architecture:
             raise InputError(f"{self.name} can't be built for images of {shape} and {classes} classes: {exc}") from exc
 
 
-def _shipped(name: str, description: str) -> Architecture:
-    places = {framework: f"sparring.models.{framework}_architectures:{name}" for framework in ("torch", "keras")}
+def _shipped(name: str, description: str, torch: str = "torch") -> Architecture:
+    places = {
+        "torch": f"sparring.models.{torch}_architectures:{name}",
+        "keras": f"sparring.models.keras_architectures:{name}",
+    }
     return Architecture(name, description, places)
 
 
@@ -57,7 +60,9 @@ SHIPPED = {
         _shipped("dnn", "two dense layers, 256 and 128"),
         _shipped("rnn", "an LSTM of 128 over the rows, a dense layer of 64"),
         _shipped(
-            "mobilenet_v2", "torchvision's in torch, keras.applications' in Keras; weights: imagenet-mobilenet in both"
+            "mobilenet_v2",
+            "torchvision's in torch, keras.applications' in Keras; weights: imagenet-mobilenet in both",
+            torch="torchvision",
         ),
     )
 }
@@ -97,9 +102,9 @@ def _registered() -> dict[str, Architecture]:
 
 
 def _torchvision() -> dict[str, Architecture]:
-    from sparring.models import torch_architectures
+    from sparring.models import torchvision_architectures
 
     return {
-        name: Architecture(name, "torchvision", {"torch": torch_architectures.from_torchvision(name)})
-        for name in torch_architectures.torchvision_names()
+        name: Architecture(name, "torchvision", {"torch": torchvision_architectures.from_torchvision(name)})
+        for name in torchvision_architectures.torchvision_names()
     }

@@ -53,7 +53,7 @@ def _export_torch(classifier: Any, _model: Any, path: Path, _options: dict[str, 
     # one image would make the exporter take the batch size for a constant
     example = torch.zeros((2, *classifier.input_shape))
     torch.onnx.export(
-        classifier._net,
+        classifier.network,
         (example,),
         str(path),
         dynamo=True,

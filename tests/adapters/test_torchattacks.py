@@ -74,7 +74,7 @@ def test_square_draws_from_the_cell_s_seed_and_not_from_its_own_0() -> None:
 
 
 def test_the_model_is_as_it_was_afterwards() -> None:
-    module = cnn()._net
+    module = cnn().network
     module.train()
     before = {name: (p.requires_grad, p.grad) for name, p in module.named_parameters()}
     attack(cnn(), X, labels(cnn(), X), "pgd", library="torchattacks", eps=0.1, steps=2)
