@@ -15,7 +15,7 @@ class InputError(SparringError, ValueError):
 
 
 class NotSupported(SparringError):
-    """A combination that cannot run (an attack that a library lacks, gradients of a model that has none): a row that says why."""
+    """What cannot run: an attack that a library lacks, gradients of a model that has none. A row that says why."""
 
 
 class LibraryError(SparringError):

@@ -11,7 +11,7 @@ classifier through it (or through a *native door*, below). The laws, checked by 
 6. another shape, another dtype or a NaN raises ``InputError``;
 7. the same model rebuilt in a fresh process gives the same numbers.
 
-Images live in the box [0, 1]; input range, normalisation, layout, evaluation mode and device are the adapter's business.
+Images live in the box [0, 1]. Input range, normalisation, layout, evaluation mode and device are the adapter's affair.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class TensorflowNative(Differentiable, Protocol):
     """A native door: a TensorFlow function, for the libraries' own TensorFlow estimators."""
 
     def tensorflow_function(self, counter: Counter) -> Callable[[Any], Any]:
-        """A function of eager tensors: [0, 1] images (N, C, H, W) -> logits, differentiable, counting into ``counter``."""
+        """A function of tensors: [0, 1] images (N, C, H, W) -> logits, differentiable, counting into ``counter``."""
         ...
 
 

@@ -65,9 +65,7 @@ def exported(name: str, module: nn.Module, *inputs: Tensor, dynamic: bool = True
     batch = ({0: torch.export.Dim("batch")},) * len(inputs) if dynamic else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module, inputs, path, dynamo=True, external_data=False, dynamic_shapes=batch, verbose=False
-        )
+        torch.onnx.export(module, inputs, path, dynamo=True, external_data=False, dynamic_shapes=batch, verbose=False)
     return path
 
 
@@ -231,7 +229,9 @@ def test_a_gpu_that_is_absent() -> None:
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime is the one for GPUs")
-    with pytest.raises(InputError, match=r"'cuda' is not there: ONNX Runtime has CPUExecutionProvider .*sparring\[gpu\]"):
+    with pytest.raises(
+        InputError, match=r"'cuda' is not there: ONNX Runtime has CPUExecutionProvider .*sparring\[gpu\]"
+    ):
         OnnxClassifier(case("rgb").path, device="cuda")
 
 

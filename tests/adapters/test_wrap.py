@@ -61,7 +61,9 @@ def test_wrap_stays_the_function_when_its_module_is_imported() -> None:
 
 
 def test_options_reach_the_adapter() -> None:
-    classifier = wrap(module(), input_shape=(3, 4, 4), mean=(0.5, 0.4, 0.3), std=(0.2,), channel_order="bgr", device="cpu")
+    classifier = wrap(
+        module(), input_shape=(3, 4, 4), mean=(0.5, 0.4, 0.3), std=(0.2,), channel_order="bgr", device="cpu"
+    )
     assert isinstance(classifier, TorchClassifier)
     seen = ((images()[:, ::-1] - np.reshape((0.5, 0.4, 0.3), (3, 1, 1))) / 0.2).astype(np.float32)
     np.testing.assert_allclose(classifier.logits(images()), module()(torch.from_numpy(seen)).detach(), atol=1e-5)
@@ -84,7 +86,9 @@ def test_keras_and_onnx_are_recognised(tmp_path: Path) -> None:
     [(7, "a builtins.int"), ("weights.pt", "'weights.pt'"), (Path("net"), "'net'"), (nn.Flatten, "a builtins.type")],
 )
 def test_anything_else_is_refused_with_what_is_accepted(model: Any, named: str) -> None:
-    with pytest.raises(InputError, match=rf"a torch.nn.Module, a Keras 3 model or the path of an .onnx file, not {named}"):
+    with pytest.raises(
+        InputError, match=rf"a torch.nn.Module, a Keras 3 model or the path of an .onnx file, not {named}"
+    ):
         wrap(model)
 
 

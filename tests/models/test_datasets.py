@@ -295,7 +295,9 @@ def test_a_damaged_file(tmp_path, damage):
     flipped = bytearray(whole)
     flipped[len(whole) // 3] ^= 255  # inside x: the checksum of the archive tells
     path.write_bytes(
-        {"truncated": whole[:-200], "garbage": b"no archive", "empty": b"", "npy": whole, "flipped": bytes(flipped)}[damage]
+        {"truncated": whole[:-200], "garbage": b"no archive", "empty": b"", "npy": whole, "flipped": bytes(flipped)}[
+            damage
+        ]
     )
     with pytest.raises(InputError, match=r"my\.npz"):
         datasets.load(DataSpec(path="my.npz"), base=tmp_path)
@@ -388,7 +390,9 @@ def test_a_broken_picture_is_named(tmp_path, content):
 
 def test_a_picture_smaller_than_the_crop(tmp_path):
     picture(tmp_path / "cat" / "small.png", 40, 30)
-    with pytest.raises(InputError, match=r"small\.png is 40 x 30 pixels, smaller than the crop of 224: set data\.crop to 30"):
+    with pytest.raises(
+        InputError, match=r"small\.png is 40 x 30 pixels, smaller than the crop of 224: set data\.crop to 30"
+    ):
         datasets.load(DataSpec(path=str(tmp_path)), base=HERE)
 
 

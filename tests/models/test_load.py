@@ -261,7 +261,10 @@ class Evil:
     [
         (lambda s: {k: v for k, v in s.items() if k != "conv2.bias"}, "it lacks 'conv2.bias'$"),
         (lambda s: {**s, "head.weight": s["conv1.bias"]}, "it has an unexpected 'head.weight'$"),
-        (lambda s: {f"net.{k}": v for k, v in s.items()}, "it lacks 'conv1.weight', .* and 5 more; it has an unexpected 'net"),
+        (
+            lambda s: {f"net.{k}": v for k, v in s.items()},
+            "it lacks 'conv1.weight', .* and 5 more; it has an unexpected 'net",
+        ),
         (lambda s: {**s, "logits.bias": s["logits.bias"][:3]}, r"'logits.bias' has shape \(3,\), wanted \(10,\)"),
         (lambda s: [1, 2], "holds no state dict"),
         (lambda s: {"a": 1}, "holds no state dict"),
@@ -317,7 +320,9 @@ def test_a_keras_file(tmp_path, digits):
     np.testing.assert_array_equal(load.open_model(ref).logits(digits.x), load.open_model(trained).logits(digits.x))
     assert load.is_prepared(model, data=DIGITS, base=tmp_path) == ref
 
-    with_code = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Lambda(lambda x: x * 2), keras.layers.Flatten(), keras.layers.Dense(10)])
+    with_code = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Lambda(lambda x: x * 2), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
     with_code.save(tmp_path / "code.keras")
     with pytest.raises(InputError, match=r"code\.keras can't be loaded"):
         prepare(spec(weights="code.keras"), tmp_path)
@@ -463,7 +468,8 @@ def mine(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("attribute", "framework"), [("build", "torch"), ("net", "torch"), ("Net", "torch"), ("keras_net", "keras-tensorflow")]
+    ("attribute", "framework"),
+    [("build", "torch"), ("net", "torch"), ("Net", "torch"), ("keras_net", "keras-tensorflow")],
 )
 def test_an_object_of_the_users(tmp_path, mine, digits, attribute, framework):
     import keras  # noqa: F401
@@ -556,7 +562,9 @@ def test_an_onnx_file(tmp_path, digits, trained):
     ref = prepare(model, tmp_path)
     assert (ref.framework, ref.architecture, ref.classes) == ("onnx", "my.onnx", 10)
     assert load.is_prepared(model, data=DIGITS, base=tmp_path) == ref
-    np.testing.assert_allclose(load.open_model(ref).logits(digits.x), load.open_model(trained).logits(digits.x), atol=1e-4)
+    np.testing.assert_allclose(
+        load.open_model(ref).logits(digits.x), load.open_model(trained).logits(digits.x), atol=1e-4
+    )
     (tmp_path / "my.onnx").write_bytes(b"no model")
     assert load.is_prepared(model, data=DIGITS, base=tmp_path) is None
     with pytest.raises(InputError, match=r"my\.onnx"):

@@ -67,4 +67,6 @@ def test_the_table_of_layers_is_that_of_keras():
         if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
     ]
     assert [(c.name, c.size, c.stride, c.depthwise) for c in mobilenet.CONVOLUTIONS] == theirs
-    assert sum(c.adds_shortcut for c in mobilenet.CONVOLUTIONS) == sum(isinstance(x, keras.layers.Add) for x in net.layers)
+    assert sum(c.adds_shortcut for c in mobilenet.CONVOLUTIONS) == sum(
+        isinstance(x, keras.layers.Add) for x in net.layers
+    )

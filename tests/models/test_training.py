@@ -64,7 +64,15 @@ def digits():
 
 @pytest.mark.parametrize("framework", ["torch", "keras-tensorflow"])
 def test_every_setting_changes_the_weights(framework, digits):
-    settings = [{}, {"seed": 1}, {"optimizer": "sgd"}, {"lr": 0.01}, {"batch_size": 64}, {"augment": "shift"}, {"augment": "flip-crop"}]
+    settings = [
+        {},
+        {"seed": 1},
+        {"optimizer": "sgd"},
+        {"lr": 0.01},
+        {"batch_size": 64},
+        {"augment": "shift"},
+        {"augment": "flip-crop"},
+    ]
     found = [
         networks.digest_of(trained(framework, TrainSpec(epochs=1, **s), digits.x, digits.y, "dnn")) for s in settings
     ]
@@ -111,7 +119,10 @@ def test_a_last_batch_of_one_does_not_stop_batch_normalisation():
 def test_the_network_learns_what_it_will_see(digits):
     """A network that wants 0..255 is trained on 0..255: the first step on the scaled images is another one."""
     spec = TrainSpec(epochs=1)
-    plain, scaled = trained("torch", spec, digits.x, digits.y), trained("torch", spec, digits.x, digits.y, input_range=(0, 255))
+    plain, scaled = (
+        trained("torch", spec, digits.x, digits.y),
+        trained("torch", spec, digits.x, digits.y, input_range=(0, 255)),
+    )
     by_hand = trained("torch", spec, digits.x * np.float32(255), digits.y)
     assert networks.digest_of(plain) != networks.digest_of(scaled) == networks.digest_of(by_hand)
 
