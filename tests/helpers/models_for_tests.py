@@ -11,8 +11,6 @@ from torch import nn
 
 from sparring.adapters.pytorch import TorchClassifier
 
-torch.set_num_threads(1)
-
 LIGHT: dict[tuple[str, str], dict[str, Any]] = {
     ("fgsm", "linf"): {"eps": 0.05},
     ("bim", "linf"): {"eps": 0.05, "steps": 3},
