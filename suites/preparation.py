@@ -55,6 +55,11 @@ def prepare(
     where: str, suite: Suite, data: Dataset, base: Path, pool: Pool, device: str, report: Reporter
 ) -> dict[str, ModelRef]:
     ready = prepared(where, suite, data, base)
+    if device == "cuda":  # asked for by name: its absence is bad input, not a failure of every cell
+        try:
+            pool.worker(backend("torch")).ask({"do": "device", "device": device})
+        except InputError as error:
+            raise InputError(f"--device {device}: {error}") from None
     waiting = [(index, spec) for index, spec in enumerate(suite.models) if spec.name not in ready]
     # what may turn out to be bad input comes before what takes long; the order is otherwise the suite's
     waiting.sort(key=lambda item: (item[1].export is not None, item[1].train is not None))

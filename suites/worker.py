@@ -71,6 +71,12 @@ def _prepare(
     return ref.to_json()
 
 
+def _device(send: Send, device: str) -> dict[str, Any]:
+    from sparring.adapters.pytorch import choose_device
+
+    return {"device": str(choose_device(device))}
+
+
 class _Kept:
     """The last data set and model, which the next cell most likely wants again."""
 
@@ -109,7 +115,7 @@ def _cell(
     return {"status": result.status, "reason": result.reason}
 
 
-_JOBS: dict[str, Callable[..., dict[str, Any]]] = {"prepare": _prepare, "cell": _cell}
+_JOBS: dict[str, Callable[..., dict[str, Any]]] = {"prepare": _prepare, "cell": _cell, "device": _device}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from little import SPARRING, SUITE
 
 from sparring.adapters.errors import InputError
@@ -224,6 +225,13 @@ def test_two_runs_on_one_folder_do_no_harm(finished, suite_file, tmp_path):
         assert process.returncode == 0, said
     pd.testing.assert_frame_equal(without_time(pd.read_parquet(out / "results.parquet")), without_time(finished.frame))
     assert not list((out / "cells").glob(".*"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_bad_input_even_when_the_models_are_ready(finished, tmp_path):
+    with pytest.raises(InputError, match=r"--device cuda: .*(GPU|CUDA|cuda)"):
+        run(_suite(tmp_path), out=tmp_path / "out", device="cuda")
+    assert not (tmp_path / "out").exists()
 
 
 BAD_RUNS = {
