@@ -17,13 +17,17 @@ from sparring.adapters.support import request, why_not
 def attacks() -> list[Any]:
     """The canonical attacks with each library's class, then every other class of each library by the raw door."""
     libraries = [load_library(name) for name in library_names()]
-    canonical = _table(
-        "Canonical attacks", "attack", "norm", "goal", "needs", *(each.name for each in libraries), "source"
-    )
+    headers = ("attack", "norm", "goal", "needs", "runs on", *(each.name for each in libraries), "source")
+    canonical = _table("Canonical attacks", *headers)
     for attack in catalogue().values():
+        asked = request(attack.name, norm=attack.norm, params={key: 0.1 for key in attack.required})
+        runs = [one for one in Frameworks if any(why_not(each, asked, one) is None for each in libraries)]
         rules = [each.find(attack) for each in libraries]
         classes = ["–" if isinstance(rule, Unsupported) else rule.target for rule in rules]
-        _row(canonical, attack.name, attack.norm, attack.goal, attack.needs, *classes, attack.source)
+        where = (
+            "all" if runs == list(Frameworks) else "all but onnx" if runs == list(Frameworks[:3]) else ", ".join(runs)
+        )
+        _row(canonical, attack.name, attack.norm, attack.goal, attack.needs, where, *classes, attack.source)
     parts: list[Any] = [canonical]
     parts.append("The parameters of each, with their defaults: `sparring list parameters`.")
     for library in libraries:
