@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from models_for_tests import cnn, images, labels
 
 from sparring.adapters.seeding import seeded
-from sparring.adapters.starts import find_starts
+from sparring.adapters.starts import HALVINGS, find_starts
 
 
 def decide(x: np.ndarray) -> np.ndarray:
@@ -15,7 +15,7 @@ def decide(x: np.ndarray) -> np.ndarray:
 
 @given(st.integers(0, 1000), st.booleans(), st.integers(0, 20))
 @settings(max_examples=30, deadline=None)
-def test_every_start_is_adversarial_in_the_box_and_near_the_boundary(seed: int, targeted: bool, draws: int) -> None:
+def test_every_start_is_adversarial_and_in_the_box(seed: int, targeted: bool, draws: int) -> None:
     x = images(6, seed=seed)
     y = labels(cnn(), x)
     goals = (y + 1) % 10 if targeted else y
@@ -24,8 +24,29 @@ def test_every_start_is_adversarial_in_the_box_and_near_the_boundary(seed: int, 
     assert ((decide(points) == goals[rows]) if targeted else (decide(points) != goals[rows])).all()
     assert points.min(initial=0) >= 0
     assert points.max(initial=1) <= 1
-    nearer = x[rows] + (points - x[rows]) * (1 - 2**-6)
-    assert len(rows) == 0 or (decide(nearer) != decide(points)).mean() > 0.5
+
+
+@given(st.integers(0, 1000), st.integers(0, 20))
+@settings(max_examples=30)
+def test_a_start_lies_within_a_thousandth_of_its_line_from_the_boundary(seed: int, draws: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = images(6, seed=seed)
+    weights = rng.normal(size=x[0].size)
+    offset = -np.median(x.reshape(len(x), -1) @ weights)  # so that both classes occur
+
+    def margin(of: np.ndarray) -> np.ndarray:
+        return of.reshape(len(of), -1).astype(np.float64) @ weights + offset
+
+    def side(of: np.ndarray) -> np.ndarray:
+        return (margin(of) > 0).astype(np.int64)
+
+    y = side(x)
+    with seeded(seed):
+        rows, points = find_starts(side, x, y, False, draws)
+    assert len(rows) == len(x)
+    assert (side(points) != y[rows]).all()
+    # along a line the margin of two classes is linear: ten halvings leave 2**-10 of what it can change over the box
+    assert (np.abs(margin(points)) <= 2.0**-HALVINGS * np.abs(weights).sum() + 1e-5).all()
 
 
 def test_images_already_adversarial_are_left_out() -> None:
