@@ -55,9 +55,9 @@ def read_results(run: str | Path) -> pd.DataFrame:
 def make(results: pd.DataFrame, value: str = "robust_accuracy") -> Table:
     """Rows: attack and parameters; columns: library × framework (by model, where two models share a framework).
 
-    Numbers are means over seeds. The best and the worst of a row are those of the strongest and the weakest attack
-    (the cheapest and dearest, for costs), marked when they differ. A cell that failed shows so, one that can't be
-    shows a dash.
+    Numbers are means over seeds. Marked among the libraries of each row and model are the best and the worst, where
+    they differ: the strongest and the weakest attack (the cheapest and the dearest, for costs). A cell that failed
+    shows so, one that can't be shows a dash.
     """
     if value not in VALUES:
         raise InputError(f"unknown value {value!r}. Valid: {', '.join(VALUES)}")
@@ -84,16 +84,23 @@ def make(results: pd.DataFrame, value: str = "robust_accuracy") -> Table:
             status = str(group["status"].iloc[0])
             text = {"unsupported": "–"}.get(status, status.upper())
         texts.loc[row, column] = f"{text} {marks}".strip()
-    strong = numbers.max(axis=1) if value in _HIGHER else numbers.min(axis=1)
-    weak = numbers.min(axis=1) if value in _HIGHER else numbers.max(axis=1)
-    differ = strong != weak
+    best, worst = numbers.notna() & False, numbers.notna() & False
+    of_model = data.drop_duplicates("column").set_index("column")["model"]
+    for _, same in of_model.groupby(of_model, sort=False).groups.items():  # libraries compare on one and the same model
+        part = numbers[list(same)]
+        strong, weak = (
+            (part.max(axis=1), part.min(axis=1)) if value in _HIGHER else (part.min(axis=1), part.max(axis=1))
+        )
+        differ = (strong != weak).to_numpy()[:, None]
+        best[list(same)] = part.eq(strong, axis=0) & differ
+        worst[list(same)] = part.eq(weak, axis=0) & differ
     suite, dataset = data["suite"].iloc[0], data["dataset"].iloc[0]
     return Table(
         f"{suite}: {value.replace('_', ' ')} on {int(data['n'].max())} images of {dataset} ({VALUES[value]})",
         texts,
         numbers,
-        numbers.eq(strong, axis=0) & differ.to_numpy()[:, None],
-        numbers.eq(weak, axis=0) & differ.to_numpy()[:, None],
+        best,
+        worst,
         (*_clean_line(data), *(f"[{number}] {note}" for note, number in notes.items())),
     )
 
@@ -175,7 +182,7 @@ def _svg(table: Table) -> str:
     from rich.console import Console
     from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
-    recorder = Console(record=True, file=io.StringIO(), width=150)
+    recorder = Console(record=True, file=io.StringIO(), width=190)
     print_rich(table, recorder)
     return recorder.export_svg(title="sparring table", theme=DEFAULT_TERMINAL_THEME, unique_id="sparring")
 

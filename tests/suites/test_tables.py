@@ -53,6 +53,14 @@ def test_the_strongest_and_the_weakest_attack_are_marked_once_they_differ(result
     assert success.best.loc["fgsm (eps=0.1)", "art torch"]
 
 
+def test_libraries_are_compared_on_one_model_not_models_with_each_other():
+    table = tables.make(pd.DataFrame([
+        row("art", accuracy=0.2), row("foolbox", accuracy=0.2), row("art", "onnx", accuracy=0.5), row("foolbox", "onnx", accuracy=0.6),
+    ]))  # fmt: skip
+    assert list(table.best.iloc[0]) == [False, False, True, False]
+    assert list(table.worst.iloc[0]) == [False, False, False, True]
+
+
 def test_parameters_away_from_the_default_tell_rows_apart():
     table = tables.make(pd.DataFrame([
         row("art", attack="pgd", params={"eps": 0.1}), row("art", attack="pgd", params={"eps": 0.1, "steps": 7}),
