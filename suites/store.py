@@ -37,7 +37,7 @@ def write(run: Path, cell_id: str, identity: Mapping[str, Any], result: Result, 
     try:
         if result.arrays:
             with open(temporary / "images.npz", "wb") as file:
-                np.savez(file, allow_pickle=False, **result.arrays)
+                np.savez(file, **result.arrays)  # type: ignore[arg-type]  # NumPy before 2.2 has no other keyword
         content = {
             "cell_id": cell_id,
             "cell": dict(identity),
