@@ -17,6 +17,8 @@ LAYOUT = "channels_last"
 
 def cnn(input_shape: tuple[int, int, int], classes: int) -> Any:
     """(N, H, W, C) -> (N, classes); H and W at least 6."""
+    if min(input_shape[1:]) < 6:  # not every release of Keras refuses an empty layer
+        raise ValueError("two 3x3 convolutions and a pooling need 6 x 6 pixels")
     return _chain(
         input_shape,
         layers.Conv2D(32, 3, activation="relu", data_format=LAYOUT, name="conv1"),
