@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,12 +76,14 @@ def attack(
     batch_size: int = 128,
     progress: Progress | None = None,
     started: Callable[[], None] | None = None,
+    params: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> Attacked:
     """Attack images (float32, (N, C, H, W), in [0, 1]) with one attack of one library.
 
     ``name`` is canonical (``pgd``; then ``library`` says whose, and ``norm`` which) or ``library:ClassName`` with the
-    library's own keyword arguments. ``targets`` (N,) are the classes to reach; a targeted attack without them draws
+    library's own keyword arguments; those that are also called ``norm``, ``seed``, ``batch_size`` or so go into
+    ``params``, as any parameter may. ``targets`` (N,) are the classes to reach; a targeted attack without them draws
     another class for each image from ``seed``. ``route``: ``native`` or ``bridged``; native where there is one.
     ``progress(done, total)`` is called after each batch, ``started()`` when the library is loaded.
 
@@ -89,7 +91,7 @@ def attack(
     classifier lacks what is asked, ``LibraryError`` where the library crashes or returns something that isn't images.
     """
     targeted = targeted or targets is not None
-    asked = request(name, norm=norm, targeted=targeted, params=parameters)
+    asked = request(name, norm=norm, targeted=targeted, params={**(params or {}), **parameters})
     if library is None:
         if asked.raw_library is None:
             raise InputError(f"say whose {name}: library='art', 'foolbox' or 'torchattacks'")

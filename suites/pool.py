@@ -46,6 +46,7 @@ class Pool:
         return worker
 
     def end(self, worker: Worker) -> None:
+        """End one process at once."""
         with self._lock:
             self._end(worker)
 

@@ -15,6 +15,7 @@ from sparring.suites.suite import Suite
 
 
 def what_to_do(spec: ModelSpec) -> str:
+    """What ``prepare`` will do for a model, in words."""
     if spec.export is not None:
         return f"export {spec.export} to ONNX"
     if spec.architecture is not None and spec.weights is None:
@@ -54,6 +55,7 @@ def _check_fit(ref: ModelRef, data: Dataset) -> None:
 def prepare(
     where: str, suite: Suite, data: Dataset, base: Path, pool: Pool, device: str, report: Reporter
 ) -> dict[str, ModelRef]:
+    """Every model of the suite by name, in its order: trained, exported or loaded where it wasn't. ``InputError``."""
     ready = prepared(where, suite, data, base)
     if device == "cuda":  # asked for by name: its absence is bad input, not a failure of every cell
         try:

@@ -131,6 +131,14 @@ def test_the_raw_door_takes_the_librarys_own_words(linear, images):
         attack(linear, x, y, "torchattacks:PGD", eps=0.1, eps_step=0.02)
 
 
+def test_a_librarys_keyword_may_be_called_as_one_of_ours(linear, images):
+    x, y = images
+    words = {"norm": "L2", "eps": 0.3, "n_queries": 30, "seed": 3}
+    raw = attack(linear, x, y, "torchattacks:Square", params=words, seed=5)
+    assert raw.call["kwargs"] == words
+    assert raw.samples["l2"].max() <= 0.3 + 1e-6
+
+
 def test_a_librarys_crash_is_translated_with_its_cause(linear, images):
     with pytest.raises(LibraryError, match=r"torchattacks's TIFGSM raised") as caught:
         attack(linear, *images, "torchattacks:TIFGSM", eps=0.1, len_kernel=-3)

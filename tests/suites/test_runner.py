@@ -142,6 +142,14 @@ def test_what_failed_is_tried_again_only_when_asked(hostile, tmp_path, monkeypat
     assert list(again.frame["status"]) == ["failed", "done"]
 
 
+def test_a_raw_attacks_own_norm_and_seed_reach_the_library(tmp_path):
+    text = SUITE[: SUITE.index("attacks:")] + "attacks:\n"
+    text += '  - {attack: "torchattacks:Square", params: {norm: L2, eps: 0.5, n_queries: 10, seed: 3}}\n'
+    done = run(_suite(tmp_path, text), out=tmp_path / "out")
+    assert list(done.frame["status"]) == ["done"]
+    assert json.loads(done.frame["library_call"][0])["kwargs"]["norm"] == "L2"
+
+
 def test_killed_at_random_moments_a_run_ends_with_the_table_of_an_undisturbed_one(finished, suite_file, tmp_path):
     out = tmp_path / "killed"
     rng = np.random.default_rng(0)
