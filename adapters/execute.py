@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparring.adapters.distances import distances, project
-from sparring.adapters.errors import InputError, LibraryError, NotSupported, SparringError
+from sparring.adapters.errors import InputError, LibraryError, NotSupported, SparringError, unknown
 from sparring.adapters.library import AttackMapping, Call, Context, Library, Route, load_library
 from sparring.adapters.protocol import (
     Classifier,
@@ -77,6 +78,7 @@ def attack(
     progress: Progress | None = None,
     started: Callable[[], None] | None = None,
     params: Mapping[str, Any] | None = None,
+    reconcile: Sequence[str] = (),
     **parameters: Any,
 ) -> Attacked:
     """Attack images (float32, (N, C, H, W), in [0, 1]) with one attack of one library.
@@ -85,7 +87,8 @@ def attack(
     library's own keyword arguments; those that are also called ``norm``, ``seed``, ``batch_size`` or so go into
     ``params``, as any parameter may. ``targets`` (N,) are the classes to reach; a targeted attack without them draws
     another class for each image from ``seed``. ``route``: ``native`` or ``bridged``; native where there is one.
-    ``progress(done, total)`` is called after each batch, ``started()`` when the library is loaded.
+    ``progress(done, total)`` is called after each batch, ``started()`` when the library is loaded. ``reconcile`` are ids
+    of the ledger (``ledger.yaml``): the library runs with these differences from the attack's source taken away.
 
     Raises ``InputError`` for bad images, labels, names or parameters, ``NotSupported`` where the library or the
     classifier lacks what is asked, ``LibraryError`` where the library crashes or returns something that isn't images.
@@ -105,6 +108,9 @@ def attack(
     counter, version = Counter(), chosen.version()
     taken = _route(chosen, classifier, route)
     _check_support(chosen, asked, classifier)
+    for entry in reconcile:
+        if entry not in chosen.reconciliations:
+            raise InputError(unknown(f"reconciliation of {chosen.name}", entry, chosen.reconciliations))
 
     adversarial = np.empty_like(images)
     clean_logits, adv_logits = [], []
@@ -124,10 +130,10 @@ def attack(
             aims = targeted or (asked.canonical is not None and asked.canonical.aims)
             clean_logits.append(classifier.logits(x))
             begin = time.perf_counter()
+            whose = goals[part] if aims else y[part]
+            asks = Call(target, kwargs, x, whose, aims, asked.canonical, context if asked.canonical else None)
             with seeded(seed + index):
-                result = _run(
-                    chosen, run, Call(target, kwargs, x, goals[part] if aims else y[part], aims, asked.canonical)
-                )
+                result = _run(chosen, run, asks, reconcile)
             seconds += time.perf_counter() - begin
             adversarial[part], judged = _legal(chosen, asked, x, result)
             notes.update(dict.fromkeys(judged))
@@ -198,9 +204,12 @@ def _in_their_words(library: Library, asked: Request, context: Context) -> tuple
     return (mapping.target, *mapping.translate(context))
 
 
-def _run(library: Library, run: Callable[[Call], Images], call: Call) -> Images:
+def _run(library: Library, run: Callable[[Call], Images], call: Call, reconcile: Sequence[str]) -> Images:
     try:
-        return run(call)
+        with ExitStack() as stack:
+            for entry in reconcile:
+                call = stack.enter_context(library.reconciliations[entry](call))
+            return run(call)
     except (SparringError, MemoryError):
         raise
     except Exception as error:

@@ -111,9 +111,14 @@ class Call:
     targeted: bool
     canonical: Attack | None
     """None for an attack through the raw door"""
+    context: Context | None = None
+    """the canonical parameters, the seed of this batch, ...; None for an attack through the raw door"""
 
 
 Run: TypeAlias = Callable[[Call], Images]
+Reconcile: TypeAlias = Callable[[Call], AbstractContextManager[Call]]
+"""Takes one difference of the ledger away: a context whose value is the call to make instead, and within which the
+library's own code is patched where the call alone can't say it."""
 
 
 EXTRAS = ("cma", "kornia", "multiprocess", "numba")
@@ -167,6 +172,8 @@ class Library:
     session: Callable[[Classifier, Route, Counter], AbstractContextManager[Run]]
     raw: Callable[[], Mapping[str, RawAttack]]
     native: frozenset[str]
+    reconciliations: Mapping[str, Reconcile] = field(default_factory=dict)
+    """id of an entry of the ledger -> what takes that difference away in this library"""
 
     def version(self) -> str:
         """The installed version. Raises ``InputError`` with the install line when there is none."""

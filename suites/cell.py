@@ -44,10 +44,14 @@ class Cell:
     start: int
     stop: int
     defense: tuple[str, ...] = ()
+    reconcile: tuple[str, ...] = ()
+    """the ledger's entries whose difference is taken away"""
 
     def identity(self) -> dict[str, Any]:
         """What the id is made of: plain JSON values."""
+        told = {"reconcile": list(self.reconcile)} if self.reconcile else {}
         return {
+            **told,
             "cell_version": CELL_VERSION,
             "data": self.data_digest,
             "range": [self.start, self.stop],
@@ -77,8 +81,8 @@ class Cell:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Cell:
         """The cell that ``to_json`` wrote."""
-        defense = tuple(value["defense"])
-        return cls(**{**value, "model": ModelRef.from_json(value["model"]), "defense": defense})
+        tuples = {key: tuple(value.get(key, ())) for key in ("defense", "reconcile")}
+        return cls(**{**value, "model": ModelRef.from_json(value["model"]), **tuples})
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def run_cell(
         done = attack(
             classifier, x, data.y[cell.start : cell.stop], cell.attack,
             library=cell.library, norm=cell.norm, targeted=cell.targeted, seed=cell.seed, route=cell.route,
-            batch_size=cell.batch_size, progress=progress, started=started, params=cell.params,
+            batch_size=cell.batch_size, progress=progress, started=started, params=cell.params, reconcile=cell.reconcile,
         )  # fmt: skip
     except NotSupported as error:
         return Result("unsupported", str(error))
