@@ -87,8 +87,8 @@ def attack(
     library's own keyword arguments; those that are also called ``norm``, ``seed``, ``batch_size`` or so go into
     ``params``, as any parameter may. ``targets`` (N,) are the classes to reach; a targeted attack without them draws
     another class for each image from ``seed``. ``route``: ``native`` or ``bridged``; native where there is one.
-    ``progress(done, total)`` is called after each batch, ``started()`` when the library is loaded. ``reconcile`` are ids
-    of the ledger (``ledger.yaml``): the library runs with these differences from the attack's source taken away.
+    ``progress(done, total)`` is called after each batch, ``started()`` when the library is loaded. ``reconcile`` holds
+    ids of the ledger (``ledger.yaml``): the library runs with these differences from the attack's source taken away.
 
     Raises ``InputError`` for bad images, labels, names or parameters, ``NotSupported`` where the library or the
     classifier lacks what is asked, ``LibraryError`` where the library crashes or returns something that isn't images.

@@ -1,7 +1,7 @@
 """The ledger: every known difference of a library from an attack's source, once; ``ledger.yaml`` holds the entries.
 
-An entry is a habit of one or more libraries, told relative to the attack's source (the referee). Two libraries differ by
-the entries that one of them has and the other has not.
+An entry is a habit of one or more libraries, told relative to the attack's source (the referee). Two libraries differ
+by the entries that one of them has and the other has not.
 """
 
 from __future__ import annotations

@@ -123,7 +123,8 @@ def run_cell(
         done = attack(
             classifier, x, data.y[cell.start : cell.stop], cell.attack,
             library=cell.library, norm=cell.norm, targeted=cell.targeted, seed=cell.seed, route=cell.route,
-            batch_size=cell.batch_size, progress=progress, started=started, params=cell.params, reconcile=cell.reconcile,
+            batch_size=cell.batch_size, progress=progress, started=started, params=cell.params,
+            reconcile=cell.reconcile,
         )  # fmt: skip
     except NotSupported as error:
         return Result("unsupported", str(error))
