@@ -127,6 +127,53 @@ def table_command(
         sys.stdout.write(content)
 
 
+@app.command("agree")
+def agree_command(
+    source: Annotated[str, typer.Argument(help="a suite file, the name of a study, or a run folder")],
+    out: OutOption = None,
+    profile: ProfileOption = None,
+    set_: SetOption = None,
+    reconcile: Annotated[
+        bool, typer.Option("--reconcile", help="run with the ledger's differences taken away, as far as they can be")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="cells computed at once, each in a process of its own")] = 1,
+    limit_seconds: Annotated[float | None, typer.Option(min=0.001, help="end an attack after so many seconds")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    form: Annotated[str, typer.Option("--format", help="rich, md, csv or json")] = "rich",
+) -> None:
+    """Say of every pair of libraries whether their attack is the same, and if not, why.
+
+    Runs a suite with the referee (the papers' own definitions) beside its libraries, or takes a finished run.
+    Exit code 0: every pair is identical, equal or explained; 1: one is unexplained or failed, or an entry of the ledger
+    is stale; 2: bad input; 130: stopped.
+    """
+    from sparring.adapters.errors import InputError, unknown
+    from sparring.suites import agreement_table
+    from sparring.suites.agree import agree
+    from sparring.suites.console import LiveReporter, console
+    from sparring.suites.runner import Interrupted
+
+    if form not in agreement_table.FORMATS:
+        raise InputError(f"--format: {unknown('format', form, agreement_table.FORMATS)}")
+    try:
+        with LiveReporter() as reporter:
+            found = agree(
+                source, out=out, profile=profile, overrides=set_ or (), reconcile=reconcile, workers=workers,
+                limit_seconds=limit_seconds, device=device, reporter=reporter,
+            )  # fmt: skip
+    except Interrupted as stopped:
+        print(f"sparring: {stopped}. The same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    if form == "rich":
+        agreement_table.print_rich(found, console)
+        console.print(
+            f"Everything is in {found.folder}/: agreement.csv, agreement.json, agreement/*.svg", highlight=False
+        )
+    else:
+        sys.stdout.write(agreement_table.render(found, form))
+    sys.exit(1 if found.disagreements or found.stale else 0)
+
+
 @app.command("list")
 def list_command(
     what: Annotated[str, typer.Argument(help="attacks, parameters, libraries, models, datasets or studies")],

@@ -8,7 +8,9 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+from sparring.adapters.errors import InputError
 from sparring.models.datasets import Dataset
 from sparring.models.load import ModelRef
 from sparring.suites import store
@@ -17,12 +19,14 @@ from sparring.suites.suite import Suite
 
 
 def write(
-    folder: Path, suite: Suite, data: Dataset, models: dict[str, ModelRef], planned: list[Planned], device: str
-) -> None:
+    folder: Path, suite: Suite, base: Path, data: Dataset, models: dict[str, ModelRef], planned: list[Planned],
+    device: str,
+) -> None:  # fmt: skip
     """Write ``manifest.json`` into the run folder, replacing an earlier one as a whole."""
     manifest = {
         "sparring": metadata.version("sparring"),
         "suite": suite.model_dump(mode="json", exclude_none=True),
+        "home": str(base),
         "data": {"name": data.name, "digest": data.digest, "images": len(data.x)},
         "models": {name: {"digest": ref.digest, "framework": ref.framework} for name, ref in models.items()},
         "seeds": list(suite.seeds),
@@ -54,3 +58,17 @@ def _gpus() -> list[str]:
     except (OSError, subprocess.TimeoutExpired):
         return []
     return told.stdout.split("\n")[:-1] if told.returncode == 0 else []
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest of a run. Raises ``InputError`` when there is none, or it can't be read."""
+    path = folder / "manifest.json"
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no run here (manifest.json is missing)") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: can't be read: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("suite"), dict):
+        raise InputError(f"{path}: not the manifest of a run")
+    return content

@@ -56,3 +56,25 @@ def scores(samples: Mapping[str, np.ndarray]) -> dict[str, float]:
         found[f"{norm}_mean"] = float(values.mean()) if len(values) else float("nan")
         found[f"{norm}_median"] = float(np.median(values)) if len(values) else float("nan")
     return found
+
+
+def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
+    """Exact two-sided p-value of McNemar's paired test (1947) that two rates are the same; ``a``, ``b``: bool, (N,)."""
+    from scipy.stats import binomtest
+
+    only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
+    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
+
+
+def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
+    """rate(b) - rate(a) of the same samples, and its 95 % interval; ``a``, ``b``: bool, (N,).
+
+    Agresti, Min 2005: half a sample more in each of the four cells. (0, -1, 1) when there is nothing to count.
+    """
+    if not len(a):
+        return 0.0, -1.0, 1.0
+    n = len(a) + 2
+    gained, lost = (~a & b).sum() + 0.5, (a & ~b).sum() + 0.5
+    middle = (gained - lost) / n
+    half = 1.959964 * np.sqrt((gained + lost) - (gained - lost) ** 2 / n) / n
+    return float(b.mean() - a.mean()), max(-1.0, float(middle - half)), min(1.0, float(middle + half))

@@ -6,7 +6,8 @@ import importlib.metadata
 from dataclasses import dataclass
 from functools import cache
 
-from sparring.adapters.library import load_library
+from sparring.adapters.ledger import habits
+from sparring.adapters.library import Library, load_library
 from sparring.adapters.support import Request, why_not
 from sparring.models.datasets import Dataset
 from sparring.models.load import ModelRef
@@ -94,6 +95,14 @@ def _rows(suite: Suite, data: Dataset, spec: ModelSpec, ref: ModelRef, asked: Re
                 batch_size=suite.batch_size,
                 start=0,
                 stop=len(data.x),
+                reconcile=_reconcilable(library, asked, ref.framework, route) if suite.reconcile else (),
             )
             rows.append(Planned(spec.name, cell, asked, reason or lacks))
     return rows
+
+
+def _reconcilable(library: Library, asked: Request, framework: str, route: str) -> tuple[str, ...]:
+    if asked.canonical is None:
+        return ()
+    own = habits(asked.name, asked.norm, asked.params, library.name, library.version(), framework, route)
+    return tuple(entry.id for entry in own if entry.id in library.reconciliations)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,12 +69,14 @@ def run(
     limit_seconds: float | None = None,
     device: str = "auto",
     reporter: Reporter | None = None,
+    amend: Callable[[Suite], Suite] | None = None,
 ) -> Run:
     """Run a suite (a file, the name of a study that ships, or a dictionary) into a folder, ``runs/NAME`` by default.
 
     Cells already stored are not computed again; with ``retry_failed`` those that failed or ran out of time are.
-    ``limit_seconds`` bounds each cell's attack. ``device`` is auto, cpu or cuda. Raises ``InputError`` for bad input,
-    before anything is written, and ``Interrupted`` on Ctrl-C or SIGTERM, with everything finished stored and tabulated.
+    ``limit_seconds`` bounds each cell's attack. ``device`` is auto, cpu or cuda. ``amend`` changes the checked suite
+    before it is run. Raises ``InputError`` for bad input, before anything is written, and ``Interrupted`` on Ctrl-C or
+    SIGTERM, with everything finished stored and tabulated.
     """
     report = reporter or Reporter()
     if device not in ("auto", "cpu", "cuda"):
@@ -84,6 +86,8 @@ def run(
     where = str(source) if not isinstance(source, Mapping) else "the suite"
     report.stage(f"checking {where}")
     suite = load_suite(source, profile=profile, overrides=overrides)
+    if amend is not None:
+        suite = amend(suite)
     base = home(source)
     folder = Path(out) if out is not None else default_folder(suite, profile)
     if folder.exists() and not folder.is_dir():
@@ -95,7 +99,7 @@ def run(
             models = prepare(where, suite, data, base, pool, device, report)
             planned = plan(suite, data, models)
             todo = _missing(planned, folder, retry_failed)
-            manifest.write(folder, suite, data, models, planned, device)
+            manifest.write(folder, suite, base, data, models, planned, device)
             store.sweep(folder)
             report.stage(f"{len(todo)} cells to compute, {len(planned) - len(todo)} stored or not possible")
             try:

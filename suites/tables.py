@@ -62,7 +62,7 @@ def make(results: pd.DataFrame, value: str = "robust_accuracy") -> Table:
     if value not in VALUES:
         raise InputError(f"unknown value {value!r}. Valid: {', '.join(VALUES)}")
     data = results.copy()
-    data["row"] = _row_labels(data)
+    data["row"] = row_labels(data)
     data["column"] = _column_labels(data)
     rows, columns = list(dict.fromkeys(data["row"])), list(dict.fromkeys(data["column"]))
     numbers = pd.DataFrame(float("nan"), index=rows, columns=columns)
@@ -187,7 +187,7 @@ def _svg(table: Table) -> str:
     return recorder.export_svg(title="sparring table", theme=DEFAULT_TERMINAL_THEME, unique_id="sparring")
 
 
-def _row_labels(data: pd.DataFrame) -> list[str]:
+def row_labels(data: pd.DataFrame) -> list[str]:
     """The attack with its parameters, without those that have sparring's default value."""
     labels = []
     known = catalogue()

@@ -71,6 +71,17 @@ def _prepare(
     return ref.to_json()
 
 
+def _flat(send: Send, model: dict[str, Any], run: str, cells: list[str], device: str) -> dict[str, Any]:
+    from sparring.models.load import ModelRef, open_model
+    from sparring.suites.flat import mark
+
+    classifier: Any = open_model(ModelRef.from_json(model), device=device)
+    for done, cell in enumerate(cells):
+        mark(classifier, Path(run), cell)
+        send("progress", done=done + 1, total=len(cells), what="cells")
+    return {}
+
+
 def _device(send: Send, device: str) -> dict[str, Any]:
     from sparring.adapters.pytorch import choose_device
 
@@ -115,7 +126,7 @@ def _cell(
     return {"status": result.status, "reason": result.reason}
 
 
-_JOBS: dict[str, Callable[..., dict[str, Any]]] = {"prepare": _prepare, "cell": _cell, "device": _device}
+_JOBS: dict[str, Callable[..., dict[str, Any]]] = {"prepare": _prepare, "cell": _cell, "flat": _flat, "device": _device}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,89 @@
+"""`sparring agree`: run a suite with the referee beside its libraries, or take a run, and compare every pair."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from sparring.adapters.errors import InputError
+from sparring.models import datasets
+from sparring.suites import agreement_table, heatmap, manifest, store
+from sparring.suites.agreement import Agreement, measure, with_referee
+from sparring.suites.pool import Pool
+from sparring.suites.preparation import prepared
+from sparring.suites.process import WorkerDied, WorkerFailed, backend
+from sparring.suites.reporter import Reporter
+from sparring.suites.runner import default_folder, run
+from sparring.suites.suite import Suite, load_suite
+
+
+def agree(
+    source: str,
+    *,
+    out: str | Path | None = None,
+    profile: str | None = None,
+    overrides: Iterable[str] = (),
+    reconcile: bool = False,
+    workers: int = 1,
+    limit_seconds: float | None = None,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> Agreement:
+    """Compare every pair of libraries, routes and frameworks of a suite (which is run first) or of a run folder.
+
+    A suite runs with the referee beside its libraries and by both routes, into ``runs/NAME-agree`` (with ``reconcile``
+    ``runs/NAME-reconciled``) unless ``out`` says where. Leaves ``agreement.csv``, ``agreement.json`` and a heat map for
+    each attack in the run folder. Raises ``InputError`` and ``Interrupted`` as ``run`` does.
+    """
+    report = reporter or Reporter()
+    if Path(source).is_dir():
+        if reconcile or profile or tuple(overrides) or out:
+            raise InputError(
+                f"{source} is a finished run: it is compared as it is. --reconcile, --profile, --set and --out go with "
+                "a suite, which is run anew"
+            )
+        folder = Path(source)
+    else:
+        suite = load_suite(source, profile=profile, overrides=overrides)
+        suffix = "reconciled" if reconcile else "agree"
+        folder = Path(out) if out else Path(f"{default_folder(suite, profile)}-{suffix}")
+        run(
+            source, out=folder, profile=profile, overrides=overrides, workers=workers, limit_seconds=limit_seconds,
+            device=device, reporter=reporter, amend=lambda checked: with_referee(checked, reconcile=reconcile),
+        )  # fmt: skip
+    report.stage("comparing every pair")
+    found = measure(folder, _marker(folder, device, report))
+    store.write_whole(folder / "agreement.csv", found.pairs.to_csv(index=False, lineterminator="\n"))
+    store.write_whole(folder / "agreement.json", json.dumps(agreement_table.plain(found), indent=2) + "\n")
+    report.stage("drawing heat maps")
+    heatmap.draw(found)
+    return found
+
+
+def _marker(folder: Path, device: str, report: Reporter) -> Callable[[dict[str, list[str]]], None]:
+    """Stores where pixels have no gradient; in worker processes, for that takes the models."""
+
+    def mark(wanted: dict[str, list[str]]) -> None:
+        if not wanted:
+            return
+        content = manifest.read(folder)
+        suite, base = Suite.model_validate(content["suite"]), Path(content.get("home", "."))
+        pool = Pool(device)
+        try:
+            models = prepared(str(folder), suite, datasets.load(suite.data, base=base), base)
+            for name, cells in wanted.items():
+                if name not in models or models[name].digest != content["models"][name]["digest"]:
+                    report.stage(f"{name} is not there any more: pixels without a gradient are not set apart")
+                    continue
+                ref, task = models[name], f"{name}: pixels without a gradient"
+                pool.worker(backend(ref.framework)).ask(
+                    {"do": "flat", "model": ref.to_json(), "run": str(folder), "cells": cells, "device": device},
+                    lambda done, total, what, task=task: report.progress(task, done, total, what),  # type: ignore[misc]
+                )
+        except (InputError, WorkerFailed, WorkerDied) as error:
+            report.stage(f"pixels without a gradient are not set apart: {error}")
+        finally:
+            pool.close()
+
+    return mark

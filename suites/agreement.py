@@ -1,0 +1,215 @@
+"""Agreement: every pair of libraries, routes and frameworks on the same model, images and seeds, with a verdict."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparring.adapters.attacks import catalogue
+from sparring.adapters.errors import InputError
+from sparring.adapters.ledger import Entry, entries, habits
+from sparring.adapters.library import Unsupported, load_library
+from sparring.adapters.support import Request
+from sparring.suites import flat, manifest, store, tables
+from sparring.suites.pairs import Arrays, Compared, compare
+from sparring.suites.suite import Suite
+from sparring.suites.verdicts import IMAGES, differing, judge
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REFEREE = "referee"
+COLUMNS = (
+    "attack", "params", "model", "library_a", "library_b", "version_a", "version_b", "route_a", "route_b",
+    "framework_a", "framework_b", "n", "max_abs_diff", "mean_abs_diff", "pixels_differing", "label_agreement",
+    "success_a", "success_b", "p_value", "verdict", "ledger_id", "norm", "targeted", "model_a", "model_b",
+    "pixels_flat", "max_abs_diff_flat", "success_difference", "success_low", "success_high", "distance_a", "distance_b",
+    "distance_difference", "distance_ratio", "forwards_a", "forwards_b", "backwards_a", "backwards_b", "reason",
+)  # fmt: skip
+"""Of ``agreement.csv``. ``verdict`` is identical, equal, explained, unexplained or failed (``reason``); ``ledger_id``
+holds the entries behind an explained one, joined by ' + '. ``model`` is the one that both are, or were exported from.
+``forwards`` and ``backwards`` are per image. The others are told in ``pairs.Compared``."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """All pairs of a run (``COLUMNS``), and the ledger's entries that should have shown and did not."""
+
+    folder: Path
+    reconciled: bool
+    pairs: pd.DataFrame
+    stale: tuple[str, ...]
+
+    @property
+    def disagreements(self) -> int:
+        """Pairs that are unexplained or failed."""
+        return int(self.pairs["verdict"].isin(["unexplained", "failed"]).sum())
+
+
+def with_referee(suite: Suite, *, reconcile: bool = False) -> Suite:
+    """The suite with the referee beside its libraries, and by both routes unless it names them."""
+
+    def joined(names: tuple[str, ...]) -> tuple[str, ...]:
+        return names if REFEREE in names else (*names, REFEREE)
+
+    referee = load_library(REFEREE)
+
+    def has(asked: Request) -> bool:
+        return asked.canonical is not None and not isinstance(referee.find(asked.canonical), Unsupported)
+
+    attacks = tuple(
+        spec.model_copy(update={"libraries": joined(spec.libraries)})
+        if spec.libraries is not None and has(spec.requests()[0])
+        else spec
+        for spec in suite.attacks
+    )
+    more = {"reconcile": True} if reconcile else {}
+    return suite.model_copy(
+        update={
+            "libraries": joined(suite.libraries),
+            "attacks": attacks,
+            "routes": suite.routes or ("native", "bridged"),
+            **more,
+        }
+    )
+
+
+def measure(run: Path, mark: Callable[[dict[str, list[str]]], None] | None = None) -> Agreement:
+    """Compare every pair of a run folder. Raises ``InputError`` when it holds no results.
+
+    ``mark`` is given, by model, the cells in which pixels without a gradient could matter, and stores where they are
+    (``flat.mark``); without it none are set apart.
+    """
+    import pandas as pd
+
+    results = tables.read_results(run)
+    reconciled = bool(manifest.read(run).get("suite", {}).get("reconcile", False))
+    origins = _origins(run)
+    rows = [party for party in _parties(results) if party.status != "unsupported"]
+    reader = lru_cache(maxsize=32)(lambda cell: _arrays(run, cell))
+    found: list[dict[str, Any]] = []
+    groups: dict[tuple[Any, ...], list[Party]] = {}
+    for party in rows:
+        groups.setdefault((origins[party.model], *party.attacked), []).append(party)
+    pairs = [(key, a, b) for key, parties in groups.items() for a, b in itertools.combinations(parties, 2)]
+    if mark is not None:
+        wanted = _to_mark(pairs, reader)
+        mark(wanted)
+        reader.cache_clear()
+    shown: dict[str, bool] = {}
+    for (model, *_), a, b in pairs:
+        row = _row(model, a, b, reader, reconciled)
+        found.append(row)
+        for entry in differing(a.habits, b.habits):
+            differs = row["verdict"] not in ("identical", "equal")
+            shown[entry] = shown.get(entry, False) or differs
+    stale = () if reconciled else tuple(name for name, seen in shown.items() if entries()[name].always and not seen)
+    return Agreement(run, reconciled, pd.DataFrame(found, columns=list(COLUMNS)), stale)
+
+
+@dataclass(frozen=True)
+class Party:
+    """One side of a pair: one library by one route on one model, in one attack, with its cells, one a seed."""
+
+    model: str
+    framework: str
+    library: str
+    version: str
+    route: str
+    attacked: tuple[Any, ...]
+    """data set, attack, norm, parameters (JSON), targeted, seeds, images"""
+    cells: tuple[str, ...]
+    status: str
+    reason: str
+    forwards: float
+    backwards: float
+
+    @property
+    def habits(self) -> tuple[Entry, ...]:
+        """The ledger's entries that it has here."""
+        _, attack, norm, params, *_ = self.attacked
+        name = load_library(self.library).name
+        return habits(attack, norm, json.loads(params), name, self.version, self.framework, self.route)
+
+
+def _parties(results: pd.DataFrame) -> Iterator[Party]:
+    keys = ["dataset", "model", "framework", "library", "library_version", "route", "attack", "norm", "params"]
+    for _, group in results.groupby([*keys, "targeted"], sort=False, dropna=False):
+        first = group.iloc[0]
+        bad = group[group["status"] != "done"]
+        status, reason = ("done", "") if bad.empty else (str(bad["status"].iloc[0]), str(bad["reason"].iloc[0]))
+        norm = first["norm"] if isinstance(first["norm"], str) else None
+        yield Party(
+            model=first["model"],
+            framework=first["framework"],
+            library=first["library"],
+            version=first["library_version"],
+            route=first["route"],
+            attacked=(
+                first["dataset"], first["attack"], norm, first["params"], bool(first["targeted"]),
+                tuple(group["seed"]), int(first["n"]),
+            ),
+            cells=tuple(group["cell_id"]),
+            status=status,
+            reason=reason,
+            forwards=float(group["forwards"].mean()),
+            backwards=float(group["backwards"].mean()),
+        )  # fmt: skip
+
+
+def _origins(run: Path) -> dict[str, str]:
+    """Of every model of the suite the one that it was exported from, or itself."""
+    origins: dict[str, str] = {}
+    for spec in manifest.read(run)["suite"]["models"]:
+        source = spec.get("export")
+        origins[spec["name"]] = origins.get(source, source) if source else spec["name"]
+    return origins
+
+
+def _arrays(run: Path, cell: str) -> Arrays:
+    result = store.read(run, cell, images=True)
+    if result is None or not result.arrays:
+        raise InputError(f"{store.cell_folder(run, cell)}: the images are missing; run the suite again")
+    arrays = dict(result.arrays)
+    where = flat.marked(run, cell, arrays["x"].shape)
+    return arrays if where is None else {**arrays, "flat": where}
+
+
+def _to_mark(pairs: Iterable[tuple[Any, Party, Party]], reader: Callable[[str], Arrays]) -> dict[str, list[str]]:
+    """By model, the cells of pairs whose images differ, of attacks that step by the sign of a gradient."""
+    wanted: dict[str, dict[str, None]] = {}
+    for _, a, b in pairs:
+        canonical = catalogue().get((a.attacked[1], a.attacked[2]))
+        if canonical is None or canonical.norm != "linf" or canonical.needs != "gradients":
+            continue
+        if "done" == a.status == b.status and _compared(a, b, reader).max_abs_diff > IMAGES:
+            for party in (a, b):
+                wanted.setdefault(party.model, {}).update(dict.fromkeys(party.cells))
+    return {model: list(cells) for model, cells in wanted.items()}
+
+
+def _compared(a: Party, b: Party, reader: Callable[[str], Arrays]) -> Compared:
+    return compare([reader(cell) for cell in a.cells], [reader(cell) for cell in b.cells], a.attacked[2])
+
+
+def _row(model: str, a: Party, b: Party, reader: Callable[[str], Arrays], reconciled: bool) -> dict[str, Any]:
+    _, attack, norm, params, targeted, *_ = a.attacked
+    row: dict[str, Any] = {"attack": attack, "norm": norm, "params": params, "targeted": targeted, "model": model}
+    for side, party in (("a", a), ("b", b)):
+        for key in ("library", "version", "route", "framework", "model", "forwards", "backwards"):
+            row[f"{key}_{side}"] = getattr(party, key)
+    failed = [f"{party.library}: {party.reason}" for party in (a, b) if party.status != "done"]
+    if failed:
+        return {**row, "n": 0, "verdict": "failed", "ledger_id": "", "reason": "; ".join(failed)}
+    compared = _compared(a, b, reader)
+    canonical = catalogue().get((attack, norm))
+    minimal = canonical is not None and canonical.goal == "minimal"
+    verdict = judge(compared, a.habits, b.habits, minimal=minimal, reconciled=reconciled)
+    return {
+        **row, **asdict(compared), "verdict": verdict.name, "ledger_id": " + ".join(verdict.entries), "reason": "",
+    }  # fmt: skip
