@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sparring.adapters.art_reconciliations import RECONCILIATIONS
 from sparring.adapters.attacks import Needs
 from sparring.adapters.coexistence import guard
 from sparring.adapters.errors import NotSupported
@@ -442,4 +443,5 @@ LIBRARY = Library(
     session=session,
     raw=raw,
     native=frozenset({"torch", "keras-torch", "keras-tensorflow"}),
+    reconciliations=RECONCILIATIONS,
 )

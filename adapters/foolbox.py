@@ -13,6 +13,7 @@ import numpy as np
 from sparring.adapters.attacks import START_DRAWS
 from sparring.adapters.coexistence import guard
 from sparring.adapters.errors import NotSupported
+from sparring.adapters.foolbox_reconciliations import RECONCILIATIONS
 from sparring.adapters.library import (
     AttackMapping,
     Call,
@@ -325,4 +326,5 @@ LIBRARY = Library(
     session=session,
     raw=raw,
     native=frozenset({"torch", "keras-torch", "keras-tensorflow"}),
+    reconciliations=RECONCILIATIONS,
 )

@@ -24,6 +24,7 @@ from sparring.adapters.library import (
     maps,
 )
 from sparring.adapters.protocol import Classifier, Counter, Images, TorchNative, counted
+from sparring.adapters.torchattacks_reconciliations import RECONCILIATIONS
 
 ONE_START = Unsupported("it has one start only", unless=lambda value, context: value == 1)
 ALL_CLASSES = Unsupported("it considers all classes", unless=lambda value, context: value >= context.classes)
@@ -214,4 +215,5 @@ LIBRARY = Library(
     session=session,
     raw=raw,
     native=frozenset({"torch", "keras-torch"}),
+    reconciliations=RECONCILIATIONS,
 )
