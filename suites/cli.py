@@ -176,7 +176,7 @@ def agree_command(
 
 @app.command("list")
 def list_command(
-    what: Annotated[str, typer.Argument(help="attacks, parameters, libraries, models, datasets or studies")],
+    what: Annotated[str, typer.Argument(help="attacks, parameters, libraries, ledger, models, datasets or studies")],
 ) -> None:
     """List what there is: attacks (canonical and raw, and what runs where), libraries, models, datasets, studies."""
     from sparring.adapters.errors import InputError, unknown

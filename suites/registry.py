@@ -93,6 +93,24 @@ def libraries() -> list[Any]:
     return [table]
 
 
+def ledger() -> list[Any]:
+    """Every known difference of a library from an attack's source."""
+    from sparring.adapters.ledger import entries
+
+    table = _table(
+        "The ledger", "id", "attacks", "libraries", "cause", "effect", "where", "taken away by", "what remains"
+    )
+    for entry in entries().values():
+        under = ", ".join(f"{key} {value}" for key, value in entry.when.items())
+        attacks = "; ".join(entry.attacks) + (f" ({under})" if under else "")
+        whose = ", ".join(f"{name} {releases}" for name, releases in entry.libraries.items())
+        where = "; ".join(entry.where.values())
+        _row(
+            table, entry.id, attacks, whose, entry.cause, entry.effect, where, entry.reconciliation, entry.remains or ""
+        )
+    return [table]
+
+
 def models() -> list[Any]:
     """The architectures by name and the frameworks that each is written for."""
     from sparring.models.architectures import catalogue as architectures
@@ -139,6 +157,7 @@ LISTINGS: Mapping[str, Callable[[], list[Any]]] = {
     "attacks": attacks,
     "parameters": parameters,
     "libraries": libraries,
+    "ledger": ledger,
     "models": models,
     "datasets": datasets,
     "studies": studies,

@@ -22,8 +22,8 @@ as long as their optimiser's, and rounding grows along them."""
 RULES = {
     "identical": "every pixel is the same",
     "equal": f"no pixel with a gradient differs by more than {IMAGES:g}; or, of attacks for the nearest image, every "
-    f"image has the same label and its distance within {ROUNDING:.2%} (reconciled: the same success, and every distance "
-    f"within {RECONCILED:.0%})",
+    f"image has the same label and its distance within {ROUNDING:.2%} (reconciled: the same success and every "
+    f"distance within {RECONCILED:.0%})",
     "explained": "neither, and the ledger has entries for exactly one of the two (reconciled: entries that say what "
     "remains)",
     "unexplained": "none of these",
@@ -46,8 +46,8 @@ def judge(
 ) -> Verdict:
     """The verdict by ``RULES``.
 
-    ``minimal``: the attack looks for the nearest image; one for the worst in a budget always goes to its border, so that
-    the distance says nothing of it.
+    ``minimal``: the attack looks for the nearest image; one for the worst in a budget always goes to its border, so
+    that the distance says nothing of it.
     """
     if compared.max_abs_diff == 0 and compared.max_abs_diff_flat == 0:
         return Verdict("identical")
