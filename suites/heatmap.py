@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ def draw(found: Agreement) -> list[Path]:
         first = group.iloc[0]
         norm = first["norm"] if isinstance(first["norm"], str) else "raw"
         stem = f"{len(files) + 1:02d}-{first['attack']}-{norm}".replace(":", "-")
-        files.append(_draw(group, f"{label} on {model}, {int(group['n'].max())} images", folder / f"{stem}.svg"))
+        title = f"{label}\n{model}, {int(group['n'].max())} images: max |Δ|"
+        files.append(_draw(group, title, folder / f"{stem}.svg"))
     return files
 
 
@@ -47,16 +49,18 @@ def _draw(pairs: pd.DataFrame, title: str, path: Path) -> Path:
     names = list(dict.fromkeys([party(row, side) for _, row in pairs.iterrows() for side in "ab"]))
     size = len(names)
     grid: list[list[float]] = [[float("nan")] * size for _ in range(size)]
-    figure, axes = pyplot.subplots(figsize=(2.5 + 0.62 * size, 1.9 + 0.5 * size), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(4 + 0.55 * size, 2.2 + 0.4 * size), layout="constrained")
     for _, row in pairs.iterrows():
         i, j = sorted((names.index(party(row, "a")), names.index(party(row, "b"))))
         grid[j][i] = SEVERITY.index(row["verdict"])
         axes.text(i, j, _number(row), ha="center", va="center", fontsize=7)
     colours = ListedColormap([_COLOURS[name] for name in SEVERITY])
     axes.imshow(grid, cmap=colours, vmin=-0.5, vmax=len(SEVERITY) - 0.5, aspect="auto")
-    axes.set_xticks(range(size), names, rotation=40, ha="right", fontsize=7)
-    axes.set_yticks(range(size), names, fontsize=7)
-    axes.set_title(title, fontsize=8, loc="left")
+    # below the diagonal alone: every pair once
+    axes.set_xticks(range(size - 1), names[:-1], rotation=40, ha="right", fontsize=7)
+    axes.set_yticks(range(1, size), names[1:], fontsize=7)
+    axes.set(xlim=(-0.5, size - 1.5), ylim=(size - 0.5, 0.5))
+    figure.suptitle("\n".join(_folded(title)), fontsize=8, x=0.02, ha="left")
     seen = [name for name in SEVERITY if (pairs["verdict"] == name).any()]
     axes.legend(handles=[Patch(color=_COLOURS[name], label=name) for name in seen], fontsize=7, loc="upper right")
     for spine in axes.spines.values():
@@ -65,6 +69,10 @@ def _draw(pairs: pd.DataFrame, title: str, path: Path) -> Path:
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
     return path
+
+
+def _folded(title: str) -> list[str]:
+    return [part for line in title.splitlines() for part in textwrap.wrap(line, 70)]
 
 
 def _number(row: Any) -> str:
