@@ -142,10 +142,12 @@ def load_suite(
 
 
 def home(source: str | Path | Mapping[str, Any]) -> Path:
-    """The folder to which a suite's relative paths refer: the file's, or the working directory."""
-    if not isinstance(source, Mapping) and Path(source).is_file():
+    """The folder to which a suite's relative paths refer: the file's, that of the studies, or the working directory."""
+    if isinstance(source, Mapping):
+        return Path.cwd()
+    if Path(source).is_file():
         return Path(source).resolve().parent
-    return Path.cwd()
+    return Path(str(resources.files("sparring.suites").joinpath("studies"))).resolve()
 
 
 def _read(source: str) -> tuple[str, dict[str, Any]]:
