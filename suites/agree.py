@@ -9,7 +9,7 @@ from pathlib import Path
 from sparring.adapters.errors import InputError
 from sparring.models import datasets
 from sparring.suites import agreement_table, heatmap, manifest, store
-from sparring.suites.agreement import Agreement, measure, with_referee
+from sparring.suites.agreement import Agreement, measure, only, verified, with_referee
 from sparring.suites.pool import Pool
 from sparring.suites.preparation import prepared
 from sparring.suites.process import WorkerDied, WorkerFailed, backend
@@ -25,6 +25,7 @@ def agree(
     profile: str | None = None,
     overrides: Iterable[str] = (),
     reconcile: bool = False,
+    verify: bool = True,
     workers: int = 1,
     limit_seconds: float | None = None,
     device: str = "auto",
@@ -33,8 +34,11 @@ def agree(
     """Compare every pair of libraries, routes and frameworks of a suite (which is run first) or of a run folder.
 
     A suite runs with the referee beside its libraries and by both routes, into ``runs/NAME-agree`` (with ``reconcile``
-    ``runs/NAME-reconciled``) unless ``out`` says where. Leaves ``agreement.csv``, ``agreement.json`` and a heat map for
-    each attack in the run folder. Raises ``InputError`` and ``Interrupted`` as ``run`` does.
+    ``runs/NAME-reconciled``) unless ``out`` says where. With ``verify``, attacks whose differences the ledger explains
+    run once more with these taken away, into ``OUT/reconciled``: a pair that still differs is unexplained.
+
+    Leaves ``agreement.csv``, ``agreement.json`` and a heat map for each attack in the run folder. Raises ``InputError``
+    and ``Interrupted`` as ``run`` does.
     """
     report = reporter or Reporter()
     if Path(source).is_dir():
@@ -44,16 +48,31 @@ def agree(
                 "a suite, which is run anew"
             )
         folder = Path(source)
+        report.stage("comparing every pair")
+        found = measure(folder, _marker(folder, device, report))
     else:
         suite = load_suite(source, profile=profile, overrides=overrides)
         suffix = "reconciled" if reconcile else "agree"
         folder = Path(out) if out else Path(f"{default_folder(suite, profile)}-{suffix}")
-        run(
-            source, out=folder, profile=profile, overrides=overrides, workers=workers, limit_seconds=limit_seconds,
-            device=device, reporter=reporter, amend=lambda checked: with_referee(checked, reconcile=reconcile),
-        )  # fmt: skip
-    report.stage("comparing every pair")
-    found = measure(folder, _marker(folder, device, report))
+
+        def ran(where: Path, amend: Callable[[Suite], Suite]) -> Agreement:
+            run(
+                source, out=where, profile=profile, overrides=overrides, workers=workers, limit_seconds=limit_seconds,
+                device=device, reporter=reporter, amend=amend,
+            )  # fmt: skip
+            report.stage("comparing every pair")
+            return measure(where, _marker(where, device, report))
+
+        found = ran(folder, lambda checked: with_referee(checked, reconcile=reconcile))
+        explained = set(zip(*(found.explained[key] for key in ("attack", "norm", "params")), strict=True))
+        if verify and explained and not reconcile:
+            report.stage("once more, with the ledger's differences taken away")
+            store.share(folder, folder / "reconciled")
+            again = ran(
+                folder / "reconciled",
+                lambda checked: only(with_referee(checked, reconcile=True), explained),
+            )
+            found = verified(found, again)
     store.write_whole(folder / "agreement.csv", found.pairs.to_csv(index=False, lineterminator="\n"))
     store.write_whole(folder / "agreement.json", json.dumps(agreement_table.plain(found), indent=2) + "\n")
     report.stage("drawing heat maps")

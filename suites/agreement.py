@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,10 +30,12 @@ COLUMNS = (
     "success_a", "success_b", "p_value", "verdict", "ledger_id", "norm", "targeted", "model_a", "model_b",
     "pixels_flat", "max_abs_diff_flat", "success_difference", "success_low", "success_high", "distance_a", "distance_b",
     "distance_difference", "distance_ratio", "forwards_a", "forwards_b", "backwards_a", "backwards_b", "reason",
+    "reconciled",
 )  # fmt: skip
 """Of ``agreement.csv``. ``verdict`` is identical, equal, explained, unexplained or failed (``reason``); ``ledger_id``
 holds the entries behind an explained one, joined by ' + '. ``model`` is the one that both are, or were exported from.
-``forwards`` and ``backwards`` are per image. The others are told in ``pairs.Compared``."""
+``forwards`` and ``backwards`` are per image; ``reconciled`` is an explained pair's verdict
+with its causes taken away, where that was run. The others are told in ``pairs.Compared``."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class Agreement:
     def disagreements(self) -> int:
         """Pairs that are unexplained or failed."""
         return int(self.pairs["verdict"].isin(["unexplained", "failed"]).sum())
+
+    @property
+    def explained(self) -> pd.DataFrame:
+        """The pairs whose difference the ledger explains."""
+        return self.pairs[self.pairs["verdict"] == "explained"]
 
 
 def with_referee(suite: Suite, *, reconcile: bool = False) -> Suite:
@@ -77,6 +84,40 @@ def with_referee(suite: Suite, *, reconcile: bool = False) -> Suite:
             **more,
         }
     )
+
+
+def only(suite: Suite, attacks: Collection[tuple[str, str | None, str]]) -> Suite:
+    """The suite with just the attacks some of whose requests (name, norm, parameters as JSON) are among these."""
+
+    def wanted(asked: Request) -> bool:
+        return (asked.name, asked.norm, json.dumps(asked.params, sort_keys=True)) in attacks
+
+    kept = tuple(spec for spec in suite.attacks if any(map(wanted, spec.requests())))
+    return suite.model_copy(update={"attacks": kept})
+
+
+def verified(plain: Agreement, reconciled: Agreement) -> Agreement:
+    """``plain`` with every explained pair checked: one that differs though its causes are taken away is unexplained.
+
+    ``reconciled`` is the same suite, with the ledger's differences taken away; its verdict becomes ``reconciled``.
+    """
+    keys = ["attack", "norm", "params", "targeted", "model_a", "model_b"]
+    keys += [f"{key}_{side}" for key in ("library", "route") for side in "ab"]
+    after = {_key(row, keys): row for _, row in reconciled.pairs.iterrows()}
+    pairs = plain.pairs.copy()
+    for index, row in plain.explained.iterrows():
+        then = after.get(_key(row, keys))
+        verdict = "missing" if then is None else str(then["verdict"])
+        pairs.loc[index, "reconciled"] = verdict
+        if then is None or verdict in ("unexplained", "failed"):
+            left = "it was not run again" if then is None else then["reason"] or f"max |Δ| {then['max_abs_diff']:.2g}"
+            why = f"{row['ledger_id']} taken away, it still differs: {left}"
+            pairs.loc[index, ["verdict", "ledger_id", "reason"]] = ["unexplained", "", why]
+    return replace(plain, pairs=pairs)
+
+
+def _key(row: pd.Series[Any], keys: list[str]) -> tuple[str, ...]:
+    return tuple(str(row[key]) for key in keys)
 
 
 def measure(run: Path, mark: Callable[[dict[str, list[str]]], None] | None = None) -> Agreement:
@@ -205,11 +246,12 @@ def _row(model: str, a: Party, b: Party, reader: Callable[[str], Arrays], reconc
             row[f"{key}_{side}"] = getattr(party, key)
     failed = [f"{party.library}: {party.reason}" for party in (a, b) if party.status != "done"]
     if failed:
-        return {**row, "n": 0, "verdict": "failed", "ledger_id": "", "reason": "; ".join(failed)}
+        return {**row, "n": 0, "verdict": "failed", "ledger_id": "", "reason": "; ".join(failed), "reconciled": ""}
     compared = _compared(a, b, reader)
     canonical = catalogue().get((attack, norm))
     minimal = canonical is not None and canonical.goal == "minimal"
     verdict = judge(compared, a.habits, b.habits, minimal=minimal, reconciled=reconciled)
     return {
         **row, **asdict(compared), "verdict": verdict.name, "ledger_id": " + ".join(verdict.entries), "reason": "",
+        "reconciled": "",
     }  # fmt: skip

@@ -141,6 +141,7 @@ def _open(pairs: pd.DataFrame) -> list[str]:
             f"{where}: max |Δ| {row['max_abs_diff']:.2g} on {row['pixels_differing']:.1%} of the pixels, "
             f"labels agree on {row['label_agreement']:.1%}, success {row['success_a']:.1%} and {row['success_b']:.1%} "
             f"(p = {row['p_value']:.2g}), distance ratio up to {row['distance_ratio']:.3f}"
+            + (f"; {row['reason']}" if row["reason"] else "")
         )
     return lines
 

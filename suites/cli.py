@@ -136,6 +136,10 @@ def agree_command(
     reconcile: Annotated[
         bool, typer.Option("--reconcile", help="run with the ledger's differences taken away, as far as they can be")
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(help="run explained attacks once more without their causes: what still differs is unexplained"),
+    ] = True,
     workers: Annotated[int, typer.Option(min=1, help="cells computed at once, each in a process of its own")] = 1,
     limit_seconds: Annotated[float | None, typer.Option(min=0.001, help="end an attack after so many seconds")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
@@ -158,7 +162,8 @@ def agree_command(
     try:
         with LiveReporter() as reporter:
             found = agree(
-                source, out=out, profile=profile, overrides=set_ or (), reconcile=reconcile, workers=workers,
+                source, out=out, profile=profile, overrides=set_ or (), reconcile=reconcile, verify=verify,
+                workers=workers,
                 limit_seconds=limit_seconds, device=device, reporter=reporter,
             )  # fmt: skip
     except Interrupted as stopped:

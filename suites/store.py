@@ -84,6 +84,25 @@ def read(run: Path, cell_id: str, *, images: bool = False) -> Result | None:
     )  # fmt: skip
 
 
+def share(run: Path, other: Path) -> None:
+    """Every finished result of one run in another's store too: cells are found by their id, whoever computed them."""
+    for home in (run / "cells").glob("[!.]*"):
+        there = cell_folder(other, home.name)
+        if has(run, home.name) and not there.exists():
+            there.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=there.parent))
+            shutil.copytree(home, temporary / home.name, copy_function=_link)
+            os.rename(temporary / home.name, there)
+            temporary.rmdir()
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
+
+
 def sweep(run: Path) -> None:
     """Remove what killed processes left half written, an hour old or more (another run may be writing now)."""
     import time

@@ -24,8 +24,8 @@ RULES = {
     "equal": f"no pixel with a gradient differs by more than {IMAGES:g}; or, of attacks for the nearest image, every "
     f"image has the same label and its distance within {ROUNDING:.2%} (reconciled: the same success and every "
     f"distance within {RECONCILED:.0%})",
-    "explained": "neither, and the ledger has entries for exactly one of the two (reconciled: entries that say what "
-    "remains)",
+    "explained": "neither, and the ledger has entries for exactly one of the two, without which, run once more, they "
+    "are the same (reconciled: entries that say what remains)",
     "unexplained": "none of these",
 }
 
