@@ -1,0 +1,359 @@
+"""A library's recorded gradient attack, recomputed step by step under supposed habits, and the habits that explain it.
+
+Every step is recomputed from the library's own point and the library's own gradient, so that rounding doesn't add up,
+and a sign that is noise on this model is the same noise here. What the recomputation doesn't give is a difference of
+the rule itself: the step, the projection, the clip, the sign of zero, the stop, what is returned, or the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparring.adapters.protocol import Classifier
+from sparring.adapters.tracing import Trace
+from sparring.adapters.variants import (
+    Grid,
+    Habits,
+    Operation,
+    Recipe,
+    accumulate,
+    advance,
+    cross_entropy,
+    direction,
+    done,
+    length,
+    look_ahead,
+    rounded,
+    softmax,
+    spacing,
+    step_sizes,
+)
+
+Array = npt.NDArray[Any]
+CLOSE = 5e-6
+"""What float32 may add to one step."""
+GRIDS: tuple[Grid, ...] = ("float16", "bytes", "bytes, cut off", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What the cotangents of one library tell about its loss; each array (T, N).
+
+    ``label``: whose cross-entropy it is, -1 where it is none. ``scale``: what it is multiplied with (-1: descended).
+    ``exact``: the own logit's share is that of float64, not rounded to a multiple of float32's spacing at 1.
+    """
+
+    label: Array
+    scale: Array
+    error: Array
+    exact: Array
+
+
+@dataclass(frozen=True)
+class Tape:
+    """The recorded gradient queries of N images, padded to the longest, T: float64 arrays.
+
+    ``image``, ``final``: (N, C, H, W); ``points``, ``gradients`` (of the loss that is climbed): (T, N, C, H, W);
+    ``counts``: gradients asked for, (N,); ``logits``: (T + 1, N, classes), at the points and at the final image.
+    """
+
+    image: Array
+    labels: Array
+    points: Array
+    gradients: Array
+    counts: Array
+    final: Array
+    logits: Array
+    loss: Loss
+
+    @property
+    def alive(self) -> Array:
+        """Which images still ask at which step, (T, N)."""
+        return np.asarray(np.arange(len(self.points))[:, None] < self.counts[None])
+
+
+def tape(trace: Trace, classifier: Classifier, recipe: Recipe) -> Tape:
+    """The tape of a trace, with logits at every point. An image without a gradient query has a count of 0."""
+    counts = np.array([len(path.gradients) for path in trace.paths])
+    image = np.stack([path.image for path in trace.paths]).astype(np.float64)
+    final = trace.images.astype(np.float64)
+    labels = np.array([path.label for path in trace.paths])
+    steps, n = int(counts.max(initial=0)), len(image)
+    points, gradients = np.repeat(final[None], steps, axis=0), np.zeros((steps, *image.shape))
+    cotangents = np.zeros((steps, n, classifier.classes))
+    for column, path in enumerate(trace.paths):
+        for row, query in enumerate(path.gradients):
+            points[row, column], gradients[row, column] = query.x, query.result
+            cotangents[row, column] = query.cotangent
+    everything = np.concatenate([points, final[None]]).astype(np.float32)
+    flat = np.clip(np.nan_to_num(everything), -1e6, 1e6).reshape(-1, *image.shape[1:])
+    logits = np.concatenate([classifier.logits(part) for part in np.array_split(flat, max(1, len(flat) // 256))])
+    logits = logits.reshape(steps + 1, n, -1)
+    loss = read_loss(cotangents, logits[:-1], labels, recipe.targeted)
+    climbs = np.sign(loss.scale) * (-1 if recipe.targeted else 1)
+    return Tape(image, labels, points, gradients * climbs[..., None, None, None], counts, final, logits, loss)
+
+
+def read_loss(cotangents: Array, logits: Array, labels: Array, targeted: bool) -> Loss:
+    """Whose cross-entropy gives these cotangents by the logits, and at which scale. All (T, N, ...)."""
+    probable = softmax(logits)
+    classes = logits.shape[-1]
+    usual = np.broadcast_to(labels, logits.shape[:-1])
+    label, scale = np.full(usual.shape, -1), np.ones(usual.shape)
+    error = np.full(usual.shape, np.inf)
+    candidates = [usual, *(np.full(usual.shape, k) for k in range(classes))] if classes <= 100 else [usual]
+    for whose in candidates:
+        wanted = probable - np.eye(classes)[whose]
+        for sign in (1.0, -1.0):
+            # where the loss is nearly 0 its scale can't be read: 1 is as good as any
+            for factor in (sign, sign * _best_scale(cotangents, sign * wanted)):
+                size = np.abs(factor)
+                off = np.abs(cotangents - np.asarray(factor)[..., None] * wanted).max(axis=-1) / np.maximum(size, 1e-30)
+                better = off < error / 2 - 1e-6
+                label, error = np.where(better, whose, label), np.where(better, off, error)
+                scale = np.where(better, factor, scale)
+    own = np.take_along_axis(cotangents, np.maximum(label, 0)[..., None], axis=-1)[..., 0]
+    rest = cotangents.sum(axis=-1) - own
+    exact = np.abs(own + rest) <= 1e-3 * np.abs(rest)
+    return Loss(np.where(error < 5e-3, label, -1), scale, error, exact)
+
+
+def _best_scale(cotangents: Array, wanted: Array) -> Array:
+    power = (wanted**2).sum(axis=-1)
+    return np.asarray(np.maximum((cotangents * wanted).sum(axis=-1) / np.where(power > 1e-12, power, np.inf), 1e-30))
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What recomputing gave: pixels that differ, by step and image, (T + 1, N); the last row is the returned image."""
+
+    wrong: Array
+    largest: float
+
+    @property
+    def score(self) -> int:
+        """Pixels and missing steps that the habits don't explain."""
+        return int(self.wrong.sum())
+
+
+def replay(tape: Tape, recipe: Recipe, habits: Habits) -> Replay:
+    """Recompute every step of the tape under these habits."""
+    steps, n = len(tape.points), len(tape.image)
+    sizes = step_sizes(steps, recipe, habits)
+    wrong, largest = np.zeros((steps + 1, n)), 0.0
+    momentum = np.zeros(tape.image.shape)
+    asked = recipe.steps + habits.steps
+    frozen = _frozen(tape, recipe, habits)
+    ends = np.array(tape.points[0] if steps else tape.image)
+    for index in range(steps):
+        own = tape.points[index] - (look_ahead(np.zeros_like(momentum), momentum, sizes[index], recipe, habits))
+        before, momentum = momentum, accumulate(tape.gradients[index], momentum, recipe, habits)
+        unsure = _cancelled(tape.gradients[index], before, momentum, recipe)
+        move = sizes[index] * direction(momentum, recipe, habits)
+        last = index == tape.counts - 1
+        moved = advance(own, tape.image, move, recipe, habits)
+        if habits.last_order is not None:
+            ending = advance(own, tape.image, move, recipe, habits, last=True)
+            # an image that stopped before all its steps never had the last one
+            moved = np.where((last & (tape.counts == asked))[:, None, None, None], ending, moved)
+        moved = np.where(frozen[index][:, None, None, None], own, moved)
+        ends = np.where((index < tape.counts)[:, None, None, None], moved, ends)
+        if index + 1 < steps:
+            following = look_ahead(moved, momentum, sizes[index + 1], recipe, habits)
+            off = _off(following, tape.points[index + 1], habits, habits.where in ("iterate", "query"))
+            off = np.where(unsure, 0.0, off)
+            going = (index + 1 < tape.counts) & np.isfinite(off).all(axis=(1, 2, 3))
+            wrong[index] += np.where(going, (off > 0).sum(axis=(1, 2, 3)), 0)
+            largest = max(largest, float(off[going].max(initial=0)))
+    finals = _finals(tape, recipe, habits, ends)
+    off = _off(finals, tape.final, habits, habits.where in ("iterate", "output"))
+    if habits.grid and habits.where == "query":  # its last point is known to within the rounding of the query
+        off = np.where(off > 0.51 * spacing(np.maximum(np.abs(finals), 0.25), habits.grid) + CLOSE, off, 0.0)
+    if steps and habits.returns == "last":
+        off = np.where(unsure, 0.0, off)
+    wrong[-1] = (off > 0).sum(axis=(1, 2, 3))
+    # a step that is missing, or one too many, is as bad as an image that is wrong throughout
+    wrong[-1] += tape.image[0].size * _miscounted(tape, habits, asked, frozen)
+    return Replay(wrong, max(largest, float(off.max(initial=0))))
+
+
+def _off(expected: Array, actual: Array, habits: Habits, on_grid: bool) -> Array:
+    """How far recorded pixels are from the expected ones, 0 where rounding explains it."""
+    if habits.grid is None or habits.where == "gradient" or not on_grid:
+        off = np.abs(expected - actual)
+        return np.where(off > CLOSE, off, 0.0)
+    near = rounded(actual, habits.grid)
+    unit = spacing(np.maximum(np.abs(expected), 0.25), habits.grid)
+    # float16's own arithmetic rounds after each of its operations; a byte is rounded once
+    slack = {"float16": 3.0, "bfloat16": 3.0, "bytes": 0.5, "bytes, cut off": 1.0}[habits.grid]
+    off = np.abs(expected - actual)
+    if habits.where == "output" and habits.grid in ("float16", "bfloat16"):
+        slack = 0.5
+    if habits.where == "query":
+        slack = 1.01
+    return np.where((np.abs(near - actual) > 2e-6) | (off > slack * unit + CLOSE), off, 0.0)
+
+
+def _cancelled(gradient: Array, before: Array, momentum: Array, recipe: Recipe) -> npt.NDArray[np.bool_]:
+    """Pixels in which the momentum is what rounding left of two terms that cancel."""
+    if recipe.decay is None:
+        return np.asarray((gradient != 0) & (np.abs(gradient) < 1e-37))
+    return np.asarray((momentum != 0) & (np.abs(momentum) < 1e-5 * np.abs(recipe.decay * before)))
+
+
+def _frozen(tape: Tape, recipe: Recipe, habits: Habits) -> Array:
+    """Which image has stopped at which step, and where it ended, (T + 1, N)."""
+    steps, n = len(tape.points) + 1, len(tape.image)
+    ends = np.zeros((steps, n), bool)
+    if habits.early_stop == "no progress":
+        loss = cross_entropy(tape.logits, np.broadcast_to(tape.labels, (steps, n)))
+        ends[1:] = loss[1:] >= loss[:-1] if recipe.targeted else loss[1:] <= loss[:-1]
+    elif habits.early_stop != "never":
+        ends = done(tape.logits, tape.labels, recipe.targeted)
+        ends[0] &= habits.early_stop == "before a step"
+    return np.asarray(np.maximum.accumulate(ends, axis=0))
+
+
+def _miscounted(tape: Tape, habits: Habits, asked: int, frozen: Array) -> Array:
+    """How many gradients each image asked for beside those that the habits let it ask for."""
+    ends = np.where(frozen.any(axis=0), frozen.argmax(axis=0), asked)
+    # beyond its last point an image's row repeats where it ended; a mask lets it ask on without moving
+    return np.asarray(np.where(tape.counts == asked, 0, np.abs(tape.counts - ends)))
+
+
+def _finals(tape: Tape, recipe: Recipe, habits: Habits, ends: Array) -> Array:
+    if habits.returns == "last":
+        return ends
+    if not len(tape.points):
+        return tape.image
+    # which one counts as the best differs; it is one that was visited, and no worse than the last
+    visited = np.concatenate([tape.points, tape.image[None], ends[None]])
+    far = np.abs(visited - tape.final[None]).max(axis=(2, 3, 4))
+    return np.asarray(visited[far.argmin(axis=0), np.arange(len(tape.image))])
+
+
+def measured(tape: Tape, recipe: Recipe, habits: Habits) -> Iterator[Habits]:
+    """The habits with one of them changed, each to values that the tape suggests or that are known elsewhere."""
+    yield from (replace(habits, step=value) for value in _steps(tape, recipe, habits))
+    yield from (replace(habits, steps=value) for value in sorted({int(c) - recipe.steps for c in tape.counts}))
+    for stop in ("before a step", "after a step", "no progress", "never"):
+        yield replace(habits, early_stop=stop)
+    yield from (replace(habits, returns=what) for what in ("best", "last"))
+    yield from (replace(habits, sign_of_zero=value) for value in (1.0, -1.0, 0.0))
+    for order in ORDERS:
+        yield replace(habits, order=order)
+        yield replace(habits, order=order, last_order=("step", "project", "box"))
+        yield replace(habits, order=order, last_order=("step", "box"))
+        yield replace(habits, order=order, last_order=("step", "project"))
+        yield replace(habits, order=order, last_order=("step",))
+    yield from (replace(habits, budget=value) for value in _budgets(tape, recipe))
+    yield from (replace(habits, bounds=value) for value in _bounds(tape))
+    for grid in GRIDS:
+        for where in ("iterate", "query", "output", "gradient"):
+            yield replace(habits, grid=grid, where=where)
+    if recipe.norm == "l2":
+        yield from (replace(habits, floor=floor) for floor in ("none", "plus 1e-10", "at least 1e-12"))
+    if recipe.decay is not None:
+        for kind in ("of gradients", "of signs", "unscaled", "none"):
+            yield replace(habits, momentum=kind)
+        yield from (replace(habits, decay=value) for value in (1.0, 0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 1.1, 1.5, 2.0))
+        if recipe.attack == "ni-fgsm":
+            yield from (replace(habits, looks_ahead=value) for value in (True, False))
+
+
+def _orders() -> tuple[tuple[Operation, ...], ...]:
+    names: tuple[Operation, ...] = ("step", "project", "box")
+    found = [order for count in (3, 2, 1) for order in permutations(names, count) if "step" in order]
+    return tuple(found)
+
+
+ORDERS = _orders()
+"""Every order of a step, the projection and the clip, and what is left when one of them is missing."""
+
+
+def _steps(tape: Tape, recipe: Recipe, habits: Habits) -> list[float | tuple[float, ...]]:
+    """The step, in units of the one asked for, from how far pixels moved along the direction."""
+    following = np.concatenate([tape.points[1:], tape.final[None]])
+    momentum = np.zeros(tape.image.shape)
+    medians: list[float] = []
+    found: list[float] = []
+    for index in range(len(tape.points)):
+        momentum = accumulate(tape.gradients[index], momentum, recipe, habits)
+        along = direction(momentum, recipe, replace(habits, sign_of_zero=0.0, grid=None))
+        after = np.where((index == tape.counts - 1)[:, None, None, None], tape.final, following[index])
+        moves = after - tape.points[index]
+        if recipe.attack == "ni-fgsm":  # only the first gradient is taken where the image is
+            moves = moves / (1 + (recipe.decay or 0) * np.abs(momentum)) if index == 0 else moves * 0
+        use = (np.abs(along) > 0.3 * np.abs(along).max(axis=(1, 2, 3), keepdims=True)) & (np.abs(moves) > 1e-7)
+        use &= (index < tape.counts)[:, None, None, None]
+        inside = use & (after > 1e-6) & (after < 1 - 1e-6)
+        ratios = (moves[inside] / along[inside] if inside.any() else moves[use] / along[use]) / recipe.eps_step
+        if len(ratios):
+            medians.append(float(np.median(ratios)))
+            if index == 0:
+                found += [float(np.median(ratios)), float(ratios.max())]
+        else:
+            medians.append(1.0)
+    found += [float(np.median(medians))] if medians else []
+    usual = [recipe.eps / recipe.steps, 2.5 * recipe.eps / recipe.steps, recipe.eps, 1 / 255, 2 / 255, 2.5 * recipe.eps]
+    neat = [float(f"{value:.3g}") for value in found]
+    single = [1.0, *neat, *found, *(value / recipe.eps_step for value in usual), 0.5, 2.0, -1.0]
+    several = [tuple(float(f"{value:.4g}") for value in medians), tuple(medians)] if len(medians) > 1 else []
+    return [*dict.fromkeys(value for value in single if value), *several]
+
+
+def _budgets(tape: Tape, recipe: Recipe) -> list[float]:
+    visited = np.concatenate([tape.points, tape.final[None]]) - tape.image
+    sizes = np.abs(visited) if recipe.norm == "linf" else length(visited)
+    largest = float(np.nanmax(sizes)) / recipe.eps
+    return [1.0, float(f"{largest:.3g}"), largest, 0.5, 2.0]
+
+
+def _bounds(tape: Tape) -> list[tuple[float, float]]:
+    visited = np.concatenate([tape.points, tape.final[None]])
+    low, high = float(np.nanmin(visited)), float(np.nanmax(visited))
+    image = (float(tape.image.min()), float(tape.image.max()))
+    return [(0.0, 1.0), (low, high), (0.0, high), (low, 1.0), (-1.0, 1.0), image]
+
+
+def changed(a: Habits, b: Habits) -> tuple[str, ...]:
+    """The names of the habits in which two differ."""
+    return tuple(field.name for field in fields(a) if getattr(a, field.name) != getattr(b, field.name))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The habits that explain a tape best, what they leave unexplained, and others that explain it as well."""
+
+    habits: Habits
+    left: Replay
+    as_well: tuple[Habits, ...] = ()
+
+
+def fit(tape: Tape, recipe: Recipe, habits: Habits, most: int = 3) -> Fit:
+    """The nearest habits under which the tape is recomputed: none changed, or else up to ``most``, one after another.
+
+    Starts from ``habits``, so that what the tape doesn't show stays as it is there.
+    """
+    current = Fit(habits, replay(tape, recipe, habits))
+    for _ in range(most):
+        if not current.left.score:
+            break
+        tried = [
+            (option, replay(tape, recipe, option))
+            for option in dict.fromkeys(measured(tape, recipe, current.habits))
+            if option != current.habits
+        ]
+        tried.sort(key=lambda item: item[1].score)  # stable: of equals, the first named
+        best = tried[0]
+        if best[1].score >= current.left.score:
+            break
+        as_well = tuple(option for option, left in tried[1:] if left.score == best[1].score == 0)
+        current = Fit(best[0], best[1], as_well)
+    return current
