@@ -127,6 +127,49 @@ def table_command(
         sys.stdout.write(content)
 
 
+@app.command("diff")
+def diff_command(
+    before: Annotated[Path, typer.Argument(help="a run folder")],
+    after: Annotated[Path, typer.Argument(help="a run folder of the same suite, from another environment")],
+    form: Annotated[str, typer.Option("--format", help="rich, md or json")] = "rich",
+) -> None:
+    """Compare two runs of one suite: the rows that changed, and the packages that changed with them.
+
+    Exit code 0: nothing changed but rounding; 1: a row changed; 2: bad input.
+    """
+    from sparring.adapters.errors import InputError, unknown
+    from sparring.suites import diff
+    from sparring.suites.console import console
+
+    if form not in diff.FORMATS:
+        raise InputError(f"--format: {unknown('format', form, diff.FORMATS)}")
+    found = diff.diff(before, after)
+    if form == "rich":
+        diff.print_rich(found, console)
+    else:
+        sys.stdout.write(diff.render(found, form))
+    sys.exit(1 if found.changed else 0)
+
+
+@app.command("matrix")
+def matrix_command(
+    folder: Annotated[Path, typer.Argument(help="holds one run folder for each environment, named after it")],
+    form: Annotated[str, typer.Option("--format", help="rich, md, csv or json")] = "rich",
+) -> None:
+    """Print attacks × environments, and mark where a result first changed, and with which package and release."""
+    from sparring.adapters.errors import InputError, unknown
+    from sparring.suites import matrix
+    from sparring.suites.console import console
+
+    if form not in matrix.FORMATS:
+        raise InputError(f"--format: {unknown('format', form, matrix.FORMATS)}")
+    found = matrix.matrices(folder)
+    if form == "rich":
+        matrix.print_rich(found, console)
+    else:
+        sys.stdout.write(matrix.render(found, form))
+
+
 @app.command("agree")
 def agree_command(
     source: Annotated[str, typer.Argument(help="a suite file, the name of a study, or a run folder")],
