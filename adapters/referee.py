@@ -83,7 +83,8 @@ def pgd_from(
 def lowest_margin(model: Classifier, ends: list[Array], y: Labels, targeted: bool) -> Array:
     """For each image that of its versions which comes nearest to success, or succeeds most clearly."""
     losses = np.stack([margin_loss(logits(model, end), y, targeted) for end in ends])
-    return np.stack(ends)[losses.argmin(axis=0), np.arange(len(y))]
+    lowest: Array = np.stack(ends)[losses.argmin(axis=0), np.arange(len(y))]
+    return lowest
 
 
 def mi_fgsm(
@@ -132,17 +133,17 @@ def deepfool(model: Differentiable, x: Array, y: Labels, *, steps: int, overshoo
 
 
 def step_to_the_nearest(model: Differentiable, x: Array, z: Array, own: Labels, others: Labels) -> Array:
-    """Algorithm 2, lines 5 to 9: r, to the nearest of the boundaries with ``others`` (N, m), were they flat."""
+    """Algorithm 2, lines 5 to 9: r, to the nearest of the boundaries with ``others`` (N, m), as if they were flat."""
     row = np.arange(len(x))
-    nearest, r = np.full((len(x), 1, 1, 1), np.inf), np.zeros_like(x)
+    nearest, r = np.full(len(x), np.inf), np.zeros_like(x)
     for k in others.T:
         w = pull_back(model, x, onehot(k, z.shape[1]) - onehot(own, z.shape[1]))
-        f = abs(z[row, k] - z[row, own]).reshape(nearest.shape)
-        length = lengths(w)
-        distance = np.divide(f, length, out=np.full_like(f, np.inf), where=length > 0)
+        f = z[row, k] - z[row, own]
+        with np.errstate(divide="ignore", invalid="ignore"):  # a boundary without a direction is infinitely far
+            distance = abs(f) / lengths(w).ravel()
         closer = distance < nearest
-        r = np.where(closer, np.where(closer, distance, 0) * unit(w), r)
-        nearest = np.where(closer, distance, nearest)
+        nearest[closer] = distance[closer]
+        r[closer] = distance[closer, None, None, None] * unit(w[closer])
     return r
 
 
@@ -224,10 +225,10 @@ def adam(w: Array, m: Array, v: Array, gradient: Array, t: int, learning_rate: f
 
 
 def jsma(model: Differentiable, x: Array, y: Labels, *, theta: float, gamma: float) -> Array:
-    """Papernot et al. 2016, algorithm 2, towards the class y. F are the logits, as in the paper's section IV.
+    """Papernot et al. 2016, algorithm 2, towards the class y; F are the logits, as there.
 
-    The search domain are the features that theta can still change: those at the bound are left out at once. An image
-    for which no pair is left stays as it is by then.
+    The search domain are the features that theta can still change: what is at the bound to begin with is left out too.
+    An image for which there is no pair, or no step left, is returned as far as it came.
     """
     x_adv, on = x.copy(), np.arange(len(x))
     for _ in range(int(math.prod(x.shape[1:]) * gamma / 2)):
@@ -268,7 +269,7 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     function.__name__: function for function in (fgsm, bim, pgd, mi_fgsm, ni_fgsm, deepfool, cw, jsma, square)
 }
 
-SEED: dict[str, Any] = {"seed": lambda c: c.seed}
+SEED = {"seed": lambda c: c.seed}
 ITERATED: dict[str, Any] = {"eps": "eps", "eps_step": "eps_step", "steps": "steps"}
 
 
@@ -277,8 +278,14 @@ def _pgd(norm: str) -> AttackMapping:
 
 
 def _square(norm: str) -> AttackMapping:
-    names = {name: name for name in ("eps", "queries", "p_init", "restarts")}
-    return maps("square", **names, pinned={"norm": norm, **SEED})
+    return maps(
+        "square",
+        eps="eps",
+        queries="queries",
+        p_init="p_init",
+        restarts="restarts",
+        pinned={"norm": norm, **SEED},
+    )
 
 
 WRITTEN: dict[tuple[str, str], AttackMapping] = {

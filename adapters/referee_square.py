@@ -25,7 +25,7 @@ def square(
     best, lowest = x.copy(), margin_loss(logits(model, x), y, targeted)
     for restart in range(restarts):
         on = np.flatnonzero(lowest >= 0)
-        generators = [np.random.default_rng([seed, restart, int(i)]) for i in on]
+        generators = [np.random.default_rng([seed, restart, i]) for i in on.tolist()]
         found, loss = random_search(model, x[on], y[on], norm, eps, queries, p_init, generators, targeted)
         better = loss < lowest[on]
         best[on[better]], lowest[on[better]] = found[better], loss[better]
@@ -47,7 +47,7 @@ def random_search(
         if not len(on):
             break
         h = side(norm, p_init, i, queries, x.shape[2], x.shape[3])
-        delta = np.stack([sample(eps, h, best[j], x[j], generators[j]) for j in on])
+        delta = np.stack([sample(eps, h, best[j], x[j], generators[j]) for j in on.tolist()])
         new = box(ball(best[on] + delta, x[on], norm, eps))
         loss = margin_loss(logits(model, new), y[on], targeted)
         better = loss < lowest[on]
@@ -100,7 +100,8 @@ def tiles(eps: float, x: Array, rng: np.random.Generator) -> Array:
     for r in range((height - n * h) // 2, (height + n * h) // 2, h):
         for s in range((width - n * h) // 2, (width + n * h) // 2, h):
             delta[:, r : r + h, s : s + h] = signs(channels, rng) * eta(h, rng)
-    return x + eps * unit(delta[None])[0]
+    start: Array = x + eps * unit(delta[None])[0]
+    return start
 
 
 def sample_l2(eps: float, h: int, best: Array, x: Array, rng: np.random.Generator) -> Array:
@@ -126,8 +127,9 @@ def eta(h: int, rng: np.random.Generator) -> Array:
 
 
 def bump(h1: int, h2: int) -> Array:
-    """Equation 2: 1/j², summed from each point's distance to the middle, plus one, to n + 1; (h1, h2) with h1 >= h2."""
+    """Equation 2, for h1 >= h2: falling from the middle to the border with the distance max(|r - r₀|, |s - s₀|)."""
     n = h1 // 2
-    sums = np.cumsum(1 / np.arange(n + 1, 0, -1) ** 2)  # over k = 0 ... M of 1 / (n + 1 - k)²
+    sums = np.cumsum(1 / np.arange(n + 1, 0, -1) ** 2)  # [M] of 1 / (n + 1 - k)² over k = 0 ... M
     distance = np.maximum(abs(np.arange(h1) - h1 // 2)[:, None], abs(np.arange(h2) - h2 // 2))
-    return sums[n - distance]
+    heights: Array = sums[n - distance]
+    return heights

@@ -7,6 +7,7 @@ reach where ``targeted``.
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import numpy as np
@@ -60,7 +61,8 @@ def onehot(k: Labels, classes: int) -> Array:
 
 def lengths(v: Array, order: float = 2) -> Array:
     """The norm of every v[i], in a shape that divides v."""
-    return np.linalg.norm(v.reshape(len(v), -1), ord=order, axis=1).reshape(-1, *[1] * (v.ndim - 1))
+    norms: Array = np.linalg.norm(v.reshape(len(v), math.prod(v.shape[1:])), ord=order, axis=1)
+    return norms.reshape(-1, *[1] * (v.ndim - 1))
 
 
 def unit(v: Array, order: float = 2) -> Array:
