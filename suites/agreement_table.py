@@ -131,9 +131,13 @@ def _text(verdict: str, rows: pd.DataFrame, numbers: dict[str, int]) -> str:
 
 
 def _open(pairs: pd.DataFrame) -> list[str]:
+    """A line for each attack and pair of libraries that is open: the worst of its routes and frameworks."""
     lines = []
-    for _, row in pairs[pairs["verdict"].isin(["unexplained", "failed"])].iterrows():
-        where = f"{row['verdict']}: {row['row']}: {party(row, 'a')} – {party(row, 'b')}"
+    bad = pairs[pairs["verdict"].isin(["unexplained", "failed"])]
+    for _, group in bad.groupby(["row", "column", "verdict"], sort=False):
+        row = group.sort_values("max_abs_diff", ascending=False, na_position="first").iloc[0]
+        others = f" (and {len(group) - 1} more of their routes and frameworks)" if len(group) > 1 else ""
+        where = f"{row['verdict']}: {row['row']}: {party(row, 'a')} – {party(row, 'b')}{others}"
         if row["verdict"] == "failed":
             lines.append(f"{where}: {row['reason']}")
             continue
