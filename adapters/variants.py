@@ -42,7 +42,8 @@ class Habits:
     last_order: tuple[Operation, ...] | None = None
     """of the last step, where it is another"""
     bounds: tuple[float, float] = (0.0, 1.0)
-    labels: Literal["given", "predicted", "next"] = "given"
+    labels: Literal["given", "predicted", "current", "next"] = "given"
+    """those that it got; what the classifier says of the clean image, or of each point; or y + 1"""
     reduction: Literal["sum", "mean"] = "sum"
     sign_of_zero: float = 0.0
     early_stop: Literal["never", "before a step", "after a step", "no progress"] = "never"
@@ -197,8 +198,8 @@ def margin(logits: Array, labels: Array) -> Array:
 
 
 def whose(habits: Habits, logits: Array, y: Labels) -> Labels:
-    """The labels that the loss is made of, from the clean images' logits."""
-    if habits.labels == "predicted":
+    """The labels that the loss is made of; logits (N, classes) of the clean images, or of the current points."""
+    if habits.labels in ("predicted", "current"):
         return np.asarray(logits.argmax(axis=-1), np.int64)
     return (y + 1) % logits.shape[-1] if habits.labels == "next" else y
 
@@ -228,6 +229,7 @@ def simulate(
         asked_at = look_ahead(current, momentum, size, recipe, habits)
         seen = rounded(asked_at, habits.grid if habits.where == "query" else None).astype(np.float32)
         logits = classifier.logits(seen)
+        labels = whose(habits, logits, y) if habits.labels == "current" else labels
         loss = cross_entropy(logits, labels)
         losses.append(loss)
         going &= ~_stops(habits, index, logits, y, recipe, loss, before)

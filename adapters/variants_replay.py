@@ -46,13 +46,15 @@ class Loss:
     """What the cotangents of one library tell about its loss; each array (T, N).
 
     ``label``: whose cross-entropy it is, -1 where it is none. ``scale``: what it is multiplied with (-1: descended).
-    ``exact``: the own logit's share is that of float64, not rounded to a multiple of float32's spacing at 1.
+    ``exact``: the own logit's share is that of float64, not rounded to a multiple of float32's spacing at 1; ``size``:
+    the largest share, 0 near certainty, where neither label nor scale can be read.
     """
 
     label: Array
     scale: Array
     error: Array
     exact: Array
+    size: Array
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ def read_loss(cotangents: Array, logits: Array, labels: Array, targeted: bool) -
     own = np.take_along_axis(cotangents, np.maximum(label, 0)[..., None], axis=-1)[..., 0]
     rest = cotangents.sum(axis=-1) - own
     exact = np.abs(own + rest) <= 1e-3 * np.abs(rest)
-    return Loss(np.where(error < 5e-3, label, -1), scale, error, exact)
+    size = np.abs(probable - np.eye(classes)[np.maximum(label, 0)]).max(axis=-1)
+    return Loss(np.where(error < 5e-3, label, -1), scale, error, exact, size)
 
 
 def _best_scale(cotangents: Array, wanted: Array) -> Array:
@@ -135,6 +138,8 @@ class Replay:
 
     wrong: Array
     largest: float
+    ends: Array
+    """each image's last iterate, returned or not, (N, C, H, W)"""
 
     @property
     def score(self) -> int:
@@ -180,7 +185,7 @@ def replay(tape: Tape, recipe: Recipe, habits: Habits) -> Replay:
     wrong[-1] = (off > 0).sum(axis=(1, 2, 3))
     # a step that is missing, or one too many, is as bad as an image that is wrong throughout
     wrong[-1] += tape.image[0].size * _miscounted(tape, habits, asked, frozen)
-    return Replay(wrong, max(largest, float(off.max(initial=0))))
+    return Replay(wrong, max(largest, float(off.max(initial=0))), ends)
 
 
 def _off(expected: Array, actual: Array, habits: Habits, on_grid: bool) -> Array:
@@ -189,7 +194,7 @@ def _off(expected: Array, actual: Array, habits: Habits, on_grid: bool) -> Array
         off = np.abs(expected - actual)
         return np.where(off > CLOSE, off, 0.0)
     near = rounded(actual, habits.grid)
-    unit = spacing(np.maximum(np.abs(expected), 0.25), habits.grid)
+    unit = spacing(np.maximum(np.maximum(np.abs(expected), np.abs(actual)), 0.25), habits.grid)
     # float16's own arithmetic rounds after each of its operations; a byte is rounded once
     slack = {"float16": 3.0, "bfloat16": 3.0, "bytes": 0.5, "bytes, cut off": 1.0}[habits.grid]
     off = np.abs(expected - actual)
