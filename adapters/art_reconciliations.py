@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sparring.adapters.library import Call, Reconcile
-from sparring.adapters.rewriting import attribute, cross_entropy_gradient, rewritten, start_of, unit_length
+from sparring.adapters.rewriting import attribute, cross_entropy_gradient, margins, rewritten, starts_of, unit_length
 
 
 def _pgd_classes() -> tuple[Any, Any, Any]:
@@ -67,10 +67,10 @@ def shared_start(call: Call) -> Iterator[Call]:
     """The start that every library gets."""
     import importlib
 
-    start = start_of(call) - call.x
+    starts = starts_of(call)
 
     def sphere(nb_points: int, nb_dims: int, radius: float, norm: float) -> Any:
-        return start.reshape(nb_points, nb_dims)
+        return (next(starts) - call.x).reshape(nb_points, nb_dims)
 
     with ExitStack() as stack:
         for cls in _pgd_classes():
@@ -127,10 +127,130 @@ def exact_length(call: Call) -> Iterator[Call]:
         yield call
 
 
+@contextmanager
+def lowest_margin_of_restarts(call: Call) -> Iterator[Call]:
+    """Of each image's ends the one with the lowest margin counts, not the last whose prediction has changed."""
+    from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_numpy import (
+        ProjectedGradientDescentNumpy,
+    )
+
+    def nearer(best: Any, estimator: Any, clean: Any, labels: Any, x_adv: Any, targeted: bool, batch_size: int) -> Any:
+        new, old = (
+            margins(estimator.predict(np.asarray(x), batch_size=batch_size), np.asarray(labels), targeted)
+            for x in (x_adv, best)
+        )
+        return new < old
+
+    change = ("compute_success_array(", "nearer(adv_x[batch_index_1:batch_index_2], ")
+    with ExitStack() as stack:
+        for cls in (ProjectedGradientDescentNumpy, *_pgd_classes()[1:]):
+            stack.enter_context(rewritten(cls, "generate", change, nearer=nearer))
+        yield call
+
+
+@contextmanager
+def exact_lengths(call: Call) -> Iterator[Call]:
+    """Nothing added to the lengths of gradients: a class with the own one's gradient has no boundary to go to."""
+    from art.attacks.evasion import DeepFool
+
+    def over(top: Any, bottom: Any, otherwise: float) -> Any:
+        return np.divide(top, bottom, out=np.full_like(bottom, otherwise), where=bottom > 0)
+
+    changes = (
+        ("tol = 10e-8", "tol = np.float32(0)"),
+        ("np.abs(f_diff) / norm", "over(np.abs(f_diff), norm, np.inf)"),
+        ("absolute1 / pow1", "over(absolute1, pow1, 0)"),
+    )
+    with rewritten(DeepFool, "generate", *changes, over=over):
+        yield call
+
+
+@contextmanager
+def adam(call: Call) -> Iterator[Call]:
+    """CW's line search out of use, and Adam's step in its place, until an image's objective no longer falls."""
+    from art.attacks.evasion import CarliniL2Method
+
+    context = call.context
+    assert context is not None
+    every = max(context.params["steps"] // 10, 1)
+    state: dict[str, Any] = {}
+
+    def step(descent: Any, t: int, loss: Any) -> Any:
+        if t == 0:
+            state.update(
+                m=np.zeros_like(descent), v=np.zeros_like(descent), before=np.inf, going=np.full(len(loss), True)
+            )
+        if context.params["abort_early"] and t % every == 0:
+            state["going"] &= loss <= 0.9999 * state["before"]
+            state["before"] = loss.copy()
+        state["m"] = 0.9 * state["m"] + 0.1 * descent
+        state["v"] = 0.999 * state["v"] + 0.001 * descent**2
+        m, v = state["m"] / (1 - 0.9 ** (t + 1)), state["v"] / (1 - 0.999 ** (t + 1))
+        return np.where(state["going"].reshape(-1, 1, 1, 1), m / (np.sqrt(v) + 1e-8), 0)
+
+    changes = (
+        ("# perform line search to optimize perturbation", "perturbation_tanh = step(perturbation_tanh, i_iter, loss)"),
+        ("best_lr = np.zeros(x_batch.shape[0])", "best_lr = learning_rate.copy()"),
+        ("range(self.max_halving)", "range(0)"),
+        ("range(self.max_doubling)", "range(0)"),
+        ("learning_rate[active] *= 2", "pass"),
+    )
+    with rewritten(CarliniL2Method, "generate", *changes, step=step):
+        yield call
+
+
+@contextmanager
+def tenfold(call: Call) -> Iterator[Call]:
+    """CW's c grows tenfold until it succeeds."""
+    from art.attacks.evasion import CarliniL2Method
+
+    change = (
+        "c_current[~overall_attack_success & c_double] *= 2",
+        "c_current[~overall_attack_success & c_double] *= 10",
+    )
+    with rewritten(CarliniL2Method, "generate", change):
+        yield call
+
+
+@contextmanager
+def halfway(call: Call) -> Iterator[Call]:
+    """CW's c, once it has succeeded, goes halfway between the last failure and the last success."""
+    from art.attacks.evasion import CarliniL2Method
+
+    succeeded = "c_double[overall_attack_success] = False"
+    changes = (
+        ("c_lower_bound = np.zeros(x_batch.shape[0])", "c_lower_bound, upper = 0 * c_current, np.inf * c_current"),
+        (succeeded, f"{succeeded}; upper = np.where(overall_attack_success, c_current, upper)"),
+        ("c_current1 = (c_current - c_lower_bound)", "c_current1 = (upper - c_current)"),
+        ("c_old = c_current\n", "c_old = c_current.copy()\n"),
+    )
+    with rewritten(CarliniL2Method, "generate", *changes):
+        yield call
+
+
+@contextmanager
+def no_gradient_past_the_hinge(call: Call) -> Iterator[Call]:
+    """CW's term for the class has no gradient where it is 0: there only the distance counts."""
+    from art.attacks.evasion import CarliniL2Method
+
+    def active(self: Any, logits: Any, target: Any) -> Any:
+        return margins(logits, target, self.targeted) > -self.confidence
+
+    change = ("c_mult = c_weight", "c_mult = c_weight * active(self, z_logits, target)")
+    with rewritten(CarliniL2Method, "_loss_gradient", change, active=active):
+        yield call
+
+
 RECONCILIATIONS: dict[str, Reconcile] = {
     "cross-entropy-float32": exact_cross_entropy,
     "linf-start-numpy": shared_start,
     "l2-start-art": shared_start,
+    "last-success-of-restarts": lowest_margin_of_restarts,
     "l2-box-before-ball": ball_before_box,
     "l2-gradient-length-float32": exact_length,
+    "deepfool-length-plus-1e-7": exact_lengths,
+    "cw-line-search": adam,
+    "cw-gradient-past-the-hinge": no_gradient_past_the_hinge,
+    "cw-doubles-c": tenfold,
+    "cw-search-stands-still": halfway,
 }

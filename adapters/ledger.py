@@ -69,7 +69,7 @@ def _holds(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, str):
         for sign, compare in _COMPARE.items():
             if wanted.startswith(sign):
-                return bool(compare(value, float(wanted.removeprefix(sign))))
+                return value is not None and bool(compare(value, float(wanted.removeprefix(sign))))
     return bool(value == wanted)
 
 

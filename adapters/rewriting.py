@@ -11,6 +11,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -49,13 +50,14 @@ def rewritten(owner: Any, name: str, *changes: tuple[str, str], **known: Any) ->
     """
     function = getattr(owner, name)
     source, names = getattr(function, "rewritten_from", (None, {}))
-    source, names = source or textwrap.dedent(inspect.getsource(function)), {**names, **known}
+    source, names = source or inspect.getsource(function), {**names, **known}
     for old, new in changes:
         if old not in source:
             where = f"{function.__module__}.{function.__qualname__}"
             raise LibraryError(f"the ledger no longer fits: {where} does not read {old.splitlines()[0].strip()!r}")
         source = source.replace(old, new)
-    maker = f"def make({', '.join(names)}):\n{textwrap.indent(source, '    ')}\n    return {function.__name__}"
+    body = source if source.startswith(" ") else textwrap.indent(source, "    ")  # a method is indented already
+    maker = f"def make({', '.join(names)}):\n{body}\n    return {function.__name__}"
     made: dict[str, Any] = {}
     # the annotations of its module may be such as can't be evaluated
     flags = function.__code__.co_flags & FEATURES
@@ -95,8 +97,22 @@ def unit_length(gradients: npt.NDArray[np.float32], order: int = 2) -> npt.NDArr
     return unit.astype(np.float32).reshape(gradients.shape)
 
 
-def start_of(call: Call) -> Images:
-    """The random start of a batch that every library gets."""
-    assert call.context is not None, "only canonical attacks are reconciled"
-    assert call.canonical is not None
-    return draw_start(call.x, call.canonical.norm, call.context.params["eps"], call.context.seed)
+def starts_of(call: Call) -> Iterator[Images]:
+    """The random starts of a batch that every library gets, one for each restart; the first again after the last."""
+    context, canonical = call.context, call.canonical
+    assert context is not None, "only canonical attacks are reconciled"
+    assert canonical is not None
+    seeds = [context.seed + (i << 32) for i in range(context.params["restarts"])]
+    return cycle(draw_start(call.x, canonical.norm, context.params["eps"], seed) for seed in seeds)
+
+
+def margins(logits: Logits, labels: npt.NDArray[Any], targeted: bool) -> npt.NDArray[np.float64]:
+    """How far each image is from success, (N,): the own logit less the best other; or, targeted, the other way round.
+
+    ``labels``: class indices (N,), or one-hot (N, classes).
+    """
+    own = labels.argmax(axis=1) if labels.ndim == 2 else labels.astype(np.int64)
+    rows, others = np.arange(len(logits)), logits.astype(np.float64)
+    others[rows, own] = -np.inf
+    margin: npt.NDArray[np.float64] = logits[rows, own] - others.max(axis=1)
+    return -margin if targeted else margin
