@@ -32,18 +32,24 @@ def exact_cross_entropy(call: Call) -> Iterator[Call]:
         yield call
 
 
-@contextmanager
-def shared_start(call: Call) -> Iterator[Call]:
-    """The start that every library gets."""
-    import eagerpy
+def shared_start_on(*frameworks: str) -> Reconcile:
+    """The start that every library gets, on the tensors of these frameworks."""
 
-    starts = starts_of(call)
+    @contextmanager
+    def shared_start(call: Call) -> Iterator[Call]:
+        import eagerpy
 
-    def start(self: Any, x0: Any, epsilon: float) -> Any:
-        return eagerpy.from_numpy(x0, next(starts))
+        own, starts = _class(call).get_random_start, starts_of(call)
 
-    with attribute(_class(call), "get_random_start", start):
-        yield call
+        def start(self: Any, x0: Any, epsilon: float) -> Any:
+            if type(x0).__name__ not in frameworks:
+                return own(self, x0, epsilon)
+            return eagerpy.from_numpy(x0, next(starts))
+
+        with attribute(_class(call), "get_random_start", start):
+            yield call
+
+    return shared_start
 
 
 @contextmanager
@@ -169,9 +175,9 @@ def no_last_search_step(call: Call) -> Iterator[Call]:
 
 RECONCILIATIONS: dict[str, Reconcile] = {
     "cross-entropy-float32": exact_cross_entropy,
-    "linf-start-torch": shared_start,
-    "linf-start-tensorflow": shared_start,
-    "l2-start-foolbox": shared_start,
+    "linf-start-framework": shared_start_on("PyTorchTensor"),
+    "linf-start-tensorflow": shared_start_on("TensorFlowTensor"),
+    "l2-start-foolbox": shared_start_on("PyTorchTensor", "TensorFlowTensor"),
     "first-success-of-restarts": lowest_margin_of_restarts,
     "l2-gradient-at-least-1e-12": length_alone,
     "momentum-of-signs": gradients_by_l1_norm,

@@ -237,7 +237,7 @@ def success_with_confidence(call: Call) -> Iterator[Call]:
 
 RECONCILIATIONS: dict[str, Reconcile] = {
     "cross-entropy-float32-mean": exact_cross_entropy,
-    "linf-start-torch": shared_start,
+    "linf-start-framework": shared_start,
     "l2-start-radius": shared_start,
     "one-start": best_of_restarts,
     "l2-gradient-plus-1e-10": length_alone,

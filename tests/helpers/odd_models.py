@@ -86,7 +86,7 @@ TORCH: dict[str, Callable[[], tuple[nn.Module, tuple[int, int, int]]]] = {
     "more saturated": lambda: (Scaled(_plain(ONE), 100), ONE),
     "no gradient in the dark": lambda: (_dead(ONE), ONE),
 }
-KERAS = ("keras cnn", "keras recurrent")
+KERAS = ("keras cnn", "keras recurrent", "keras saturated")
 
 
 @lru_cache
@@ -104,8 +104,8 @@ def _keras(name: str) -> Any:
     from sparring.adapters.keras import keras_classifier
 
     keras.utils.set_random_seed(0)
-    normal = keras.initializers.RandomNormal(stddev=0.7)
-    if name == "keras cnn":
+    normal = keras.initializers.RandomNormal(stddev=70 if name == "keras saturated" else 0.7)
+    if name != "keras recurrent":
         layers = [
             keras.layers.Conv2D(6, 3, padding="same", activation="relu"), keras.layers.MaxPooling2D(),
             keras.layers.Flatten(), keras.layers.Dense(10, kernel_initializer=normal),
