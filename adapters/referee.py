@@ -117,7 +117,8 @@ def deepfool(model: Differentiable, x: Array, y: Labels, *, steps: int, overshoo
 
     As in the algorithm, whether the class has changed is asked of xᵢ itself, and only the sum of the steps is
     multiplied by 1 + overshoot, once. The paper knows no box: here every xᵢ is clipped to it. ``candidates``: the
-    classes that are most probable at x, the own one among them. An image that is wrong to begin with stays as it is.
+    classes that are most probable at x, the own one among them. An image that is wrong to begin with stays as it is,
+    and so does one on a boundary, for its step has no length.
     """
     x_i = x.copy()
     others = np.argsort(-logits(model, x), axis=1, kind="stable")[:, 1:candidates]
@@ -133,7 +134,7 @@ def deepfool(model: Differentiable, x: Array, y: Labels, *, steps: int, overshoo
 
 
 def step_to_the_nearest(model: Differentiable, x: Array, z: Array, own: Labels, others: Labels) -> Array:
-    """Algorithm 2, lines 5 to 9: r, to the nearest of the boundaries with ``others`` (N, m), as if they were flat."""
+    """One turn of algorithm 2: rᵢ, to the nearest of the boundaries with ``others`` (N, m), as if they were flat."""
     row = np.arange(len(x))
     nearest, r = np.full(len(x), np.inf), np.zeros_like(x)
     for k in others.T:
@@ -201,9 +202,8 @@ def cw_for(
                 break
 
         f_gradient = pull_back(model, x_t, margin_cotangent(z, y[on], targeted) * (margin > -confidence)[:, None])
-        gradient = (
-            (2 * (x_t - x[on]) + c[on].reshape(-1, 1, 1, 1) * f_gradient) * 2 * x_t * (1 - x_t)
-        )  # of tanh: ½(1 - tanh²)
+        gradient = 2 * (x_t - x[on]) + c[on].reshape(-1, 1, 1, 1) * f_gradient
+        gradient *= 2 * x_t * (1 - x_t)  # the derivative of ½(tanh w + 1), ½(1 - tanh² w)
         w[on], m[on], v[on] = adam(w[on], m[on], v[on], gradient, t + 1, learning_rate)
     return best, nearest
 

@@ -6,53 +6,63 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from sparring.adapters.protocol import Classifier, Labels
-from sparring.adapters.referee_terms import Array, ball, box, logits, margin_loss, unit
+from sparring.adapters.referee_terms import Array, ball, box, cross_entropy, logits, margin_loss, unit
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""Iterations of 10,000 after which p is halved, in the authors' code."""
+"""The iterations of 10,000 after which p is halved (the authors' code)."""
 
 
 def square(
     model: Classifier, x: Array, y: Labels, *,
     norm: str, eps: float, queries: int, p_init: float, restarts: int, seed: int, targeted: bool = False,
 ) -> Array:  # fmt: skip
-    """Algorithm 1, run ``restarts`` times for the images that are not adversarial yet; the lowest loss counts.
+    """Algorithm 1, ``restarts`` times for the images that are not adversarial by then; the lowest loss counts.
 
-    An image that is wrong to begin with stays as it is. Every image has its own random numbers.
+    An image that is wrong to begin with stays as it is: to see that is one more query. Every image has random numbers
+    of its own.
     """
-    best, lowest = x.copy(), margin_loss(logits(model, x), y, targeted)
+    best = x.copy()
+    lowest, fooled = judge(model, x, y, targeted)
     for restart in range(restarts):
-        on = np.flatnonzero(lowest >= 0)
+        on = np.flatnonzero(~fooled)
+        if not len(on):
+            break
         generators = [np.random.default_rng([seed, restart, i]) for i in on.tolist()]
-        found, loss = random_search(model, x[on], y[on], norm, eps, queries, p_init, generators, targeted)
-        better = loss < lowest[on]
-        best[on[better]], lowest[on[better]] = found[better], loss[better]
+        x_hat, loss, now = random_search(model, x[on], y[on], norm, eps, queries, p_init, generators, targeted)
+        better = now | (loss < lowest[on])
+        best[on[better]], lowest[on[better]], fooled[on] = x_hat[better], loss[better], now
     return best
 
 
 def random_search(
     model: Classifier, x: Array, y: Labels,
     norm: str, eps: float, queries: int, p_init: float, generators: Sequence[np.random.Generator], targeted: bool,
-) -> tuple[Array, Array]:  # fmt: skip
-    """Algorithm 1: the images with the lowest loss that were met, and the loss. One query an image and iteration."""
+) -> tuple[Array, Array, npt.NDArray[np.bool_]]:  # fmt: skip
+    """Algorithm 1: x̂, its loss l*, and whether it is adversarial. One query an image and iteration."""
     initial, sample = (stripes, sample_linf) if norm == "linf" else (tiles, sample_l2)
-    if not len(x):
-        return x, np.zeros(0)
-    best = box(np.stack([initial(eps, image, rng) for image, rng in zip(x, generators, strict=True)]))
-    lowest = margin_loss(logits(model, best), y, targeted)
+    x_hat = box(np.stack([initial(eps, image, rng) for image, rng in zip(x, generators, strict=True)]))
+    lowest, fooled = judge(model, x_hat, y, targeted)
     for i in range(1, queries):
-        on = np.flatnonzero(lowest >= 0)
+        on = np.flatnonzero(~fooled)
         if not len(on):
             break
         h = side(norm, p_init, i, queries, x.shape[2], x.shape[3])
-        delta = np.stack([sample(eps, h, best[j], x[j], generators[j]) for j in on.tolist()])
-        new = box(ball(best[on] + delta, x[on], norm, eps))
-        loss = margin_loss(logits(model, new), y[on], targeted)
+        delta = np.stack([sample(eps, h, x_hat[j], x[j], generators[j]) for j in on.tolist()])
+        new = box(ball(x_hat[on] + delta, x[on], norm, eps))
+        loss, now = judge(model, new, y[on], targeted)
         better = loss < lowest[on]
-        best[on[better]], lowest[on[better]] = new[better], loss[better]
-    return best, lowest
+        x_hat[on[better]], lowest[on[better]], fooled[on[better]] = new[better], loss[better], now[better]
+    return x_hat, lowest, fooled
+
+
+def judge(model: Classifier, x: Array, y: Labels, targeted: bool) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Section 3.1: the loss, which is the margin, or towards a target the cross-entropy; whether x is adversarial."""
+    z = logits(model, x)
+    margin = margin_loss(z, y, targeted)
+    return cross_entropy(z, y) if targeted else margin, margin < 0
 
 
 def side(norm: str, p_init: float, i: int, queries: int, height: int, width: int) -> int:
@@ -84,7 +94,7 @@ def stripes(eps: float, x: Array, rng: np.random.Generator) -> Array:
     return x + eps * rng.choice([-1.0, 1.0], (channels, 1, width))
 
 
-def sample_linf(eps: float, h: int, best: Array, x: Array, rng: np.random.Generator) -> Array:
+def sample_linf(eps: float, h: int, x_hat: Array, x: Array, rng: np.random.Generator) -> Array:
     """Algorithm 2: ±2 eps in a random square, one sign a channel."""
     delta = np.zeros_like(x)
     delta[window(h, x, rng)] = 2 * eps * signs(len(x), rng)
@@ -104,9 +114,9 @@ def tiles(eps: float, x: Array, rng: np.random.Generator) -> Array:
     return start
 
 
-def sample_l2(eps: float, h: int, best: Array, x: Array, rng: np.random.Generator) -> Array:
+def sample_l2(eps: float, h: int, x_hat: Array, x: Array, rng: np.random.Generator) -> Array:
     """Algorithm 3: what a second window had, and what was left of eps, goes into the first, channel by channel."""
-    nu = best - x
+    nu = x_hat - x
     w1, w2 = window(h, x, rng), window(h, x, rng)
     both = np.zeros(x.shape[1:], bool)
     both[w1[1:]] = both[w2[1:]] = True
@@ -115,7 +125,7 @@ def sample_l2(eps: float, h: int, best: Array, x: Array, rng: np.random.Generato
     mixed = signs(len(x), rng) * eta(h, rng) + unit(nu[w1])
     nu[w2] = 0
     nu[w1] = unit(mixed) * available
-    return x + nu - best
+    return x + nu - x_hat
 
 
 def eta(h: int, rng: np.random.Generator) -> Array:

@@ -45,6 +45,13 @@ def loss_gradient(model: Differentiable, x: Array, y: Labels, targeted: bool) ->
     return -gradient if targeted else gradient
 
 
+def cross_entropy(z: Array, y: Labels) -> Array:
+    """J, (N,): log of the sum of exp(Z), less Z_y."""
+    largest = z.max(axis=1)
+    loss: Array = np.log(np.exp(z - largest[:, None]).sum(axis=1)) + largest - z[np.arange(len(z)), y]
+    return loss
+
+
 def margin_loss(z: Array, y: Labels, targeted: bool) -> Array:
     """Z_y - max of the others, (N,); the other way round where ``targeted``. Below 0 the attack has succeeded."""
     own = np.arange(len(z)), y
@@ -56,7 +63,8 @@ def margin_loss(z: Array, y: Labels, targeted: bool) -> Array:
 
 def onehot(k: Labels, classes: int) -> Array:
     """(N, classes), 1 at each k."""
-    return np.eye(classes)[k]
+    equal: npt.NDArray[np.bool_] = k[:, None] == np.arange(classes)
+    return equal.astype(np.float64)
 
 
 def lengths(v: Array, order: float = 2) -> Array:

@@ -18,7 +18,7 @@ from sparring.adapters.execute import attack
 from sparring.adapters.library import AttackMapping, load_library
 from sparring.adapters.random_starts import draw_start
 from sparring.adapters.referee import LIBRARY, cw, deepfool, margin_cotangent, mi_fgsm, ni_fgsm, pgd, pgd_from
-from sparring.adapters.referee_square import bump, eta, sample_l2, sample_linf, side, square, stripes, tiles
+from sparring.adapters.referee_square import bump, eta, judge, sample_l2, sample_linf, side, square, stripes, tiles
 from sparring.adapters.referee_terms import logits, loss_gradient, margin_loss
 
 WRITTEN = [key for key, mapping in LIBRARY.attacks.items() if isinstance(mapping, AttackMapping)]
@@ -385,6 +385,19 @@ def test_square_asks_no_more_than_it_may(norm: str, queries: int) -> None:
     result = attack(flat, x, y, "square", norm=norm, library="referee", eps=0.1, queries=queries, restarts=2)
     assert result.forwards == 3 * (1 + 2 * queries)  # and one for the image itself
     assert (result.images == x).all()
+
+
+def test_square_aims_by_the_cross_entropy() -> None:
+    """Section 3.1; away from a class, by the margin."""
+    x = images(8).astype(float)
+    y = (labels(cnn(), images(8)) + 1) % 10
+    loss, fooled = judge(cnn(), x, y, True)
+    z = logits(cnn(), x)
+    assert loss == pytest.approx(-np.log(np.exp(z)[np.arange(8), y] / np.exp(z).sum(axis=1)))
+    assert not fooled.any()
+    margins, wrong = judge(cnn(), x, y, False)
+    assert (margins == margin_loss(z, y, False)).all()
+    assert wrong.all()
 
 
 def test_square_stops_at_the_first_success_and_restarts_only_the_rest() -> None:

@@ -161,6 +161,7 @@ def test_deepfool_finds_the_nearest_of_flat_boundaries(shape: Any, k: int, overs
 
 
 @given(shape=shapes, distance=st.floats(0.02, 0.6), seed=seeds)
+@settings(max_examples=30)
 def test_deepfool_and_cw_find_the_nearest_point_of_a_boundary_within_the_box(
     shape: Any, distance: float, seed: int
 ) -> None:
