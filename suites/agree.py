@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from sparring.adapters.errors import InputError
 from sparring.models import datasets
 from sparring.suites import agreement_table, heatmap, manifest, store
-from sparring.suites.agreement import Agreement, measure, only, verified, with_referee
+from sparring.suites.agreement import Agreement, measure, narrowed, only, verified, with_referee
 from sparring.suites.pool import Pool
 from sparring.suites.preparation import prepared
 from sparring.suites.process import WorkerDied, WorkerFailed, backend
@@ -41,42 +42,55 @@ def agree(
     and ``Interrupted`` as ``run`` does.
     """
     report = reporter or Reporter()
+
+    def compared(where: Path) -> Agreement:
+        report.stage("comparing every pair")
+        return measure(where, _marker(where, device, report))
+
     if Path(source).is_dir():
         if reconcile or profile or tuple(overrides) or out:
             raise InputError(
                 f"{source} is a finished run: it is compared as it is. --reconcile, --profile, --set and --out go with "
                 "a suite, which is run anew"
             )
-        folder = Path(source)
-        report.stage("comparing every pair")
-        found = measure(folder, _marker(folder, device, report))
+        found = compared(Path(source))
     else:
         suite = load_suite(source, profile=profile, overrides=overrides)
         suffix = "reconciled" if reconcile else "agree"
         folder = Path(out) if out else Path(f"{default_folder(suite, profile)}-{suffix}")
-
-        def ran(where: Path, amend: Callable[[Suite], Suite]) -> Agreement:
-            run(
-                source, out=where, profile=profile, overrides=overrides, workers=workers, limit_seconds=limit_seconds,
-                device=device, reporter=reporter, amend=amend,
-            )  # fmt: skip
-            report.stage("comparing every pair")
-            return measure(where, _marker(where, device, report))
-
-        found = ran(folder, lambda checked: with_referee(checked, reconcile=reconcile))
-        explained = set(zip(*(found.explained[key] for key in ("attack", "norm", "params")), strict=True))
-        if verify and explained and not reconcile:
-            report.stage("once more, with the ledger's differences taken away")
-            store.share(folder, folder / "reconciled")
-            again = ran(
-                folder / "reconciled",
-                lambda checked: only(with_referee(checked, reconcile=True), explained),
-            )
-            found = verified(found, again)
-    store.write_whole(folder / "agreement.csv", found.pairs.to_csv(index=False, lineterminator="\n"))
-    store.write_whole(folder / "agreement.json", json.dumps(agreement_table.plain(found), indent=2) + "\n")
+        ran = partial(
+            run, source, profile=profile, overrides=overrides, workers=workers, limit_seconds=limit_seconds,
+            device=device, reporter=reporter,
+        )  # fmt: skip
+        ran(out=folder, amend=partial(with_referee, reconcile=reconcile))
+        found = compared(folder)
+        if verify and not reconcile:
+            found = _verified(found, ran, compared, report)
+    store.write_whole(found.folder / "agreement.csv", found.pairs.to_csv(index=False, lineterminator="\n"))
+    store.write_whole(found.folder / "agreement.json", json.dumps(agreement_table.plain(found), indent=2) + "\n")
     report.stage("drawing heat maps")
     heatmap.draw(found)
+    return found
+
+
+def _verified(
+    found: Agreement, ran: Callable[..., object], compared: Callable[[Path], Agreement], report: Reporter
+) -> Agreement:
+    """The explained pairs checked, and the causes that do nothing on these images left out."""
+    explained = found.explained_attacks()
+    if explained:
+        report.stage("once more, with the ledger's differences taken away")
+        again = found.folder / "reconciled"
+        store.share(found.folder, again)
+        ran(out=again, amend=lambda checked: only(with_referee(checked, reconcile=True), explained))
+        found = verified(found, compared(again))
+    doubtful = found.explained_attacks(doubtful=True)
+    if doubtful:
+        report.stage("once more, with the differences that may show taken away one at a time")
+        each = found.folder / "each"
+        store.share(found.folder, each)
+        ran(out=each, amend=lambda checked: only(checked.model_copy(update={"reconcile": "each"}), doubtful))
+        found = narrowed(found, each)
     return found
 
 

@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sparring.adapters.attacks import catalogue
 from sparring.adapters.errors import InputError
 from sparring.adapters.ledger import Entry, entries, habits
@@ -56,6 +58,14 @@ class Agreement:
     def explained(self) -> pd.DataFrame:
         """The pairs whose difference the ledger explains."""
         return self.pairs[self.pairs["verdict"] == "explained"]
+
+    def explained_attacks(self, *, doubtful: bool = False) -> set[tuple[str, str | None, str]]:
+        """Their attacks as (name, norm, parameters); ``doubtful``: by several entries, some of which may not show."""
+        pairs = self.explained
+        if doubtful:
+            ids = [text.split(" + ") for text in pairs["ledger_id"]]
+            pairs = pairs[[len(some) > 1 and not all(entries()[one].always for one in some) for some in ids]]
+        return set(zip(pairs["attack"], pairs["norm"], pairs["params"], strict=True))
 
 
 def with_referee(suite: Suite, *, reconcile: bool = False) -> Suite:
@@ -114,6 +124,48 @@ def verified(plain: Agreement, reconciled: Agreement) -> Agreement:
             why = f"{row['ledger_id']} taken away, it still differs: {left}"
             pairs.loc[index, ["verdict", "ledger_id", "reason"]] = ["unexplained", "", why]
     return replace(plain, pairs=pairs)
+
+
+def narrowed(plain: Agreement, each: Path) -> Agreement:
+    """``plain`` with only those entries behind an explained pair that change anything on these images.
+
+    ``each`` is the same suite, run with one entry taken away at a time. An entry that was not tried stays, and where
+    none of a pair's is left all stay: they may show only together.
+    """
+    results = tables.read_results(each)
+    before = {
+        _key(row, [*_ATTACKED, "seed"]): row["cell_id"]
+        for _, row in tables.read_results(plain.folder).iterrows()
+        if row["status"] == "done"
+    }
+    shows: dict[tuple[str, ...], bool] = {}
+    for _, row in results[results["status"] == "done"].iterrows():
+        cell = before.get(_key(row, [*_ATTACKED, "seed"]))
+        changed = cell is None or _changed(plain.folder, str(cell), each, str(row["cell_id"]))
+        key = (*_key(row, _ATTACKED[:-1]), row["reconcile"])
+        shows[key] = shows.get(key, False) or changed
+    pairs = plain.pairs.copy()
+    for index, row in plain.explained.iterrows():
+        common = [str(row[name]) for name in ("attack", "norm", "params", "targeted")]
+        parties = [(str(row[f"model_{side}"]), str(row[f"library_{side}"]), *common) for side in "ab"]
+        ids = row["ledger_id"].split(" + ")
+        left = [name for name in ids if any(shows.get((*party, name), True) for party in parties if _has(party, name))]
+        pairs.loc[index, "ledger_id"] = " + ".join(left or ids)
+    return replace(plain, pairs=pairs)
+
+
+_ATTACKED = ["model", "library", "attack", "norm", "params", "targeted", "route"]
+
+
+def _has(party: tuple[str, ...], entry: str) -> bool:
+    return load_library(party[1]).name in entries()[entry].libraries
+
+
+def _changed(run: Path, cell: str, other_run: Path, other: str) -> bool:
+    a, b = (store.read(*where, images=True) for where in ((run, cell), (other_run, other)))
+    assert a is not None
+    assert b is not None
+    return bool(np.abs(a.arrays["x_adv"] - b.arrays["x_adv"]).max(initial=0) > IMAGES)
 
 
 def _key(row: pd.Series[Any], keys: list[str]) -> tuple[str, ...]:

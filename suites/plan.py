@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 
 from sparring.adapters.ledger import habits
 from sparring.adapters.library import Library, load_library
@@ -79,7 +80,7 @@ def _rows(suite: Suite, data: Dataset, spec: ModelSpec, ref: ModelRef, asked: Re
     rows = []
     for route in suite.routes or there[:1]:
         lacks = None if route in there else f"{name} has no {route} route to {ref.framework}"
-        for seed in suite.seeds:
+        for seed, taken in product(suite.seeds, _taken_away(suite, library, asked, ref.framework, route)):
             cell = Cell(
                 dataset=data.name,
                 data_digest=data.digest,
@@ -95,14 +96,22 @@ def _rows(suite: Suite, data: Dataset, spec: ModelSpec, ref: ModelRef, asked: Re
                 batch_size=suite.batch_size,
                 start=0,
                 stop=len(data.x),
-                reconcile=_reconcilable(library, asked, ref.framework, route) if suite.reconcile else (),
+                reconcile=taken,
             )
             rows.append(Planned(spec.name, cell, asked, reason or lacks))
     return rows
 
 
-def _reconcilable(library: Library, asked: Request, framework: str, route: str) -> tuple[str, ...]:
-    if asked.canonical is None:
-        return ()
-    own = habits(asked.name, asked.norm, asked.params, library.name, library.version(), framework, route)
-    return tuple(entry.id for entry in own if entry.id in library.reconciliations)
+def _taken_away(suite: Suite, library: Library, asked: Request, framework: str, route: str) -> list[tuple[str, ...]]:
+    """The ledger's entries that the rows of one attack are run without: a row for each of the tuples."""
+    if not suite.reconcile:
+        return [()]
+    own = (
+        habits(asked.name, asked.norm, asked.params, library.name, library.version(), framework, route)
+        if asked.canonical is not None
+        else ()
+    )
+    able = [entry for entry in own if entry.id in library.reconciliations]
+    if suite.reconcile == "each":
+        return [(entry.id,) for entry in able if not entry.always]
+    return [tuple(entry.id for entry in able)]

@@ -20,9 +20,11 @@ COLUMNS = (
     "robust_accuracy", "robust_accuracy_low", "robust_accuracy_high", "attack_success_rate", "precision", "recall",
     "f1", "l0_mean", "l0_median", "l1_mean", "l1_median", "l2_mean", "l2_median", "linf_mean", "linf_median",
     "forwards", "backwards", "seconds", "notes", "library_call", "device",
+    "reconcile",
 )  # fmt: skip
 """``forwards`` and ``backwards`` are per image; ``seconds`` is the library's own time for all n; ``notes`` say where
-the library could not do exactly what was asked; ``library_call`` is the library's class with its arguments (JSON)."""
+the library could not do exactly what was asked; ``library_call`` is the library's class with its arguments (JSON); ``reconcile``
+are the ledger's entries without which it ran, joined by ' + '."""
 
 
 def row(suite_name: str, planned: Planned, run: Path) -> dict[str, Any]:
@@ -48,6 +50,7 @@ def row(suite_name: str, planned: Planned, run: Path) -> dict[str, Any]:
         "n": cell.stop - cell.start,
         "reason": "",
         "notes": "",
+        "reconcile": " + ".join(cell.reconcile),
     }
     if planned.unsupported is not None:
         return {**found, "status": "unsupported", "reason": planned.unsupported}
@@ -69,7 +72,7 @@ def frame(suite_name: str, plan: list[Planned], run: Path) -> pd.DataFrame:
     import pandas as pd
 
     table = pd.DataFrame([row(suite_name, planned, run) for planned in plan], columns=list(COLUMNS))
-    texts = ("reason", "notes", "norm", "library_call", "device")
+    texts = ("reason", "notes", "norm", "library_call", "device", "reconcile")
     return table.astype({name: "string" for name in texts}).astype({"eps": "float64", "n": "int64", "seed": "int64"})
 
 

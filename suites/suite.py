@@ -78,8 +78,10 @@ class Suite(Spec):
     attacks: tuple[AttackSpec, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     batch_size: int = Field(128, ge=1, description="images that an attack gets at once; part of what is computed")
-    reconcile: bool = Field(
-        False, description="take away every difference of a library from an attack's source that the ledger can"
+    reconcile: bool | Literal["each"] = Field(
+        False,
+        description="take away every difference of a library from an attack's source that the ledger can; "
+        "each: one at a time, a row for each that may or may not show",
     )
     profiles: dict[Literal["smoke", "small", "paper"], dict[str, Any]] = Field(
         default_factory=dict, description="overrides of any key above"
