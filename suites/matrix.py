@@ -14,6 +14,7 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from sparring.adapters.errors import InputError
+from sparring.suites import manifest
 from sparring.suites.diff import (
     Comparison,
     Key,
@@ -86,6 +87,8 @@ class Matrix:
     rows: tuple[Row, ...]
     models: tuple[str, ...] = ()
     """models that are not the same function in all environments"""
+    unfinished: tuple[str, ...] = ()
+    """environments whose run has left no results (yet)"""
 
     @cached_property
     def changes(self) -> list[tuple[int, int]]:
@@ -99,28 +102,33 @@ def matrices(folder: str | Path) -> tuple[Matrix, ...]:
 
     Raises ``InputError`` where there is no run, and where two runs of a suite attacked other images.
     """
-    runs = [Loaded(path.parent) for path in sorted(Path(folder).glob("*/manifest.json"))]
-    if not runs:
+    folders = [path.parent for path in sorted(Path(folder).glob("*/manifest.json"))]
+    if not folders:
         raise InputError(
             f"{folder}: no runs here: it should hold one run folder for each environment (docs/versions.md)"
         )
-    suites = dict.fromkeys(run.suite for run in runs)
-    return tuple(_matrix([run for run in runs if run.suite == suite]) for suite in suites)
+    suites: dict[str, list[Path]] = {}
+    for path in folders:
+        suites.setdefault(str(manifest.read(path)["suite"].get("name")), []).append(path)
+    return tuple(_matrix(suite, paths) for suite, paths in suites.items())
 
 
-def _matrix(runs: Sequence[Loaded]) -> Matrix:
+def _matrix(suite: str, folders: Sequence[Path]) -> Matrix:
+    finished = [path for path in folders if (path / "results.parquet").is_file()]
+    runs = [Loaded(path) for path in finished]
     for run in runs[1:]:
         check_comparable(runs[0], run)
     runs, varied = _in_order(runs)
     keys = list(dict.fromkeys(key for run in runs for key in run.rows))
     return Matrix(
-        suite=runs[0].suite,
+        suite=suite,
         environments=tuple(
             Environment(run.folder.name, {name: run.packages[name] for name in varied if name in run.packages})
             for run in runs
         ),
         rows=tuple(_row(runs, key) for key in keys),
         models=tuple(dict.fromkeys(name for a, b in pairwise(runs) for name in other_models(a, b))),
+        unfinished=tuple(path.name for path in folders if path not in finished),
     )
 
 
@@ -207,6 +215,7 @@ def _footnotes(matrix: Matrix) -> list[str]:
     if not matrix.changes:
         lines.append("no result changed")
     lines += [f"the model {name} is not the same in all: its rows don't compare" for name in matrix.models]
+    lines += [f"{name} has no results yet" for name in matrix.unfinished]
     return lines
 
 

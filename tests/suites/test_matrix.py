@@ -95,6 +95,13 @@ def test_each_suite_has_its_own_matrix(folder, before):
     assert render(found, "md").count("robust accuracy") == 3  # two titles and one footnote
 
 
+def test_a_run_without_results_is_left_out_and_told(folder):
+    (folder / "fb-3.9" / "results.parquet").unlink()
+    (matrix,) = matrices(folder)
+    assert [each.name for each in matrix.environments] == ["fb-3.8", "fb-3.10"]
+    assert "fb-3.9 has no results yet" in render([matrix], "md")
+
+
 def test_another_model_is_told(folder):
     rewrite_manifest(folder / "fb-3.10", lambda manifest: manifest["models"]["net"].update(digest="0" * 64))
     (matrix,) = matrices(folder)
