@@ -1,8 +1,8 @@
 """The gradient attacks with one thing changed: FGSM, BIM, PGD, MI-FGSM and NI-FGSM under habits that one can set.
 
-With ``Habits()`` each is the referee's attack. A habit is what an implementation does differently: another step, another
-order of projection and clip, another sign of zero. The rules here take arrays with any number of leading axes, so that
-the same lines attack a classifier (``simulate``) and recompute a library's recorded steps (``variants_replay``).
+With ``Habits()`` each is the referee's attack. A habit is what an implementation does differently: another step,
+another order of projection and clip, another sign of zero. The same rules attack a classifier (``simulate``) and
+recompute a library's recorded steps (``variants_replay``).
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Habits:
     labels: Literal["given", "predicted", "current", "next"] = "given"
     """those that it got; what the classifier says of the clean image, or of each point; or y + 1"""
     reduction: Literal["sum", "mean"] = "sum"
+    exact: bool = True
+    """whether the loss is float64's, or rounds the label's share of its gradient, p - 1, as float32 does"""
     sign_of_zero: float = 0.0
     early_stop: Literal["never", "before a step", "after a step", "no progress"] = "never"
     """an image stops that is misclassified (before it moves at all, or after its first step)"""
@@ -54,7 +56,8 @@ class Habits:
     """what is rounded to the grid"""
     floor: Literal["none", "plus 1e-10", "at least 1e-12"] = "none"
     """what keeps the length of a gradient away from zero (l2)"""
-    momentum: Literal["of gradients", "of signs", "unscaled", "none"] = "of gradients"
+    momentum: Literal["of gradients", "by their mean", "of signs", "unscaled", "none"] = "of gradients"
+    """of gradients divided by the sum (or the mean) of their absolute values, of their signs, or of gradients as such"""
     decay: float = 1.0
     """times the decay asked for"""
     looks_ahead: bool = True
@@ -122,7 +125,8 @@ def accumulate(gradient: Array, before: Array, recipe: Recipe, habits: Habits) -
     elif habits.momentum == "unscaled":
         scaled = gradient
     else:
-        total = np.abs(gradient).sum(axis=AXES, keepdims=True)
+        size = np.abs(gradient)
+        total = (size.mean if habits.momentum == "by their mean" else size.sum)(axis=AXES, keepdims=True)
         scaled = gradient / np.where(total > 0, total, np.inf)
     return np.asarray(recipe.decay * habits.decay * before + scaled)
 
@@ -256,9 +260,13 @@ def _start(x: Images, recipe: Recipe, habits: Habits, seed: int, starts: Images 
 
 
 def _cotangent(logits: Array, labels: Labels, recipe: Recipe, habits: Habits) -> Images:
-    residual = softmax(logits)
-    residual[np.arange(len(labels)), labels] = 0
-    residual[np.arange(len(labels)), labels] = -residual.sum(axis=1)  # p - 1, without its rounding
+    residual, own = softmax(logits), (np.arange(len(labels)), labels)
+    if habits.exact:
+        residual[own] = 0
+        residual[own] = -residual.sum(axis=1)  # p - 1, without its rounding
+    else:
+        residual = residual.astype(np.float32)
+        residual[own] -= np.float32(1)
     scale = (-1.0 if recipe.targeted else 1.0) / (len(labels) if habits.reduction == "mean" else 1)
     return np.asarray(scale * residual, np.float32)
 

@@ -121,9 +121,7 @@ def deepfool(
     return current if habits.box == "never" else np.asarray(np.clip(current, 0, 1))
 
 
-def _way(
-    classifier: Differentiable, x: Array, logits: Array, y: Labels, others: Array, further: float
-) -> Array:
+def _way(classifier: Differentiable, x: Array, logits: Array, y: Labels, others: Array, further: float) -> Array:
     rows, eye = np.arange(len(x)), np.eye(logits.shape[1])
     nearest, way = np.full(len(x), np.inf), np.zeros_like(x)
     for k in others.T:
@@ -163,7 +161,7 @@ def _search(
 ) -> tuple[Array, Array]:
     """One c: the nearest image found, or the last one, and its squared distance; infinity where none was found."""
     steps, rate = params["steps"] + habits.steps, params["learning_rate"] * habits.step
-    kappa, rows, eye = params["confidence"] + habits.confidence, np.arange(len(x)), np.eye(classifier.classes)
+    kappa, eye = params["confidence"] + habits.confidence, np.eye(classifier.classes)
     with np.errstate(divide="ignore", invalid="ignore"):
         w = np.arctanh(habits.inside * (2 * x - 1))
     m, v = np.zeros_like(x), np.zeros_like(x)
@@ -197,7 +195,6 @@ def _search(
         m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
         with np.errstate(invalid="ignore"):
             w = w - rate * (m / (1 - 0.9 ** (t + 1))) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
-    assert len(rows) == len(nearest)
     return (last if habits.returns == "last" else best), nearest
 
 
@@ -282,8 +279,9 @@ def _rates(params: Params, paths: tuple[Path, ...], habits: MinimalHabits) -> li
         points = _visited(path)
         if len(points) > 1:
             inside = (points[0] > 0.01) & (points[0] < 0.99)
-            moves = np.abs(np.arctanh(2.0 * points[1] - 1) - np.arctanh(2.0 * points[0] - 1))[inside]
-            if inside.any() and moves.max() > 0:
+            moves = np.abs(np.arctanh(2.0 * points[1][inside] - 1) - np.arctanh(2.0 * points[0][inside] - 1))
+            moves = moves[np.isfinite(moves)]
+            if moves.max(initial=0) > 0:
                 found.append(float(np.median(moves[moves > 0.3 * moves.max()])) / params["learning_rate"])
     return [*_neat([float(np.median(found))] if found else []), 0.1, 0.5, 0.9, 1.1, 2.0, 10.0]
 
@@ -325,7 +323,13 @@ def fit(
     def residual(habits: MinimalHabits) -> float:
         return spread(attack(name, classifier, x, y, params, habits, targeted), final)
 
-    tried = [(base, residual(base)) for base in bases]
+    if params.get("candidates", 0) >= classifier.classes:  # then both are the same
+        bases = tuple(replace(base, every_class=False) for base in bases)
+    tried: list[tuple[MinimalHabits, float]] = []
+    for base in bases:
+        tried.append((base, residual(base)))
+        if tried[-1][1] <= tolerance:
+            break
     current = MinimalFit(*min(tried, key=lambda item: item[1]))
     for _ in range(most):
         if current.residual <= tolerance:

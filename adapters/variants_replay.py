@@ -103,33 +103,47 @@ def tape(trace: Trace, classifier: Classifier, recipe: Recipe) -> Tape:
 
 
 def read_loss(cotangents: Array, logits: Array, labels: Array, targeted: bool) -> Loss:
-    """Whose cross-entropy gives these cotangents by the logits, and at which scale. All (T, N, ...)."""
-    probable = softmax(logits)
+    """Whose cross-entropy gives these cotangents by the logits, and at which scale. All (T, N, ...).
+
+    Near certainty several labels would do: the first that does of the label given, climbed (or, of a targeted attack,
+    descended), and all others.
+    """
     classes = logits.shape[-1]
     usual = np.broadcast_to(labels, logits.shape[:-1])
-    label, scale = np.full(usual.shape, -1), np.ones(usual.shape)
-    error = np.full(usual.shape, np.inf)
-    candidates = [usual, *(np.full(usual.shape, k) for k in range(classes))] if classes <= 100 else [usual]
-    for whose in candidates:
-        wanted = probable - np.eye(classes)[whose]
-        for sign in (1.0, -1.0):
-            # where the loss is nearly 0 its scale can't be read: 1 is as good as any
-            for factor in (sign, sign * _best_scale(cotangents, sign * wanted)):
-                size = np.abs(factor)
-                off = np.abs(cotangents - np.asarray(factor)[..., None] * wanted).max(axis=-1) / np.maximum(size, 1e-30)
-                better = off < error / 2 - 1e-6
-                label, error = np.where(better, whose, label), np.where(better, off, error)
-                scale = np.where(better, factor, scale)
+    every = [np.full(usual.shape, k) for k in range(classes)] if classes <= 100 else []
+    tried = [(usual, 1.0), *([(usual, -1.0)] if targeted else []), *((k, 1.0) for k in every), (usual, -1.0)]
+    tried += [(k, -1.0) for k in every]
+    label, scale, size = np.full(usual.shape, -1), np.ones(usual.shape), np.zeros(usual.shape)
+    error, settled = np.full(usual.shape, np.inf), np.zeros(usual.shape, bool)
+    for whose, sign in tried:
+        shares, doubt = _shares(logits, whose)
+        factor = np.maximum(0.0, sign * (cotangents * shares).sum(axis=-1) / (shares**2).sum(axis=-1))
+        off = np.abs(cotangents - sign * factor[..., None] * shares).max(axis=-1)
+        # what rounds off near certainty is absolute: shares are differences from 1
+        exact = off <= np.maximum(3e-7, 1e-5 * factor)
+        relative = np.where(factor > 0, off / np.maximum(factor, 1e-30), np.inf)
+        better = ~settled & (exact | (relative < error / 2))
+        label, error = np.where(better, whose, label), np.where(better, np.where(exact, 0.0, relative), error)
+        # of a loss that vanished the scale can't be read: 1 is as good as any
+        whole = np.where(factor > 0, sign * factor / np.maximum(doubt, 1e-300), sign)
+        scale, size = np.where(better, whole, scale), np.where(better, doubt, size)
+        settled |= exact
     own = np.take_along_axis(cotangents, np.maximum(label, 0)[..., None], axis=-1)[..., 0]
     rest = cotangents.sum(axis=-1) - own
     exact = np.abs(own + rest) <= 1e-3 * np.abs(rest)
-    size = np.abs(probable - np.eye(classes)[np.maximum(label, 0)]).max(axis=-1)
     return Loss(np.where(error < 5e-3, label, -1), scale, error, exact, size)
 
 
-def _best_scale(cotangents: Array, wanted: Array) -> Array:
-    power = (wanted**2).sum(axis=-1)
-    return np.asarray(np.maximum((cotangents * wanted).sum(axis=-1) / np.where(power > 1e-12, power, np.inf), 1e-30))
+def _shares(logits: Array, whose: Array) -> tuple[Array, Array]:
+    """The cross-entropy's derivative in the logits, divided by 1 - p of the label, and 1 - p; without cancellation."""
+    wide = logits.astype(np.float64)
+    own = np.take_along_axis(wide, whose[..., None], axis=-1)[..., 0]
+    mine = np.arange(logits.shape[-1]) == whose[..., None]
+    others = np.where(mine, -np.inf, wide)
+    shares = np.where(mine, -1.0, softmax(others))
+    top = others.max(axis=-1)
+    gap = own - top - np.log(np.exp(others - top[..., None]).sum(axis=-1))
+    return shares, np.asarray(1 / (1 + np.exp(np.clip(gap, -700, 700))))
 
 
 @dataclass(frozen=True)
@@ -265,7 +279,7 @@ def measured(tape: Tape, recipe: Recipe, habits: Habits) -> Iterator[Habits]:
     if recipe.norm == "l2":
         yield from (replace(habits, floor=floor) for floor in ("none", "plus 1e-10", "at least 1e-12"))
     if recipe.decay is not None:
-        for kind in ("of gradients", "of signs", "unscaled", "none"):
+        for kind in ("of gradients", "by their mean", "of signs", "unscaled", "none"):
             yield replace(habits, momentum=kind)
         yield from (replace(habits, decay=value) for value in (1.0, 0.0, 0.5, 0.8, 0.9, 0.95, 0.99, 1.1, 1.5, 2.0))
         if recipe.attack == "ni-fgsm":

@@ -26,7 +26,7 @@ _OF = {
     "start": "start", "step": "step", "floor": "step", "budget": "budget", "steps": "number of steps",
     "bounds": "box clip", "labels": "label source", "reduction": "loss reduction", "sign_of_zero": "sign of zero",
     "early_stop": "early stop", "returns": "best against last iterate", "grid": "dtype", "where": "dtype",
-    "momentum": "momentum", "decay": "momentum", "looks_ahead": "momentum",
+    "exact": "dtype", "momentum": "momentum", "decay": "momentum", "looks_ahead": "momentum",
 }  # fmt: skip
 
 
@@ -215,16 +215,14 @@ def _from_losses(
     if coarse[0] != coarse[1]:
         name = (b if coarse[1] else a).library
         found.append(Change("dtype", f"{name}'s loss is computed in less than float32", None))
-    scales = [_scale(each) for each in tapes]
-    if not any(change.suspect == "loss" for change in found) and abs(scales[0] / scales[1] - 1) > 1e-2:
-        ratio = scales[1] / scales[0]
-        found.append(Change("loss reduction", f"{b.library}'s loss is {ratio:.4g} times {a.library}'s", None))
     return found
 
 
-def _scale(tape: Tape) -> float:
+def scale(tape: Tape) -> float:
+    """What a library multiplies its loss with, where one number is enough to tell; else 1."""
     readable = tape.alive & (tape.loss.label >= 0) & (tape.loss.error < 1e-3) & (tape.loss.size > 1e-2)
-    return float(np.median(np.abs(tape.loss.scale[readable]))) if readable.any() else 1.0
+    found = np.abs(tape.loss.scale[readable])
+    return float(np.median(found)) if len(found) and np.ptp(found) < 1e-3 * found.max() else 1.0
 
 
 def label_source(tape: Tape, clean: Array) -> str:

@@ -6,6 +6,7 @@ one library runs again, itself or as a stand-in (the referee under its habits), 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -22,13 +23,15 @@ from sparring.adapters.support import Request, request
 from sparring.adapters.tracing import Path, Query, Trace, attacking, goals, trace
 from sparring.adapters.variants import Recipe, cross_entropy, margin, recipe, rounded, simulate
 from sparring.adapters.variants_replay import GRIDS, read_loss
-from sparring.adapters.variants_search import Change, Pair, compare, nearest, recordable
+from sparring.adapters.variants_search import Change, Pair, compare, nearest, recordable, scale
 
 Array = npt.NDArray[Any]
 Report = Callable[[str, int, int], None]
 """what is being done, done, total"""
 TOLERANCE = 1e-5
 """Largest difference of a pixel between images that are called the same."""
+LONGEST = 60.0
+"""Seconds for the search among the parameters of an attack that no stand-in has."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +251,8 @@ class _Bench:
     def _by_the_tape(self, pair: Pair, apart: _Apart) -> _Found:
         """Gradient attacks: the changed habits as the recorded steps show them, then tried."""
         if not pair.changes and not pair.left and not pair.left_of_a:
+            if (found := self._by_the_scale(pair, apart)) is not None:
+                return found
             exact = [bool(each.loss.exact[each.alive].all()) for each in pair.tapes]
             if exact[0] != exact[1]:
                 return self._by_exact_loss(exact, apart)
@@ -274,6 +279,17 @@ class _Bench:
         if pair.left or pair.left_of_a:
             return self._by_trial(apart)
         return _Found("different")
+
+    def _by_the_scale(self, pair: Pair, apart: _Apart) -> _Found | None:
+        """A loss that is multiplied by something small loses its small gradients."""
+        scales = [scale(each) for each in pair.tapes]
+        if abs(scales[0] / scales[1] - 1) < 0.01:
+            return None
+        which = int(abs(np.log(scales[1])) >= abs(np.log(scales[0])))
+        images = self._rerun(which, classifier=_Rescaled(self.classifier, scales[1 - which] / scales[which]))
+        text = f"{self.names[1]}'s loss is {scales[1] / scales[0]:.4g} times {self.names[0]}'s"
+        trial = self._judge("loss reduction", text, f"{self.names[which]} itself, rescaled", images, 1 - which, False)
+        return _Found("different", trial.suspect, text, trial.residual) if trial.meets else None
 
     def _by_exact_loss(self, exact: list[bool], apart: _Apart) -> _Found:
         """One loss's gradient is float64's, the other's float32's: does the second with an exact one give the first?"""
@@ -342,7 +358,8 @@ class _Bench:
         tape = pair.tapes[0]
         own = tape.points[0] if len(tape.points) else tape.image
         starts = change.starts if change.starts is not None else own.astype(np.float32)
-        habits = replace(change.habits, start="given")
+        exact = bool(tape.loss.exact[tape.alive].all())
+        habits = replace(change.habits, start="given", exact=exact)
         return simulate(self.classifier, self.x, self.whose, self._recipe, habits, starts=starts)
 
     def _judge(self, suspect: str, text: str, ran: str, images: Images, other: int, by_tape: bool) -> Trial:
@@ -377,13 +394,14 @@ class _Bench:
             self._judge(suspect, text, "the path itself", images, 1, False)
         if meeting := self._meeting():
             return meeting
-        found = self._by_stand_ins() if self.asked.name in minimal.KNOWN else None
-        tried: list[tuple[str, str, dict[str, Any]]] = []
-        for which, (suspect, text, outer) in self._outer():
-            if found is not None and found.suspect != suspect:
-                continue
-            tried.append((suspect, text, outer))
-            self.report(f"trying: {suspect}", len(tried), len(tried) + 1)
+        if self.asked.name in minimal.KNOWN and (found := self._by_stand_ins()) is not None:
+            return found
+        seconds = time.perf_counter()
+        for tried, (which, (suspect, text, outer)) in enumerate(self._outer()):
+            if tried > 8 and time.perf_counter() - seconds > LONGEST:
+                self.notes.append(f"after {tried} reruns the search for a parameter was given up")
+                break
+            self.report(f"trying: {suspect}", tried, tried + 1)
             try:
                 images = self._rerun(which, **outer)
             except SparringError:
@@ -391,8 +409,6 @@ class _Bench:
             trial = self._judge(suspect, text, f"{self.names[which]} itself", images, 1 - which, False)
             if trial.meets:
                 break
-        if found is not None:
-            return found
         return self._meeting() or _Found("different")
 
     def _meeting(self) -> _Found | None:
@@ -406,31 +422,20 @@ class _Bench:
     def _from_paths(self) -> Iterator[tuple[str, str, Images]]:
         """The first library's recorded images, taken elsewhere on its path or rounded."""
         a, b = self.a.paths, self.b.paths
-        for giving, taking, sides in ((a, b, (0, 1)), (b, a, (1, 0))):
-            name, other = self.names[sides[0]], self.names[sides[1]]
-            shared = all(
-                _apart(first[None], second[None]).pixels == 0
-                for one, two in zip(giving, taking, strict=True)
-                for first, second in zip(visited(one), visited(two), strict=False)
-            )
-            ends = [_nearest_point(path, target.final) for path, target in zip(giving, taking, strict=True)]
-            lengths = {len(visited(path)) for path in taking}
-            images = np.stack([point for point, _ in ends])
-            own = np.stack([path.final for path in giving])
-            if sides[0] == 0:
-                yield from (
-                    ("dtype", f"{other} rounds to {grid}", np.asarray(rounded(own.astype(float), grid), np.float32))
-                    for grid in GRIDS
-                    if _apart(np.asarray(rounded(own.astype(float), grid), np.float32), own).pixels
-                )
-            else:
-                yield from (
-                    ("dtype", f"{name} rounds to {grid}", images * 0 + rounded(images.astype(float), grid))
-                    for grid in ()
-                )
-            if sides[0] == 0 and shared and lengths == {len(visited(path)) for path in giving}:
-                text = f"{other} returns another of the points that both visit than {name} does"
-                yield "best against last iterate", text, images.astype(np.float32)
+        own, other = self.a.images, self.names[1]
+        for grid in GRIDS:
+            coarse = np.asarray(rounded(own.astype(np.float64), grid), np.float32)
+            if _apart(coarse, own).pixels:
+                yield "dtype", f"{other} rounds its images to {grid}", coarse
+        ways = [(visited(one), visited(two)) for one, two in zip(self.a.paths, self.b.paths, strict=True)]
+        together = all(
+            len(one) == len(two) and _apart(np.stack(one[:-1] or one), np.stack(two[:-1] or two)).pixels == 0
+            for one, two in ways
+        )
+        if together:  # only what is returned differs
+            ends = [_nearest_point(path, end.final) for path, end in zip(self.a.paths, self.b.paths, strict=True)]
+            text = f"{other} returns another of the points that both visit than {self.names[0]} does"
+            yield "best against last iterate", text, np.stack(ends).astype(np.float32)
 
     def _by_stand_ins(self) -> _Found | None:
         """DeepFool and CW: the habits that give the first library's images, then what must change for the second's."""
@@ -439,7 +444,6 @@ class _Bench:
         def progress(what: str) -> None:
             self.report(what, 0, 1)
 
-        steady = np.ones(len(self.x), bool)
         first = minimal.fit(
             name, self.classifier, self.a.paths, params, minimal.KNOWN[name], TOLERANCE, self.asked.targeted, 2, progress
         )  # fmt: skip
@@ -448,9 +452,9 @@ class _Bench:
                 f"no stand-in gives the images of {self.names[0]}: the nearest is {first.residual:.2g} away"
             )
             return None
-        assert steady.all()
         second = minimal.fit(
-            name, self.classifier, self.b.paths, params, (first.habits,), TOLERANCE, self.asked.targeted, 3, progress
+            name, self.classifier, self.b.paths, params, (first.habits, *minimal.KNOWN[name]), TOLERANCE,
+            self.asked.targeted, 3, progress,
         )  # fmt: skip
         changes = minimal.changed(first.habits, second.habits)
         suspects = [*dict.fromkeys(minimal.SUSPECT[key] for key in changes)]
@@ -508,8 +512,14 @@ class _Bench:
             )
             left = _apart(images, self.traces[1 - which].batch_images)
             self.trials.append(
-                Trial("loss reduction", text, f"{self.names[which]} itself, rescaled", left.largest, left.pixels,
-                      left.pixels <= max(noise, together.pixels // 20))  # fmt: skip
+                Trial(
+                    "loss reduction",
+                    text,
+                    f"{self.names[which]} itself, rescaled",
+                    left.largest,
+                    left.pixels,
+                    left.pixels <= max(noise, together.pixels // 20),
+                )  # fmt: skip
             )
             if self.trials[-1].meets:
                 return _Found("different", "loss reduction", text, left.largest)
@@ -522,7 +532,9 @@ class _Bench:
             f"once, {self.names[1 - which]} about {sizes[1 - which]}); one image at a time they agree"
         )
         meets = left.pixels <= max(noise, together.pixels // 20)
-        trial = Trial("batch size", text, f"{self.names[which]} itself, one image a batch", left.largest, left.pixels, meets)
+        trial = Trial(
+            "batch size", text, f"{self.names[which]} itself, one image a batch", left.largest, left.pixels, meets
+        )
         self.trials.append(trial)
         if meets:
             return _Found("different", "batch size", text, left.largest)
@@ -538,8 +550,8 @@ class _Bench:
         cotangents = np.stack([np.asarray(query.cotangent, np.float64) for query in queries])[None]
         logits = self.classifier.logits(np.stack([query.x for query in queries]))[None]
         loss = read_loss(cotangents, logits, np.argmin(cotangents, axis=-1), self.asked.targeted)
-        scale = np.abs(loss.scale[(loss.label >= 0) & (loss.error < 1e-3) & (loss.size > 1e-2)])
-        return float(np.median(scale)) if len(scale) else 1.0
+        found = np.abs(loss.scale[(loss.label >= 0) & (loss.error < 1e-3) & (loss.size > 1e-2)])
+        return float(np.median(found)) if len(found) and np.ptp(found) < 1e-3 * found.max() else 1.0
 
     # --- what is shown
 
@@ -677,10 +689,9 @@ def visited(path: Path, gradients: bool = False) -> list[Array]:
     return [*points, path.final]
 
 
-def _nearest_point(path: Path, target: Array) -> tuple[Array, int]:
+def _nearest_point(path: Path, target: Array) -> Array:
     points = [path.image, *visited(path)]
-    index = int(np.argmin([np.abs(point - target).max() for point in points]))
-    return points[index], index
+    return points[int(np.argmin([np.abs(point - target).max() for point in points]))]
 
 
 def first_parting(a: Trace, b: Trace, gradients: bool) -> Parting | None:
