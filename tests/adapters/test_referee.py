@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from closed_forms import Linear, Quadratic
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from models_for_tests import LIGHT, OutputsOnly, cnn, images, keras_cnn, labels
 
@@ -136,6 +136,14 @@ def test_pgd_starts_where_everybody_may_start(norm: str) -> None:
     assert (got == expected.astype(np.float32)).all()
 
 
+def test_pgd_goes_back_to_the_ball_and_then_to_the_box() -> None:
+    """A step of length 1/2 along (3, 4)/5 from near the border; half of it is left in the ball, then the box cuts."""
+    model = Linear(np.array([[0.0, 0], [3, 4]]).reshape(2, 1, 1, 2), np.array([5.0, 0]))
+    x = np.array([[[[0.5, 0.9]]]])
+    found = pgd_from(model, x, np.array([0]), x, "l2", 0.25, 0.5, 1)
+    assert found.ravel() == pytest.approx([0.65, 1], abs=1e-6)
+
+
 def test_of_several_starts_the_best_end_counts() -> None:
     x = images(8).astype(float)
     y = labels(cnn(), images(8))
@@ -197,19 +205,25 @@ OUTSIDE, CLASS_1 = np.array([[[[0.7, 0.55]]]]), np.array([1])
 MOMENTUM = {"eps": 0.3, "eps_step": 0.08, "steps": 6}
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_momentum_by_hand(decay: float, nesterov: bool) -> None:
+@given(
+    start=st.tuples(st.floats(0.4, 0.9), st.floats(0.4, 0.9)), step=st.floats(0.01, 0.1),
+    decay=st.sampled_from([0.0, 0.4, 0.7, 1.0]),
+)  # fmt: skip
+def test_momentum_by_hand(nesterov: bool, start: tuple[float, float], step: float, decay: float) -> None:
     """Out of the ball the loss rises towards the centre: its gradient is a multiple of centre - x."""
-    step, eps, start = 0.08, 0.3, (0.7, 0.55)
+    eps = 0.2
     x, g = list(start), [0.0, 0.0]
-    for _ in range(6):
+    for _ in range(8):
         at = [x[i] + step * decay * g[i] if nesterov else x[i] for i in (0, 1)]
         gradient = [0.5 - at[0], 0.5 - at[1]]
+        assume(abs(gradient[0]) + abs(gradient[1]) > 1e-3)
         g = [decay * g[i] + gradient[i] / (abs(gradient[0]) + abs(gradient[1])) for i in (0, 1)]
+        assume(min(abs(g[0]), abs(g[1])) > 1e-3)  # else its sign is rounding
         x = [x[i] + step * math.copysign(1, g[i]) for i in (0, 1)]
-        x = [min(max(x[i], start[i] - eps), start[i] + eps) for i in (0, 1)]
-    found = (ni_fgsm if nesterov else mi_fgsm)(BALL, OUTSIDE, CLASS_1, decay=decay, **MOMENTUM)
+        x = [min(max(x[i], start[i] - eps, 0), start[i] + eps, 1) for i in (0, 1)]
+    function = ni_fgsm if nesterov else mi_fgsm
+    found = function(BALL, np.array([[[start]]]), CLASS_1, eps=eps, eps_step=step, steps=8, decay=decay)
     assert found.ravel() == pytest.approx(x, abs=1e-6)
 
 
