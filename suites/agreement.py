@@ -64,7 +64,8 @@ class Agreement:
         pairs = self.explained
         if doubtful:
             ids = [text.split(" + ") for text in pairs["ledger_id"]]
-            pairs = pairs[[len(some) > 1 and not all(entries()[one].always for one in some) for some in ids]]
+            some_may_not = [len(some) > 1 and not all(entries()[one].always for one in some) for some in ids]
+            pairs = pairs[np.array(some_may_not, bool)]
         return set(zip(pairs["attack"], pairs["norm"], pairs["params"], strict=True))
 
 
