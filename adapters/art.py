@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from sparring.adapters.art_reconciliations import RECONCILIATIONS
+from sparring.adapters.art_reconciliations import RECONCILIATIONS as GRADIENT
+from sparring.adapters.art_search_reconciliations import RECONCILIATIONS as SEARCH
 from sparring.adapters.attacks import Needs
 from sparring.adapters.coexistence import guard
 from sparring.adapters.errors import NotSupported
@@ -56,7 +57,7 @@ def _square(norm: float, note: str | None = None) -> AttackMapping:
         "SquareAttack",
         eps="eps",
         queries="max_iter",
-        p_init="p_init",
+        p_init=To("p_init", lambda value, c: min(value, math.nextafter(1, 0))),  # it wants less than 1
         restarts="nb_restarts",
         pinned={"norm": norm, "adv_criterion": None, "loss": None, **BATCH, **QUIET},
         targeted=Unsupported("its SquareAttack has no targeted version"),
@@ -443,5 +444,5 @@ LIBRARY = Library(
     session=session,
     raw=raw,
     native=frozenset({"torch", "keras-torch", "keras-tensorflow"}),
-    reconciliations=RECONCILIATIONS,
+    reconciliations={**GRADIENT, **SEARCH},
 )

@@ -24,7 +24,8 @@ from sparring.adapters.library import (
     maps,
 )
 from sparring.adapters.protocol import Classifier, Counter, Images, TorchNative, counted
-from sparring.adapters.torchattacks_reconciliations import RECONCILIATIONS
+from sparring.adapters.torchattacks_reconciliations import RECONCILIATIONS as GRADIENT
+from sparring.adapters.torchattacks_search_reconciliations import RECONCILIATIONS as SEARCH
 
 ONE_START = Unsupported("it has one start only", unless=lambda value, context: value == 1)
 ALL_CLASSES = Unsupported("it considers all classes", unless=lambda value, context: value >= context.classes)
@@ -39,8 +40,13 @@ def _square(norm: str) -> AttackMapping:
         queries="n_queries",
         p_init="p_init",
         restarts="n_restarts",
-        # the source's schedule is made for 10,000 queries and rescaled to fewer
-        pinned={"norm": norm, "loss": "margin", "resc_schedule": True, "seed": lambda c: c.seed, "verbose": False},
+        pinned={
+            "norm": norm,
+            "loss": lambda c: "ce" if c.targeted else "margin",  # section 3.1
+            "resc_schedule": True,  # the source's schedule is made for 10,000 queries and rescaled to fewer
+            "seed": lambda c: c.seed,
+            "verbose": False,
+        },
     )
 
 
@@ -139,9 +145,7 @@ def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[
             attack = _build(_raised(module) if raised else module, call, classifier.classes)
             device = next(module.parameters()).device
             x, labels = torch.from_numpy(call.x).to(device), torch.from_numpy(call.labels).to(device)
-            # Pixle's other mode asserts that it gets one image
-            one_by_one = call.target == "Pixle" and call.kwargs.get("update_each_iteration")
-            parts = [(x[i : i + 1], labels[i : i + 1]) for i in range(len(x))] if one_by_one else [(x, labels)]
+            parts = [(x[i : i + 1], labels[i : i + 1]) for i in range(len(x))] if _singly(call) else [(x, labels)]
             results = torch.cat([attack(*part) for part in parts])
         return np.asarray(results.detach().cpu().numpy(), np.float32)
 
@@ -155,6 +159,11 @@ def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[
             yield run
     else:
         raise NotSupported(f"torchattacks has no native route to a {type(classifier).__name__}: it speaks torch")
+
+
+def _singly(call: Call) -> bool:
+    # Pixle's other mode asserts that it gets one image
+    return call.target == "Pixle" and bool(call.kwargs.get("update_each_iteration"))
 
 
 def _raised(module: Any) -> Any:
@@ -215,5 +224,5 @@ LIBRARY = Library(
     session=session,
     raw=raw,
     native=frozenset({"torch", "keras-torch"}),
-    reconciliations=RECONCILIATIONS,
+    reconciliations={**GRADIENT, **SEARCH},
 )
