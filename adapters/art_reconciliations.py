@@ -241,6 +241,30 @@ def no_gradient_past_the_hinge(call: Call) -> Iterator[Call]:
         yield call
 
 
+@contextmanager
+def last_step_not_taken(call: Call) -> Iterator[Call]:
+    """CW looks at as many images as it has steps, the first before any step; the one after the last doesn't count."""
+    from art.attacks.evasion import CarliniL2Method
+
+    change = ("best_lr[active] > 0", "(best_lr[active] > 0) & (i_iter + 1 < self.max_iter)")
+    with rewritten(CarliniL2Method, "generate", change):
+        yield call
+
+
+@contextmanager
+def tanh_in_float64(call: Call) -> Iterator[Call]:
+    """CW's variable and its images in float64; the model gets them in float32."""
+    from art.attacks.evasion import CarliniL2Method
+
+    change = (
+        "x_batch = x_adv[batch_index_1:batch_index_2]",
+        "x_batch = x_adv[batch_index_1:batch_index_2].astype(float)",
+    )
+    gets = ("self.estimator.class_gradient(x_adv,", "self.estimator.class_gradient(x_adv.astype(ART_NUMPY_DTYPE),")
+    with rewritten(CarliniL2Method, "generate", change), rewritten(CarliniL2Method, "_loss_gradient", gets):
+        yield call
+
+
 RECONCILIATIONS: dict[str, Reconcile] = {
     "cross-entropy-float32": exact_cross_entropy,
     "linf-start-numpy": shared_start,
@@ -251,6 +275,8 @@ RECONCILIATIONS: dict[str, Reconcile] = {
     "deepfool-length-plus-1e-7": exact_lengths,
     "cw-line-search": adam,
     "cw-gradient-past-the-hinge": no_gradient_past_the_hinge,
+    "cw-tanh-in-float32": tanh_in_float64,
+    "cw-one-image-more": last_step_not_taken,
     "cw-doubles-c": tenfold,
     "cw-search-stands-still": halfway,
 }

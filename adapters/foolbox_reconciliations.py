@@ -173,6 +173,28 @@ def no_last_search_step(call: Call) -> Iterator[Call]:
         yield call
 
 
+@contextmanager
+def distance_from_the_image(call: Call) -> Iterator[Call]:
+    """CW's distance is that from the image itself, not from where the image comes out of the attack's space again."""
+    change = ("reconstsructed_x = to_model_space(x_attack)", "reconstsructed_x = x")
+    with rewritten(_class(call), "run", change):
+        yield call
+
+
+@contextmanager
+def tanh_in_float64(call: Call) -> Iterator[Call]:
+    """CW's variable and its images in float64; the model gets them in float32."""
+    changes = (
+        ("x_attack = to_attack_space(x)", "x = x.float64()\n        x_attack = to_attack_space(x)"),
+        ("logits = model(x)\n", "logits = model(x.float32())\n"),
+        ("loss = is_adv_loss.sum()", "is_adv_loss = is_adv_loss.float64()\n            loss = is_adv_loss.sum()"),
+        ("ep.full(x, (N,), ep.inf)", "ep.full(x, (N,), ep.inf).float64()"),
+        ("restore_type(best_advs)", "restore_type(best_advs.float32())"),
+    )
+    with rewritten(_class(call), "run", *changes):
+        yield call
+
+
 RECONCILIATIONS: dict[str, Reconcile] = {
     "cross-entropy-float32": exact_cross_entropy,
     "linf-start-framework": shared_start_on("PyTorchTensor"),
@@ -186,5 +208,7 @@ RECONCILIATIONS: dict[str, Reconcile] = {
     "deepfool-sum-beside-the-box": sum_inside_the_box,
     "deepfool-length-plus-1e-8": exact_lengths,
     "cw-stops-with-the-batch": each_image_stops_by_itself,
+    "cw-tanh-in-float32": tanh_in_float64,
+    "cw-distance-from-inside": distance_from_the_image,
     "cw-last-c-is-the-upper-bound": no_last_search_step,
 }

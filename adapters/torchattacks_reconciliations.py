@@ -169,8 +169,8 @@ def search_for_c(call: Call) -> Iterator[Call]:
         best, nearest = images.clone(), np.full(n, np.inf)
         c, low, high = np.full(n, float(self.c)), np.zeros(n), np.full(n, np.inf)
         for _ in range(asked["search_steps"]):
-            self.c = torch.from_numpy(c).to(images)
-            found = super(cls, self).__call__(images, labels)
+            self.c = torch.from_numpy(c).to(images.device)
+            found = super(cls, self).__call__(images, labels).to(images)
             margin = margins(self.get_logits(found).detach().cpu().numpy(), call.labels, call.targeted)
             succeeded = margin < -asked["confidence"]
             distance = np.where(succeeded, (found - images).flatten(1).norm(dim=1).cpu().numpy(), np.inf)
@@ -235,6 +235,17 @@ def success_with_confidence(call: Call) -> Iterator[Call]:
         yield call
 
 
+@contextmanager
+def tanh_in_float64(call: Call) -> Iterator[Call]:
+    """CW's variable and its images in float64; the model gets them in float32."""
+    changes = (
+        ("self.inverse_tanh_space(images)", "self.inverse_tanh_space(images.double())"),
+        ("self.get_logits(adv_images)", "self.get_logits(adv_images.float())"),
+    )
+    with _rewriting(call, *changes):
+        yield call
+
+
 RECONCILIATIONS: dict[str, Reconcile] = {
     "cross-entropy-float32-mean": exact_cross_entropy,
     "linf-start-framework": shared_start,
@@ -248,6 +259,7 @@ RECONCILIATIONS: dict[str, Reconcile] = {
     "deepfool-tie-nan": no_step_to_a_tied_class,
     "cw-one-c": search_for_c,
     "cw-border-pixels-stay": pixels_inside_the_box,
+    "cw-tanh-in-float32": tanh_in_float64,
     "cw-stops-when-the-batch-rises": each_image_stops_by_itself,
     "cw-success-without-confidence": success_with_confidence,
 }
