@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from closed_forms import Linear, Quadratic
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -261,6 +262,35 @@ def test_deepfool_asks_the_point_before_it_overshoots() -> None:
     assert 1.5 * first > 0.05 > first
     found = deepfool(BALL, x, CLASS_1, steps=50, overshoot=0.5, candidates=2)
     assert np.linalg.norm(found - x) == pytest.approx(1.5 * 0.05, abs=1e-5)
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_cw_descends_as_autograd_and_adam_do_on_the_papers_objective(targeted: bool) -> None:
+    rng = np.random.default_rng(0)
+    model = Linear(rng.normal(0, 1, (3, 1, 2, 3)), np.zeros(3))
+    x, y, c, kappa = rng.random((1, 1, 2, 3)), 1, 2.0, 0.05
+    image, weights = torch.from_numpy(x), torch.from_numpy(model.weights)
+    w = torch.atanh((2 * image - 1) * 0.999999).requires_grad_()
+    optimizer = torch.optim.Adam([w], lr=0.05)
+    expected = []
+    for _ in range(20):
+        at = (torch.tanh(w) + 1) / 2
+        expected.append(at.detach().numpy().copy())
+        z = ((at - 0.5) * weights).sum(dim=(1, 2, 3))
+        margin = z[y] - torch.cat([z[:y], z[y + 1 :]]).max()
+        objective = ((at - image) ** 2).sum() + c * torch.clamp(-margin if targeted else margin, min=-kappa)
+        optimizer.zero_grad()
+        objective.backward()
+        optimizer.step()
+
+    asked: list[np.ndarray] = []
+    outputs = model.logits
+    model.logits = lambda at: (asked.append(at), outputs(at))[1]  # type: ignore[method-assign,func-returns-value]
+    cw(
+        model, x, np.array([y]), steps=20, learning_rate=0.05, confidence=kappa, initial_const=c, search_steps=1,
+        abort_early=False, targeted=targeted,
+    )  # fmt: skip
+    assert np.concatenate(asked) == pytest.approx(np.concatenate(expected), abs=1e-5)
 
 
 def test_cw_keeps_the_image_where_it_finds_nothing() -> None:
