@@ -57,11 +57,13 @@ class Habits:
     floor: Literal["none", "plus 1e-10", "at least 1e-12"] = "none"
     """what keeps the length of a gradient away from zero (l2)"""
     momentum: Literal["of gradients", "by their mean", "of signs", "unscaled", "none"] = "of gradients"
-    """of gradients divided by the sum (or the mean) of their absolute values, of their signs, or of gradients as such"""
+    """of gradients divided by the sum (or the mean) of their absolute values, of their signs, or of gradients as is"""
     decay: float = 1.0
     """times the decay asked for"""
     looks_ahead: bool = True
     """NI-FGSM's gradient is taken where the momentum leads"""
+    ahead: float | None = None
+    """how far, times the step asked for; as far as the step itself when None"""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ def look_ahead(x: Array, momentum: Array, size: Any, recipe: Recipe, habits: Hab
     """Where the next gradient is taken: at x, or where NI-FGSM's momentum leads (Lin et al. 2020, equation 6)."""
     if recipe.attack != "ni-fgsm" or not habits.looks_ahead or recipe.decay is None:
         return x
-    return np.asarray(x + recipe.decay * habits.decay * size * momentum)
+    far = size if habits.ahead is None else recipe.eps_step * habits.ahead
+    return np.asarray(x + recipe.decay * habits.decay * far * momentum)
 
 
 def advance(x: Array, image: Array, move: Array, recipe: Recipe, habits: Habits, last: bool = False) -> Array:

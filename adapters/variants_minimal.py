@@ -71,10 +71,12 @@ KNOWN: dict[str, tuple[MinimalHabits, ...]] = {
 SUSPECT = {
     "labels": "label source", "steps": "number of steps", "step": "step", "box": "box clip", "stops": "early stop",
     "grid": "dtype", "where": "dtype", "overshoot": "overshoot", "overshoots": "overshoot", "further": "overshoot",
-    "every_class": "candidates", "returns": "best against last iterate", "inside": "start", "distance": "loss reduction",
-    "constant": "constant c", "searches": "constant c", "grows": "constant c", "confidence": "loss",
-    "abort": "early stop",
+    "every_class": "candidates", "returns": "best against last iterate", "inside": "start", "abort": "early stop",
+    "distance": "loss reduction", "confidence": "loss",
+    "constant": "constant c", "searches": "constant c", "grows": "constant c",
 }  # fmt: skip
+CLOSE = 1e-5
+"""How near a stand-in's images must come, largest difference of a pixel."""
 
 
 def attack(
@@ -167,7 +169,8 @@ def _search(
     m, v = np.zeros_like(x), np.zeros_like(x)
     best, nearest, last = x.copy(), np.full(len(x), np.inf), x.copy()
     going, before = np.ones(len(x), bool), np.full(len(x), np.inf)
-    every = int(np.ceil(steps / 10)) if habits.abort == "foolbox" else max(steps // 10, 1)
+    tenth = params["steps"] / 10
+    every = int(np.ceil(tenth)) if habits.abort == "foolbox" else max(int(tenth), 1)
     scale = 1 / x[0].size if habits.distance == "mean" else 1.0
     for t in range(steps):
         current = (np.tanh(w) + 1) / 2
@@ -205,18 +208,18 @@ def options(
     yield replace(habits, labels="predicted" if habits.labels == "given" else "given")
     for grid in ("bytes", "float16", "bytes, cut off", "bfloat16"):
         for where in ("output", "iterate"):
-            yield replace(habits, grid=grid, where=where)  # type: ignore[arg-type]
+            yield replace(habits, grid=grid, where=where)
     counts = {len(_visited(path)) for path in paths}
     most = max(counts)
     if name == "deepfool":
         for value in _overshoots(params, paths, classifier, habits):
             yield replace(habits, overshoot=value)
         for how in ("once", "each step", "the sum"):
-            yield replace(habits, overshoots=how)  # type: ignore[arg-type]
+            yield replace(habits, overshoots=how)
         yield from (replace(habits, further=value) for value in (0.0, 1e-4, 1e-6))
         yield from (replace(habits, steps=value - params["steps"]) for value in range(1, min(most + 3, 12)))
         yield replace(habits, steps=-1)
-        yield from (replace(habits, box=box) for box in ("at the end", "never", "each step"))  # type: ignore[arg-type]
+        yield from (replace(habits, box=box) for box in ("at the end", "never", "each step"))
         yield replace(habits, stops=not habits.stops)
         yield replace(habits, every_class=not habits.every_class)
         if habits.overshoots == "once":
@@ -227,7 +230,7 @@ def options(
     yield replace(habits, returns="last" if habits.returns == "best" else "best")
     yield replace(habits, distance="mean" if habits.distance == "sum" else "sum")
     yield replace(habits, stops=not habits.stops)
-    yield from (replace(habits, abort=rule) for rule in ("referee", "foolbox", "torchattacks"))  # type: ignore[arg-type]
+    yield from (replace(habits, abort=rule) for rule in ("referee", "foolbox", "torchattacks"))
     yield from (replace(habits, inside=value) for value in (0.999999, 1.0, 1 - 1e-7, 0.99999, 0.9999, 0.999, 0.99))
     yield from (replace(habits, steps=value) for value in _lengths(params, paths))
     yield from (replace(habits, constant=value) for value in _constants(params, paths))
@@ -305,7 +308,7 @@ def _constants(params: Params, paths: tuple[Path, ...]) -> list[float]:
 
 @dataclass(frozen=True)
 class MinimalFit:
-    """The habits that come nearest to a library's images, how near (max |Δ|), and others that come as near."""
+    """The habits that come nearest to a library's images, how near (max |Δ|), and others that meet them too."""
 
     habits: MinimalHabits
     residual: float
@@ -314,38 +317,35 @@ class MinimalFit:
 
 def fit(
     name: str, classifier: Differentiable, paths: tuple[Path, ...], params: Params, bases: tuple[MinimalHabits, ...],
-    tolerance: float, targeted: bool = False, most: int = 2, progress: Callable[[str], None] | None = None,
+    known: tuple[MinimalHabits, ...] = (), targeted: bool = False, most: int = 2, tried: Callable[[MinimalHabits, float], None] | None = None,
 ) -> MinimalFit:  # fmt: skip
-    """The nearest habits: one of the bases, with up to ``most`` changes, one after another."""
+    """The habits that meet a library's images: the nearest of ``bases``, one of ``known``, or else that base with up to
+    ``most`` changes, one after another. ``tried(habits, residual)`` is called after each."""
     x, y = np.stack([path.image for path in paths]), np.array([path.label for path in paths])
     final = np.stack([path.final for path in paths])
 
     def residual(habits: MinimalHabits) -> float:
-        return spread(attack(name, classifier, x, y, params, habits, targeted), final)
+        found = spread(attack(name, classifier, x, y, params, habits, targeted), final)
+        if tried is not None:
+            tried(habits, found)
+        return found
 
     if params.get("candidates", 0) >= classifier.classes:  # then both are the same
-        bases = tuple(replace(base, every_class=False) for base in bases)
-    tried: list[tuple[MinimalHabits, float]] = []
-    for base in bases:
-        tried.append((base, residual(base)))
-        if tried[-1][1] <= tolerance:
-            break
-    current = MinimalFit(*min(tried, key=lambda item: item[1]))
+        bases, known = (tuple(replace(one, every_class=False) for one in each) for each in (bases, known))
+    current = MinimalFit(bases[0], residual(bases[0]))
+    for base in (*bases[1:], *known):
+        if current.residual > CLOSE and (left := residual(base)) < (CLOSE if base in known else current.residual):
+            current = MinimalFit(base, left)
     for _ in range(most):
-        if current.residual <= tolerance:
+        if current.residual <= CLOSE:
             break
-        found: list[tuple[MinimalHabits, float]] = []
-        for option in dict.fromkeys(options(name, params, paths, classifier, current.habits)):
-            if option != current.habits:
-                found.append((option, residual(option)))
-                if progress is not None:
-                    progress("stand-ins")
-        found.sort(key=lambda item: item[1])
-        near = [item for item in found if item[1] <= tolerance]
-        best = near[0] if near else found[0]
-        if best[1] >= 0.9 * current.residual:
+        distinct = dict.fromkeys(options(name, params, paths, classifier, current.habits))
+        found = [(option, residual(option)) for option in distinct if option != current.habits]
+        found.sort(key=lambda item: max(item[1], CLOSE))  # of those that meet, the first named
+        best, left = found[0]
+        if left >= 0.9 * current.residual:
             break
-        current = MinimalFit(*best, tuple(habits for habits, _ in near[1:]))
+        current = MinimalFit(best, left, tuple(habits for habits, other in found[1:] if other <= CLOSE))
     return current
 
 
@@ -359,3 +359,22 @@ def changed(a: MinimalHabits, b: MinimalHabits) -> dict[str, tuple[Any, Any]]:
     """Name of the suspect's habit -> what it is in a and in b."""
     pairs = ((field.name, getattr(a, field.name), getattr(b, field.name)) for field in fields(a))
     return {name: (first, second) for name, first, second in pairs if first != second}
+
+
+def told(changes: dict[str, tuple[Any, Any]], names: tuple[str, str]) -> str:
+    """The changes in words, of the second library, then of the first."""
+    return "; ".join(f"{names[side]}: {_said(changes, side)}" for side in (1, 0))
+
+
+def _said(changes: dict[str, tuple[Any, Any]], side: int) -> str:
+    words = {
+        "step": "times the step asked for", "steps": "steps more than asked for",
+        "constant": "times the constant asked for", "searches": "search steps more than asked for",
+        "confidence": "more confidence than asked for",
+    }  # fmt: skip
+    said = []
+    for key, pair in changes.items():
+        value = pair[side]
+        text = "as asked" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+        said.append(f"{text} {words[key]}" if key in words else f"{key.replace('_', ' ')}: {text}")
+    return ", ".join(said)

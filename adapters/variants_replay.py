@@ -259,7 +259,10 @@ def _finals(tape: Tape, recipe: Recipe, habits: Habits, ends: Array) -> Array:
 
 def measured(tape: Tape, recipe: Recipe, habits: Habits) -> Iterator[Habits]:
     """The habits with one of them changed, each to values that the tape suggests or that are known elsewhere."""
-    yield from (replace(habits, step=value) for value in _steps(tape, recipe, habits))
+    for value in _steps(tape, recipe, habits):
+        yield replace(habits, step=value)
+        if recipe.attack == "ni-fgsm":
+            yield replace(habits, step=value, ahead=1.0)
     yield from (replace(habits, steps=value) for value in sorted({int(c) - recipe.steps for c in tape.counts}))
     for stop in ("before a step", "after a step", "no progress", "never"):
         yield replace(habits, early_stop=stop)
@@ -305,7 +308,8 @@ def _steps(tape: Tape, recipe: Recipe, habits: Habits) -> list[float | tuple[flo
     for index in range(len(tape.points)):
         momentum = accumulate(tape.gradients[index], momentum, recipe, habits)
         along = direction(momentum, recipe, replace(habits, sign_of_zero=0.0, grid=None))
-        after = np.where((index == tape.counts - 1)[:, None, None, None], tape.final, following[index])
+        ending = np.asarray(tape.counts - 1 == index)
+        after = np.where(ending[:, None, None, None], tape.final, following[index])
         moves = after - tape.points[index]
         if recipe.attack == "ni-fgsm":  # only the first gradient is taken where the image is
             moves = moves / (1 + (recipe.decay or 0) * np.abs(momentum)) if index == 0 else moves * 0

@@ -23,7 +23,7 @@ SUSPECTS = (
 )  # fmt: skip
 
 _OF = {
-    "start": "start", "step": "step", "floor": "step", "budget": "budget", "steps": "number of steps",
+    "start": "start", "step": "step", "ahead": "step", "floor": "step", "budget": "budget", "steps": "number of steps",
     "bounds": "box clip", "labels": "label source", "reduction": "loss reduction", "sign_of_zero": "sign of zero",
     "early_stop": "early stop", "returns": "best against last iterate", "grid": "dtype", "where": "dtype",
     "exact": "dtype", "momentum": "momentum", "decay": "momentum", "looks_ahead": "momentum",
@@ -181,7 +181,7 @@ def _start(a: Trace, b: Trace, tapes: tuple[Tape, Tape], habits_a: Habits, habit
         for habits in (habits_a, habits_b)
     )
     off = np.abs(first - second)[both]
-    if not (off > CLOSE + cast(Array, np.broadcast_to(slack, first.shape))[both]).any():
+    if not (off > CLOSE + np.broadcast_to(slack, first.shape)[both]).any():
         return None
     away = [np.abs(tape.points[0] - tape.image)[both].max() for tape in tapes]
     said = ["at the image" if far < CLOSE else f"up to {far:.3g} from the image" for far in away]
