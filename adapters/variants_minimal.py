@@ -317,7 +317,8 @@ class MinimalFit:
 
 def fit(
     name: str, classifier: Differentiable, paths: tuple[Path, ...], params: Params, bases: tuple[MinimalHabits, ...],
-    known: tuple[MinimalHabits, ...] = (), targeted: bool = False, most: int = 2, tried: Callable[[MinimalHabits, float], None] | None = None,
+    known: tuple[MinimalHabits, ...] = (), targeted: bool = False, most: int = 2,
+    tried: Callable[[MinimalHabits, float], None] | None = None,
 ) -> MinimalFit:  # fmt: skip
     """The habits that meet a library's images: the nearest of ``bases``, one of ``known``, or else that base with up to
     ``most`` changes, one after another. ``tried(habits, residual)`` is called after each."""

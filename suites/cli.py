@@ -222,6 +222,36 @@ def agree_command(
     sys.exit(1 if found.disagreements or found.stale else 0)
 
 
+@app.command("explain")
+def explain_command(
+    attack: Annotated[str, typer.Argument(help="a canonical attack (`sparring list attacks`)")],
+    libraries: Annotated[str, typer.Option(help="the two to compare: A,B; names, or package.module:LIBRARY")],
+    images: Annotated[
+        str | None, typer.Option(help="their numbers in the suite's data: 0,3,7  [default: eight of them]")
+    ] = None,
+    suite: Annotated[str, typer.Option(help="the suite whose data and model are used")] = "quickstart",
+    model: Annotated[str | None, typer.Option(help="a model of the suite  [default: the first on torch]")] = None,
+    norm: Annotated[str | None, typer.Option(help="linf, l2 or l0  [default: the attack's first]")] = None,
+    param: Annotated[list[str] | None, typer.Option(help="a parameter of the attack: eps=8/255; repeatable")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of random starts and targets")] = 0,
+    targeted: Annotated[bool, typer.Option("--targeted", help="towards another class, drawn by the seed")] = False,
+    plot: Annotated[Path | None, typer.Option(help="draw the paths into this file: .png, .svg or .pdf")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="write everything into this file")] = None,
+    set_: SetOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+) -> None:
+    """Say whether two libraries' attack is the same on some images, and if not, which one change makes it so.
+
+    Exit code 0: the same, or the change is named; 1: different, and no one change explains it; 2: bad input.
+    """
+    from sparring.suites.explain_command import run
+
+    sys.exit(run(
+        attack, libraries, images=images, suite=suite, model=model, norm=norm, params=param or (), seed=seed,
+        targeted=targeted, plot=plot, json_file=json_, overrides=set_ or (), device=device,
+    ))  # fmt: skip
+
+
 @app.command("list")
 def list_command(
     what: Annotated[str, typer.Argument(help="attacks, parameters, libraries, ledger, models, datasets or studies")],

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from sparring.adapters.errors import InputError
 from sparring.adapters.ledger import habits as ledger_habits
-from sparring.adapters.library import Library, load_library
+from sparring.adapters.library import Library, library_names, load_library
 from sparring.adapters.protocol import Classifier, Differentiable, Images, Labels
 from sparring.adapters.support import request
 from sparring.suites.explain_paths import Parting, Step, apart, first_parting, steps
@@ -118,6 +118,8 @@ def _ledger(bench: Bench) -> tuple[str, ...]:
     """The known differences that one of the two has and the other has not."""
     framework = getattr(bench.classifier, "framework", None)
     asked, own = bench.asked, []
+    if not {library.name for library in bench.libraries} <= set(library_names()):
+        return ()  # a copy under another name has the original's habits, but the ledger doesn't know it
     for library in bench.libraries:
         try:
             version = library.version()

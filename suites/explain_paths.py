@@ -72,11 +72,11 @@ def visited(path: Path, gradients: bool = False) -> list[Array]:
 
 
 def same_way(one: Path, two: Path) -> bool:
-    """Whether two paths visit the same points, but for a last look at what is returned."""
+    """Whether two paths visit the same points, but for a last look at what is returned, or at the image."""
     ways = []
     for path in (one, two):
         points = visited(path)
-        while len(points) > 1 and np.array_equal(points[-1], path.final):
+        while len(points) > 1 and any(np.array_equal(points[-1], seen) for seen in (path.final, path.image)):
             points.pop()
         ways.append(points)
     shared = min(map(len, ways)) - 1  # a last look may differ, as what it looks at does
