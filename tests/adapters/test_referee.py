@@ -20,7 +20,7 @@ from sparring.adapters.library import AttackMapping, load_library
 from sparring.adapters.random_starts import draw_start
 from sparring.adapters.referee import LIBRARY, cw, deepfool, margin_cotangent, mi_fgsm, ni_fgsm, pgd, pgd_from
 from sparring.adapters.referee_square import bump, eta, judge, sample_l2, sample_linf, side, square, stripes, tiles
-from sparring.adapters.referee_terms import logits, loss_gradient, margin_loss
+from sparring.adapters.referee_terms import ball, logits, loss_gradient, margin_loss
 
 WRITTEN = [key for key, mapping in LIBRARY.attacks.items() if isinstance(mapping, AttackMapping)]
 every_attack = pytest.mark.parametrize(("name", "norm"), WRITTEN)
@@ -155,6 +155,16 @@ def test_of_several_starts_the_best_end_counts() -> None:
     assert (margins[1] <= margins[0]).all()
     assert (margins[2] <= margins[1]).all()
     assert (margins[2] < margins[0]).any()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_ball_keeps_what_is_inside_and_fetches_the_rest_back(norm: str) -> None:
+    x = np.full((2, 1, 1, 2), 0.5)
+    inside, outside = x + [0.03, -0.04], x + [0.6, -0.8]
+    assert ball(inside, x, norm, 0.1) == pytest.approx(inside)
+    fetched = ball(outside, x, norm, 0.1)
+    assert fetched[0].ravel() == pytest.approx([0.6, 0.4] if norm == "linf" else [0.56, 0.42])
+    assert (fetched[0] == fetched[1]).all()
 
 
 def test_the_gradient_is_that_of_the_cross_entropy() -> None:
@@ -445,8 +455,8 @@ def test_square_aims_by_the_cross_entropy() -> None:
 
 
 def test_square_stops_at_the_first_success_and_restarts_only_the_rest() -> None:
-    x = images(8).astype(float)
-    y = labels(cnn(), images(8))
+    x = images(32).astype(float)
+    y = labels(cnn(), images(32))
     settings = {"norm": "linf", "eps": 0.02, "queries": 6, "p_init": 0.8, "seed": 0}
     once, twice = (square(cnn(), x, y, restarts=restarts, **settings) for restarts in (1, 4))
     fooled = margin_loss(logits(cnn(), once), y, False) < 0
