@@ -160,7 +160,7 @@ def test_of_several_starts_the_best_end_counts() -> None:
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_the_ball_keeps_what_is_inside_and_fetches_the_rest_back(norm: str) -> None:
     x = np.full((2, 1, 1, 2), 0.5)
-    inside, outside = x + [0.03, -0.04], x + [0.6, -0.8]
+    inside, outside = (x + np.array(delta) for delta in ((0.03, -0.04), (0.6, -0.8)))
     assert ball(inside, x, norm, 0.1) == pytest.approx(inside)
     fetched = ball(outside, x, norm, 0.1)
     assert fetched[0].ravel() == pytest.approx([0.6, 0.4] if norm == "linf" else [0.56, 0.42])
