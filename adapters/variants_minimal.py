@@ -19,6 +19,7 @@ from sparring.adapters.tracing import Path
 from sparring.adapters.variants import Grid, done, length, margin, rounded
 
 Array = npt.NDArray[Any]
+Distance = Literal["sum", "mean", "mean in the gradient"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class MinimalHabits:
     returns: Literal["best", "last"] = "best"
     inside: float = 0.999999
     """pixels at 0 and 1 start this far out"""
-    distance: Literal["sum", "mean"] = "sum"
+    distance: Distance = "sum"
     """of the squared changes of the pixels, in the objective"""
     constant: float = 1.0
     searches: int = 0
@@ -75,6 +76,7 @@ SUSPECT = {
     "distance": "loss reduction", "confidence": "loss",
     "constant": "constant c", "searches": "constant c", "grows": "constant c",
 }  # fmt: skip
+MEANS: tuple[Distance, ...] = ("mean", "mean in the gradient")
 CLOSE = 1e-5
 """How near a stand-in's images must come, largest difference of a pixel."""
 
@@ -171,7 +173,7 @@ def _search(
     going, before = np.ones(len(x), bool), np.full(len(x), np.inf)
     tenth = params["steps"] / 10
     every = int(np.ceil(tenth)) if habits.abort == "foolbox" else max(int(tenth), 1)
-    scale = 1 / x[0].size if habits.distance == "mean" else 1.0
+    scale, weight = (1 / x[0].size if habits.distance in rules else 1.0 for rules in (("mean",), MEANS))
     for t in range(steps):
         current = (np.tanh(w) + 1) / 2
         if habits.grid and habits.where == "iterate":
@@ -194,7 +196,7 @@ def _search(
         others = np.where(np.arange(logits.shape[1]) == y[:, None], -np.inf, logits).argmax(axis=1)
         cotangent = (eye[y] - eye[others]) * (-1 if targeted else 1) * (gap > -kappa)[:, None]
         slope = classifier.vjp(current.astype(np.float32), (c[:, None] * cotangent).astype(np.float32))
-        gradient = (slope + 2 * scale * (current - x)) * 2 * current * (1 - current)
+        gradient = (slope + 2 * weight * (current - x)) * 2 * current * (1 - current)
         m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
         with np.errstate(invalid="ignore"):
             w = w - rate * (m / (1 - 0.9 ** (t + 1))) / (np.sqrt(v / (1 - 0.999 ** (t + 1))) + 1e-8)
@@ -228,7 +230,8 @@ def options(
     for value in _rates(params, paths, habits):
         yield replace(habits, step=value)
     yield replace(habits, returns="last" if habits.returns == "best" else "best")
-    yield replace(habits, distance="mean" if habits.distance == "sum" else "sum")
+    distances: tuple[Distance, ...] = (*MEANS, "sum")
+    yield from (replace(habits, distance=how) for how in distances)
     yield replace(habits, stops=not habits.stops)
     yield from (replace(habits, abort=rule) for rule in ("referee", "foolbox", "torchattacks"))
     yield from (replace(habits, inside=value) for value in (0.999999, 1.0, 1 - 1e-7, 0.99999, 0.9999, 0.999, 0.99))

@@ -15,7 +15,7 @@ from sparring.adapters.ledger import habits as ledger_habits
 from sparring.adapters.library import Library, library_names, load_library
 from sparring.adapters.protocol import Classifier, Differentiable, Images, Labels
 from sparring.adapters.support import request
-from sparring.suites.explain_paths import Parting, Step, apart, first_parting, steps
+from sparring.suites.explain_paths import Parting, Step, apart, batch_paths, first_parting, steps
 from sparring.suites.explain_search import Bench, Report, Trial
 
 
@@ -86,17 +86,18 @@ def explain(
     bench = Bench(asked, libraries, names, classifier, x, y, seed, report or (lambda what, done, total: None))
     found = bench.find()
     a, b = bench.traces
-    differences = apart(a.images, b.images), apart(a.batch_images, b.batch_images)
+    singly, together = apart(a.images, b.images), apart(a.batch_images, b.batch_images)
+    only_a_batch_shows_it = together.pixels and not singly.pixels
+    ways = (batch_paths(a), batch_paths(b)) if only_a_batch_shows_it else (a.paths, b.paths)
     return Explanation(
         attack, str(asked.norm), asked.params, names, images or tuple(range(len(x))),
         found.verdict, found.suspect, found.change, found.residual,
-        max(one.largest for one in differences), max(one.pixels for one in differences),
+        max(singly.largest, together.largest), max(singly.pixels, together.pixels),
         found.rounding if found.verdict == "same" else 0,
-        first_parting(a, b, bench.read),
+        first_parting(*ways, bench.read),
         tuple(
-            steps(paths, int(label), classifier, bench.read)
-            for *paths_, label in zip(a.paths, b.paths, bench.whose, strict=True)
-            for paths in [(paths_[0], paths_[1])]
+            steps((one, two), int(label), classifier, bench.read)
+            for one, two, label in zip(*ways, bench.whose, strict=True)
         ),
         tuple(bench.trials), found.as_well, tuple(dict.fromkeys(bench.notes)), _ledger(bench),
     )  # fmt: skip

@@ -93,11 +93,22 @@ def nearest_points(giving: tuple[Path, ...], images: Images) -> Images:
     return np.stack(found).astype(np.float32)
 
 
-def first_parting(a: Trace, b: Trace, gradients: bool) -> Parting | None:
+def batch_paths(ran: Trace) -> tuple[Path, ...]:
+    """Each image's way through the attack that got all at once; the end alone where the batch was split up."""
+    n = len(ran.paths)
+    asked = [query for query in ran.batch_queries if query.kind == "vjp"]
+    whole = all(query.batch == n for query in asked)
+    return tuple(
+        Path(path.image, path.label, tuple(asked[row::n]) if whole else (), final)
+        for row, (path, final) in enumerate(zip(ran.paths, ran.batch_images, strict=True))
+    )
+
+
+def first_parting(a: tuple[Path, ...], b: tuple[Path, ...], gradients: bool) -> Parting | None:
     """The earliest step at which an image's two paths part by more than ``TOLERANCE``; of several the widest."""
     found = [
         parting
-        for image, (one, two) in enumerate(zip(a.paths, b.paths, strict=True))
+        for image, (one, two) in enumerate(zip(a, b, strict=True))
         if (parting := _parting(image, visited(one, gradients), visited(two, gradients))) is not None
     ]
     return min(found, key=lambda one: (one.step, -one.largest)) if found else None

@@ -361,6 +361,8 @@ class Bench:
                 images = self.rerun(which, **outer, at_once=None if in_a_batch else 1)
             except SparringError:
                 continue
+            if not apart(images, self.x).pixels:
+                continue  # to be without any effect is no explanation
             ran = f"{self.names[which]} itself" + (", in a batch" if in_a_batch else "")
             if self._judge(suspect, text, ran, images, 1 - which, in_a_batch=in_a_batch).meets:
                 break
