@@ -12,7 +12,7 @@ import numpy as np
 
 from sparring.adapters.distances import distances, project
 from sparring.adapters.errors import InputError, LibraryError, NotSupported, SparringError, unknown
-from sparring.adapters.library import AttackMapping, Call, Context, Library, Route, load_library
+from sparring.adapters.library import AttackMapping, Call, Context, Library, Route, library_names, load_library
 from sparring.adapters.protocol import (
     Classifier,
     Counter,
@@ -97,7 +97,7 @@ def attack(
     asked = request(name, norm=norm, targeted=targeted, params={**(params or {}), **parameters})
     if library is None:
         if asked.raw_library is None:
-            raise InputError(f"say whose {name}: library='art', 'foolbox' or 'torchattacks'")
+            raise InputError(f"say whose {name}: library= one of {', '.join(library_names())}")
         library = asked.raw_library
     chosen = load_library(library)
     y = check_labels(labels, len(images), classifier.classes, "labels")
