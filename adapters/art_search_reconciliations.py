@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 
 from sparring.adapters.library import Call, Reconcile
 from sparring.adapters.rewriting import attribute, margins, rewritten
-from sparring.adapters.search_draws import square_bumps, square_draws
+from sparring.adapters.search_pieces import best_pair, noise, square_bumps, square_draws
 
 
 def _rewriting(call: Call, *changes: tuple[str, str], method: str = "generate", **known: Any) -> Any:
@@ -170,6 +171,236 @@ square_windows_by_channel = _lines(
     )
 )
 
+# JSMA
+
+
+@contextmanager
+def jsma_best_pair(call: Call) -> Iterator[Call]:
+    """The pair with the largest saliency of all pairs; an image that has none stays as it is."""
+
+    def pairs(self: Any, x: Any, target: Any, search_space: Any) -> Any:
+        every = self.estimator.class_gradient(x).reshape(len(x), self.estimator.nb_classes, -1)
+        own = every[np.arange(len(x)), target]
+        sign = np.sign(self.theta)
+        of_each = zip(sign * own, sign * (every.sum(axis=1) - own), search_space == 1, strict=True)
+        return np.array([best_pair(*of_image) for of_image in of_each])
+
+    stop = (
+        "none = feat_ind[:, 0] < 0; search_space[active_indices[none]] = 0; "
+        "active_indices, feat_ind = active_indices[~none], feat_ind[~none]"
+    )
+    with _rewriting(call, ("self._saliency_map(", "pairs(self, "), ("# Update used features", stop), pairs=pairs):
+        yield call
+
+
+jsma_counts_iterations = _lines(
+    (
+        "np.where(current_pred != target)[0]",
+        "np.where((current_pred != target) * (self._nb_features * self.gamma >= 2))[0]",
+    ),
+    ("all_feat[active_indices, feat_ind[:, 0]] = 1", "all_feat[active_indices, 0] += 1"),
+    ("all_feat[active_indices, feat_ind[:, 1]] = 1", "pass"),
+    (
+        "np.sum(all_feat, axis=1) / self._nb_features <= self.gamma",
+        "all_feat[:, 0] < int(self._nb_features * self.gamma / 2)",
+    ),
+)
+"""gamma bounds the iterations, of two features each."""
+
+# HopSkipJump
+
+
+@contextmanager
+def hopskipjump_draws_of_the_seed(call: Call) -> Iterator[Call]:
+    """Each image's own probes."""
+    own = noise(call)
+    image = 0
+
+    def begin() -> None:
+        nonlocal image
+        image = own.begin(1)
+
+    def probes(shape: Any) -> Any:
+        return own.probes(image, shape)
+
+    changes = (
+        ("np.random.randn(*rnd_noise_shape).astype(ART_NUMPY_DTYPE)", "probes(rnd_noise_shape)"),
+        ("np.random.uniform(low=-1, high=1, size=rnd_noise_shape).astype(ART_NUMPY_DTYPE)", "probes(rnd_noise_shape)"),
+    )
+    with (
+        _rewriting(
+            call,
+            ("current_sample = initial_sample", "begin(); current_sample = initial_sample"),
+            method="_attack",
+            begin=begin,
+        ),
+        _rewriting(call, *changes, method="_compute_update", probes=probes),
+    ):
+        yield call
+
+
+@contextmanager
+def hopskipjump_fine_search(call: Call) -> Iterator[Call]:
+    """The source's threshold of the search for the boundary."""
+    from art.attacks.evasion import HopSkipJump
+
+    def theta(attack: Any) -> float:
+        d = float(np.prod(attack.estimator.input_shape))
+        return d**-1.5 if attack.norm == 2 else d**-2
+
+    with attribute(HopSkipJump, "theta", property(theta, lambda attack, value: None)):
+        yield call
+
+
+hopskipjump_in_float64 = _lines(
+    (
+        "# Main loop to wander around the boundary",
+        "original_sample, current_sample = original_sample.astype(float), current_sample.astype(float)",
+    ),
+    method="_attack",
+)
+_search = "self._binary_search(current_sample, original_sample, target, self.norm, clip_min, clip_max)"
+hopskipjump_ends_on_the_boundary = _lines(
+    ("\n        return current_sample", f"\n        return {_search}"), method="_attack"
+)
+
+# Boundary
+
+
+@contextmanager
+def boundary_draws_of_the_seed(call: Call) -> Iterator[Call]:
+    """Each image's own directions."""
+    own = noise(call)
+    image = 0
+
+    def begin() -> None:
+        nonlocal image
+        image = own.begin(1)
+
+    def normal(*shape: int) -> Any:
+        return own.probes(image, shape)
+
+    changes = (
+        "np.random.randn(*self.estimator.input_shape).astype(ART_NUMPY_DTYPE)",
+        "normal(*self.estimator.input_shape)",
+    )
+    with (
+        _rewriting(call, ("# First, create", "begin()  # First, create"), method="_perturb", begin=begin),
+        _rewriting(call, changes, method="_orthogonal_perturb", normal=normal),
+    ):
+        yield call
+
+
+@contextmanager
+def boundary_one_proposal_a_step(call: Call) -> Iterator[Call]:
+    """A step is one proposal of ART's own; the lengths of steps follow those of every tenth step, as in Foolbox."""
+    from art.attacks.evasion import BoundaryAttack
+
+    def steps(
+        self: Any, x_adv: Any, x: Any, y_p: int, target: int, delta: float, epsilon: float, low: float, high: float
+    ) -> Any:
+        def adversarial(image: Any) -> bool:
+            decision = self.estimator.predict(image[None], batch_size=self.batch_size).argmax()
+            return bool(decision == target if self.targeted else decision != y_p)
+
+        x_adv, x = x_adv.astype(float), x.astype(float)
+        of_sphere: deque[bool] = deque(maxlen=100)
+        of_step: deque[bool] = deque(maxlen=30)
+        for step in range(1, self.max_iter + 1):
+            if epsilon < self.min_epsilon:
+                break
+            far = np.linalg.norm(x - x_adv)
+            on_sphere = np.clip(x_adv + self._orthogonal_perturb(delta, x_adv, x), low, high)
+            left = np.linalg.norm(x - on_sphere)
+            inwards = max(float(epsilon * far + left - far), 0.0) / left
+            nearer = np.clip(on_sphere + inwards * (x - on_sphere), low, high)
+            found = adversarial(nearer)
+            if step % 10 == 0:
+                of_sphere.append(adversarial(on_sphere))
+                of_step.append(found)
+                factor = _adapted(of_sphere, 0.2, 0.5, self.step_adapt)
+                delta, epsilon = delta * factor, epsilon * factor
+                epsilon *= _adapted(of_step, 0.1, 0.25, self.step_adapt)
+            if found and np.linalg.norm(x - nearer) < far:
+                x_adv = nearer
+        return x_adv
+
+    with attribute(BoundaryAttack, "_attack", steps):
+        yield call
+
+
+def _adapted(successes: deque[bool], low: float, high: float, shrink: float) -> float:
+    """The factor for a step's length once so many successes are known, which are then forgotten."""
+    share = np.mean(successes)
+    if len(successes) < (successes.maxlen or 0) or low <= share <= high:
+        return 1
+    successes.clear()
+    return 1 / shrink if share > high else shrink
+
+
+boundary_scaled_on_the_sphere = _lines(
+    (
+        "perturb = perturb_flat.reshape(",
+        "perturb_flat *= delta * np.linalg.norm(direction) / np.linalg.norm(perturb_flat)\n"
+        "        perturb = perturb_flat.reshape(",
+    ),
+    method="_orthogonal_perturb",
+)
+
+# One pixel
+
+
+@contextmanager
+def one_pixel_of_probabilities(call: Call) -> Iterator[Call]:
+    """The energy is the class's probability."""
+
+    def probabilities(logits: Any) -> Any:
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    change = (
+        "self.estimator.predict(adv)[:, target_class]",
+        "probabilities(self.estimator.predict(adv))[:, target_class]",
+    )
+    with _rewriting(call, change, method="_attack", probabilities=probabilities):
+        yield call
+
+
+@contextmanager
+def one_pixel_of_all_values(call: Call) -> Iterator[Call]:
+    """Pixels take any value of [0, 1]; only rows and columns are whole."""
+    as_floats = (("x = x.astype(int)", "pass"), ("*rgb = pixel", "*rgb = pixel; x_pos, y_pos = int(x_pos), int(y_pos)"))
+    with (
+        _rewriting(call, ("self.estimator.clip_values[1] != 255.0", "False")),
+        _rewriting(call, ("[[0, 255]]", "[[0, 1]]"), method="_get_bounds"),
+        _rewriting(call, *as_floats, method="_perturb_image"),
+    ):
+        yield call
+
+
+@contextmanager
+def one_pixel_population(call: Call) -> Iterator[Call]:
+    """As many as are asked for."""
+    assert call.context is not None
+    population = call.context.params["population"]
+    with _rewriting(call, ("400 // len(bounds)", "population // len(bounds)"), method="_attack", population=population):
+        yield call
+
+
+@contextmanager
+def one_pixel_failures_keep_their_best(call: Call) -> Iterator[Call]:
+    """What the search ended at is the image, fooled or not."""
+    with (
+        _rewriting(call, ("image_result = image\n\n            adv", "pass\n\n            adv")),
+        _rewriting(
+            call, ("return False, image", "return False, self._perturb_image(adv_x, image)[0]"), method="_attack"
+        ),
+    ):
+        yield call
+
+
+one_pixel_starts_anywhere = _lines(("polish=False", 'polish=False, init="random"'), method="_attack")
+
 RECONCILIATIONS: dict[str, Reconcile] = {
     "square-one-window-for-all": each_image_by_itself,
     "square-draws-numpy": square_draws_of_the_seed,
@@ -185,4 +416,18 @@ RECONCILIATIONS: dict[str, Reconcile] = {
     "square-l2-cut-bumps": square_bumps_of_the_source,
     "square-l2-divided-by-length": square_times_the_length,
     "square-l2-window-of-all-channels": square_windows_by_channel,
+    "hopskipjump-draws-numpy": hopskipjump_draws_of_the_seed,
+    "hopskipjump-coarse-search": hopskipjump_fine_search,
+    "hopskipjump-ends-beyond": hopskipjump_ends_on_the_boundary,
+    "hopskipjump-float32": hopskipjump_in_float64,
+    "boundary-draws-numpy": boundary_draws_of_the_seed,
+    "boundary-many-proposals": boundary_one_proposal_a_step,
+    "boundary-scaled-off-the-sphere": boundary_scaled_on_the_sphere,
+    "one-pixel-of-logits": one_pixel_of_probabilities,
+    "one-pixel-of-bytes": one_pixel_of_all_values,
+    "one-pixel-latin-hypercube": one_pixel_starts_anywhere,
+    "one-pixel-population-400": one_pixel_population,
+    "one-pixel-failure-is-clean": one_pixel_failures_keep_their_best,
+    "jsma-two-best-single": jsma_best_pair,
+    "jsma-counts-features": jsma_counts_iterations,
 }

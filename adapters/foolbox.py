@@ -13,7 +13,8 @@ import numpy as np
 from sparring.adapters.attacks import START_DRAWS
 from sparring.adapters.coexistence import guard
 from sparring.adapters.errors import NotSupported
-from sparring.adapters.foolbox_reconciliations import RECONCILIATIONS
+from sparring.adapters.foolbox_reconciliations import RECONCILIATIONS as GRADIENT
+from sparring.adapters.foolbox_search_reconciliations import RECONCILIATIONS as SEARCH
 from sparring.adapters.library import (
     AttackMapping,
     Call,
@@ -326,5 +327,5 @@ LIBRARY = Library(
     session=session,
     raw=raw,
     native=frozenset({"torch", "keras-torch", "keras-tensorflow"}),
-    reconciliations=RECONCILIATIONS,
+    reconciliations={**GRADIENT, **SEARCH},
 )

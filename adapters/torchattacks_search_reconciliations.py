@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from sparring.adapters.library import Call, Reconcile
 from sparring.adapters.rewriting import attribute, rewritten
-from sparring.adapters.search_draws import square_draws
+from sparring.adapters.search_pieces import square_draws
 
 
 def _rewriting(call: Call, *changes: tuple[str, str], method: str = "forward", **known: Any) -> Any:
@@ -163,6 +164,40 @@ square_windows_by_channel = _lines(
     method="attack_single_run",
 )
 
+# JSMA
+
+_stop = "if p1 == p2:\n                break\n            # Apply modifications"
+jsma_ends_without_a_pair = _lines(("# Apply modifications", _stop), method="perturbation_single")
+"""Where no pair is left it takes the first pixel for both."""
+jsma_rounds_down = _lines(("np.ceil(", "np.floor("), method="perturbation_single")
+jsma_domain_to_the_bound = _lines(
+    ("torch.lt(var_image, 0.99)", "torch.lt(var_image, 1)"),
+    ("torch.gt(var_image, 0.01)", "torch.gt(var_image, 0)"),
+    method="perturbation_single",
+)
+jsma_until_saturated = _lines(
+    (
+        "search_domain[p1] = 0",
+        "search_domain = ((new_image < 1) if increasing else (new_image > 0)).view(num_features)",
+    ),
+    ("search_domain[p2] = 0", "pass"),
+    method="perturbation_single",
+)
+
+
+@contextmanager
+def jsma_decreases(call: Call) -> Iterator[Call]:
+    """The saliency of a pair that is to be darkened is positive, too."""
+    from torchattacks import JSMA
+
+    change = ("torch.mul(alpha, torch", "torch.mul(alpha.abs(), torch")
+    with (
+        attribute(JSMA, "saliency_map", inspect.unwrap(JSMA.saliency_map)),
+        _rewriting(call, change, method="saliency_map"),
+    ):
+        yield call
+
+
 RECONCILIATIONS: dict[str, Reconcile] = {
     "square-one-window-for-all": each_image_by_itself,
     "square-draws-torch": square_draws_of_the_seed,
@@ -177,4 +212,9 @@ RECONCILIATIONS: dict[str, Reconcile] = {
     "square-l2-more-tiles": square_five_by_five_tiles,
     "square-l2-halves-of-one-length": square_halves_of_one_shape,
     "square-l2-window-of-all-channels": square_windows_by_channel,
+    "jsma-no-pair": jsma_ends_without_a_pair,
+    "jsma-rounds-up": jsma_rounds_down,
+    "jsma-domain-below-the-bound": jsma_domain_to_the_bound,
+    "jsma-pixel-once": jsma_until_saturated,
+    "jsma-never-decreases": jsma_decreases,
 }

@@ -1,4 +1,4 @@
-"""Random numbers for search attacks: each image's own, from the seed, for every library that is handed them."""
+"""Pieces of search attacks that libraries are handed: random numbers of each image's own, shapes, searches."""
 
 from __future__ import annotations
 
@@ -84,4 +84,48 @@ def _bump(height: int, width: int) -> Array:
 
 
 def _unit(v: Array) -> Array:
-    return v / np.sqrt((v**2).sum())
+    unit: Array = v / np.sqrt((v**2).sum())
+    return unit
+
+
+def best_pair(alpha: Array, beta: Array, domain: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """JSMA, algorithm 3: the two features of the domain with the largest -alpha beta; -1, -1 where there are none.
+
+    ``alpha``, ``beta`` (features,): derivatives of the target's logit and of all others together. A pair counts where
+    its alpha is above 0 and its beta below.
+    """
+    features = np.flatnonzero(domain)
+    a, b = alpha[features].astype(np.float64), beta[features].astype(np.float64)
+    pair_a, pair_b = a[:, None] + a, b[:, None] + b
+    scores = np.triu(np.where((pair_a > 0) & (pair_b < 0), -pair_a * pair_b, 0), 1)
+    if not scores.any():
+        return -1, -1
+    p, q = divmod(int(scores.argmax()), len(features))
+    return int(features[p]), int(features[q])
+
+
+@dataclass
+class Noise:
+    """HopSkipJump's probes: for each image its own, of its own generator, whichever library asks."""
+
+    seed: int
+    norm: str
+    begun: int = 0
+    generators: dict[int, np.random.Generator] = field(default_factory=dict)
+
+    def begin(self, n: int) -> int:
+        """The number of the first of the next n images."""
+        self.begun += n
+        return self.begun - n
+
+    def probes(self, image: int, shape: tuple[int, ...]) -> Array:
+        """Directions, not yet of length 1: normal, or uniform in the cube (linf)."""
+        rng = self.generators.setdefault(image, np.random.default_rng([self.seed, image]))
+        return rng.uniform(-1, 1, shape) if self.norm == "linf" else rng.standard_normal(shape)
+
+
+def noise(call: Call) -> Noise:
+    """The probes of one batch."""
+    assert call.context is not None, "only canonical attacks are reconciled"
+    assert call.canonical is not None
+    return Noise(call.context.seed, call.canonical.norm)
