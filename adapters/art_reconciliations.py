@@ -166,6 +166,16 @@ def exact_lengths(call: Call) -> Iterator[Call]:
 
 
 @contextmanager
+def own_score_subtracted(call: Call) -> Iterator[Call]:
+    """Of DeepFool's scores the own class' is subtracted, not that of the class whose number is its place among some."""
+    from art.attacks.evasion import DeepFool
+
+    change = ("f_batch[np.arange(len(f_batch)), labels_indices]", "f_batch[np.arange(len(f_batch)), fk_hat]")
+    with rewritten(DeepFool, "generate", change):
+        yield call
+
+
+@contextmanager
 def adam(call: Call) -> Iterator[Call]:
     """CW's line search out of use, and Adam's step in its place, until an image's objective no longer falls."""
     from art.attacks.evasion import CarliniL2Method
@@ -273,6 +283,7 @@ RECONCILIATIONS: dict[str, Reconcile] = {
     "l2-box-before-ball": ball_before_box,
     "l2-gradient-length-float32": exact_length,
     "deepfool-length-plus-1e-7": exact_lengths,
+    "deepfool-other-score": own_score_subtracted,
     "cw-line-search": adam,
     "cw-gradient-past-the-hinge": no_gradient_past_the_hinge,
     "cw-tanh-in-float32": tanh_in_float64,
