@@ -177,7 +177,7 @@ def _start(a: Trace, b: Trace, tapes: tuple[Tape, Tape], habits_a: Habits, habit
         return None
     first, second = tapes[0].points[0], tapes[1].points[0]
     slack = sum(
-        spacing(np.maximum(first, 0.25), habits.grid) if habits.where in ("iterate", "query") else np.zeros(1)
+        2 * spacing(np.maximum(first, 0.25), habits.grid) if habits.where in ("iterate", "query") else np.zeros(1)
         for habits in (habits_a, habits_b)
     )
     off = np.abs(first - second)[both]

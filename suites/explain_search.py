@@ -393,20 +393,27 @@ class Bench:
         most = max(noise, together.pixels // 20)
         if (found := self._by_the_reduction(most)) is not None:
             return found
+        return self._by_the_size(together, most) or self._by_parameters(in_a_batch=True)
+
+    def _by_the_size(self, together: Apart, most: int) -> Found | None:
+        """One library again with one image a batch, or with as many at once as the other asks about."""
         shared = [apart(each.images, each.batch_images).pixels for each in self.traces]
-        which = int(shared[1] >= shared[0])
-        images = self.rerun(which, at_once=1)
         sizes = [max((query.batch for query in each.batch_queries), default=0) for each in self.traces]
+        first = int(shared[1] >= shared[0])
         text = (
-            f"{self.names[which]}'s image depends on the other images of its batch (it asks about up to "
-            f"{sizes[which]} at once, {self.names[1 - which]} about {sizes[1 - which]}); one at a time they agree"
+            f"{self.names[first]}'s image depends on the other images of its batch (it asks about up to "
+            f"{sizes[first]} at once, {self.names[1 - first]} about {sizes[1 - first]}); one at a time they agree"
         )
-        ran = f"{self.names[which]} itself, one image a batch"
-        if self._judge("batch size", text, ran, images, 1 - which, most, in_a_batch=True).meets:
-            found = self._met()
-            assert found is not None
-            return found
-        return self._by_parameters(in_a_batch=True)
+        tried = [(first, 1), (1 - first, 1)]
+        tried += [(which, sizes[1 - which]) for which in (0, 1) if 1 < sizes[1 - which] < len(self.x)]
+        for which, size in tried:
+            images = self.rerun(which, at_once=size)
+            # the other may depend on its batch a little, too, as where a mean of the loss is small
+            allowed = max(most, min(shared[1 - which], together.pixels // 2)) if which == first else most
+            ran = f"{self.names[which]} itself, batches of {size}"
+            if self._judge("batch size", text, ran, images, 1 - which, allowed, in_a_batch=True).meets:
+                return self._met()
+        return None
 
     def _by_the_reduction(self, most: int) -> Found | None:
         scales = [self._batch_scale(0), self._batch_scale(1)]
