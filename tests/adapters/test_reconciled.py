@@ -118,9 +118,10 @@ def off(model: str, named: str, x: np.ndarray, y: np.ndarray, **more: Any) -> di
 def test_deepfools_distances_are_the_referees(model: str, params: dict[str, Any]) -> None:
     x, y = right(model, 8)
     apart = off(model, "deepfool l2", x, y, **params)
+    # one image at a time, torchattacks may see the last bit that decides between them: what its entry says remains
     set_apart = {i for i in range(len(x)) if model == "a tie between classes" and y[i] in TIED}
-    assert {who: images for who, images in apart.items() if set(images) - set_apart} == {}
     assert len(set_apart) < len(x) / 2
+    assert {who: i for who, i in apart.items() if set(i) - (set_apart if "torchattacks" in who else set())} == {}
 
 
 CW = {"steps": 30, "search_steps": 4, "learning_rate": 0.05}
@@ -131,8 +132,7 @@ CW = {"steps": 30, "search_steps": 4, "learning_rate": 0.05}
 def test_cws_distances_are_the_referees(model: str, params: dict[str, Any]) -> None:
     x, y = right(model, 4)
     apart = off(model, "cw l2", x, y, **params)
-    set_apart = {i for i in range(len(x)) if model == "a tie between classes" and y[i] in TIED}
-    assert {who: images for who, images in apart.items() if set(images) - set_apart} == {}
+    assert {who: images for who, images in apart.items() if images} == {}
 
 
 @pytest.mark.parametrize("model", ["one channel", "keras cnn"])
