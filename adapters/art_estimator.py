@@ -27,8 +27,16 @@ class LogitsEstimator(ClassifierMixin, NeuralNetworkMixin, BaseEstimator):  # ty
         return cast(Classifier, self.model).input_shape
 
     def predict(self, x: npt.NDArray[Any], batch_size: int = 128, **kwargs: Any) -> Logits:
-        """Logits (N, classes), at most ``batch_size`` images at a time."""
+        """Logits (N, classes), at most ``batch_size`` images at a time.
+
+        NaN for images with a NaN, as networks answer: SquareAttack asks for some (l2, images below 10 x 10).
+        """
         x, logits = _float32(x), cast(Classifier, self.model).logits
+        finite = np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+        if not finite.all():
+            scores = np.full((len(x), self.nb_classes), np.nan, np.float32)
+            scores[finite] = self.predict(x[finite], batch_size)
+            return scores
         if len(x) <= batch_size:
             return logits(x)
         return np.concatenate([logits(x[i : i + batch_size]) for i in range(0, len(x), batch_size)])

@@ -7,7 +7,8 @@ The module needs no test framework; with pytest, three lines make a test of each
     def test_law(check):
         check(classifier)
 
-``check_rebuilds`` is apart, for it needs to know how the classifier is built.
+``check_rebuilds`` is apart, for it needs to know how the classifier is built. The checks of a library of attacks,
+``library_checks_for(library)``, stand in ``library_conformance.py``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparring.adapters.errors import InputError
+from sparring.adapters.library_conformance import LIBRARY_CHECKS, LibraryCheck, library_checks_for
 from sparring.adapters.protocol import (
     Classifier,
     Counter,
@@ -34,6 +36,11 @@ from sparring.adapters.protocol import (
     TensorflowNative,
     TorchNative,
 )
+
+__all__ = [
+    "CLASSIFIER_CHECKS", "DIFFERENTIABLE_CHECKS", "LIBRARY_CHECKS", "Check", "LibraryCheck", "check_rebuilds",
+    "checks_for", "library_checks_for", "sample_cotangent", "sample_images",
+]  # fmt: skip
 
 Check: TypeAlias = Callable[[Any], None]
 

@@ -314,7 +314,7 @@ def _raw(name: str, cls: Any) -> RawAttack:
         needs=NEEDS.get(cls.__name__, "gradients"),
         signature=inspect.signature(cls),
         targeted=cls.__name__ not in UNTARGETED,
-        call_keywords=("eps", "start_draws") if cls.__name__ in FROM_A_START else ("eps",),
+        call_keywords=CALL_KEYWORDS if cls.__name__ in FROM_A_START else CALL_KEYWORDS[:2],
         alias=None if cls.__name__ == name else cls.__name__,
     )
 

@@ -168,19 +168,16 @@ def test_the_binarization_refinement_wants_a_model_that_binarises() -> None:
         go("foolbox:BinarizationRefinementAttack", load_library("foolbox").raw()["BinarizationRefinementAttack"])
 
 
-def test_square_in_l2_fails_on_images_of_less_than_ten_pixels_in_art() -> None:
-    """ART 1.20.1 halves a fifth of the height, and divides by the length of nothing."""
+def test_square_in_l2_has_no_start_on_images_of_less_than_ten_pixels_in_art() -> None:
+    """ART 1.20.1 halves a fifth of the height, and divides by the length of nothing: it asks about images of NaN, gets
+    NaN from a network and from our estimator alike, and does not take them."""
     classifier = cnn()
     x = images(4)
-    with np.errstate(all="ignore"), pytest.raises(LibraryError, match="NaN"):
-        attack(
-            classifier,
-            x,
-            labels(classifier, x),
-            "square",
-            norm="l2",
-            library="art",
-            eps=0.5,
-            queries=5,
-            route="bridged",
-        )
+    light: dict[str, Any] = {"norm": "l2", "library": "art", "eps": 0.5, "queries": 5}
+    native, bridged = (
+        attack(classifier, x, labels(classifier, x), "square", route=route, **light)
+        for route in ("native", "bridged")  # type: ignore[arg-type]
+    )
+    assert np.array_equal(native.images, bridged.images)
+    assert np.isfinite(native.images).all()
+    assert (native.forwards, native.backwards) == (bridged.forwards + len(x), 0)  # ours need not be asked
