@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -190,8 +190,3 @@ def _context(asked: Request, classifier: Classifier, n: int, seed: int) -> Conte
 
 def _notes(library: Library, asked: Request, classifier: Classifier, n: int, seed: int) -> tuple[str, ...]:
     return tuple(_mapping(library, asked).translate(_context(asked, classifier, n, seed))[1])
-
-
-def shared_steps(a: Sequence[Query], b: Sequence[Query]) -> int:
-    """How many queries two sequences can be compared over."""
-    return min(len(a), len(b))

@@ -420,16 +420,17 @@ class Bench:
         ratio = scales[1] / scales[0]
         if abs(ratio - 1) < 0.01:
             return None
-        which = int(abs(np.log(scales[1])) >= abs(np.log(scales[0])))
-        factor = ratio if which == 0 else 1 / ratio
-        images = self.rerun(which, classifier=Rescaled(self.classifier, factor), at_once=None)
         text = (
             f"in a batch of {len(self.x)} the loss of {self.names[1]} is {ratio:.4g} times that of {self.names[0]}: "
             "one is a mean over the batch, the other a sum"
         )
-        ran = f"{self.names[which]} itself, rescaled"
-        trial = self._judge("loss reduction", text, ran, images, 1 - which, most, in_a_batch=True)
-        return self._met() if trial.meets else None
+        # what a mean lost in its own arithmetic no factor brings back: then the sum loses it by the same factor
+        for which, factor in sorted(((0, ratio), (1, 1 / ratio)), key=lambda one: -one[1]):
+            images = self.rerun(which, classifier=Rescaled(self.classifier, factor), at_once=None)
+            ran = f"{self.names[which]} itself, rescaled"
+            if self._judge("loss reduction", text, ran, images, 1 - which, most, in_a_batch=True).meets:
+                return self._met()
+        return None
 
     def _batch_scale(self, which: int) -> float:
         """By what a library's loss is multiplied in the batch: 1 for a sum, and where no one number tells."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import planted
 import pytest
+from models_for_tests import labels, linear
 from planted import OF_THE_LIBRARIES, OF_THE_REFEREE, SETTINGS, Planted
 from typer.testing import CliRunner
 
@@ -18,6 +19,7 @@ from sparring.adapters.errors import InputError, NotSupported
 from sparring.adapters.library import load_library
 from sparring.suites.cli import app, main
 from sparring.suites.explain import Explanation, explain
+from sparring.suites.explain_search import Rescaled
 from sparring.suites.explain_suite import choose, parameters
 from sparring.suites.suite import load_suite
 
@@ -121,6 +123,21 @@ def test_saturated_logits_tell_a_float32_loss_from_an_exact_one() -> None:
     one = explain("pgd", "torchattacks", "referee", classifier, x, y, planted.PGD)
     assert (one.verdict, one.suspect) == ("different", "dtype")
     assert "float32" in one.change
+
+
+def test_a_mean_that_vanishes_in_a_batch_is_told_from_a_sum() -> None:
+    """Of logits so far apart that the smallest gradients are near float32's smallest number."""
+    classifier, _ = linear(5)
+    far: Any = Rescaled(classifier, 150.0)
+    far.logits = lambda x: classifier.logits(x) * np.float32(150)
+    x = np.random.default_rng(0).uniform(0.2, 0.8, (32, 1, 6, 6)).astype(np.float32)
+    y = labels(classifier, x)
+    params = {"eps": 0.02, "eps_step": 0.01, "steps": 3}
+    one = explain("bim", "torchattacks", "foolbox", far, x, y, params)
+    assert (one.verdict, one.suspect) == ("different", "loss reduction")
+    assert "32 times" in one.change
+    assert one.first_parting is not None
+    assert explain("bim", "foolbox", "art", far, x, y, params).verdict == "same"
 
 
 def test_on_a_recurrent_keras_network() -> None:
