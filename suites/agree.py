@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from sparring.suites.preparation import prepared
 from sparring.suites.process import WorkerDied, WorkerFailed, backend
 from sparring.suites.reporter import Reporter
 from sparring.suites.runner import default_folder, run
+from sparring.suites.steadiness import SEEDS
 from sparring.suites.suite import Suite, load_suite
 
 
@@ -43,9 +44,9 @@ def agree(
     """
     report = reporter or Reporter()
 
-    def compared(where: Path) -> Agreement:
+    def compared(where: Path, nudged: Sequence[Path] = ()) -> Agreement:
         report.stage("comparing every pair")
-        return measure(where, _marker(where, device, report))
+        return measure(where, _marker(where, device, report), nudged)
 
     if Path(source).is_dir():
         if reconcile or profile or tuple(overrides) or out:
@@ -63,7 +64,7 @@ def agree(
             device=device, reporter=reporter,
         )  # fmt: skip
         ran(out=folder, amend=partial(with_referee, reconcile=reconcile))
-        found = compared(folder)
+        found = _steady(compared(folder), reconcile, ran, compared, report)
         if verify and not reconcile:
             found = _verified(found, ran, compared, report)
     store.write_whole(found.folder / "agreement.csv", found.pairs.to_csv(index=False, lineterminator="\n"))
@@ -73,8 +74,28 @@ def agree(
     return found
 
 
+def _steady(
+    found: Agreement, reconcile: bool, ran: Callable[..., object], compared: Callable[..., Agreement], report: Reporter
+) -> Agreement:
+    """Where something is unexplained, images on which an attack hangs on a rounding are set apart."""
+    attacks = found.unexplained_attacks
+    if not attacks:
+        return found
+    report.stage("once more, with every image moved by a rounding: does what is unexplained hang on it?")
+    folders = []
+    for seed in SEEDS:
+        folders.append(found.folder / f"nudged-{seed}")
+        ran(
+            out=folders[-1],
+            amend=lambda checked, seed=seed: only(
+                with_referee(checked, reconcile=reconcile).model_copy(update={"nudge": seed}), attacks
+            ),
+        )
+    return compared(found.folder, folders)
+
+
 def _verified(
-    found: Agreement, ran: Callable[..., object], compared: Callable[[Path], Agreement], report: Reporter
+    found: Agreement, ran: Callable[..., object], compared: Callable[..., Agreement], report: Reporter
 ) -> Agreement:
     """The explained pairs checked, and the causes that do nothing on these images left out."""
     explained = found.explained_attacks()
@@ -83,7 +104,7 @@ def _verified(
         again = found.folder / "reconciled"
         store.share(found.folder, again)
         ran(out=again, amend=lambda checked: only(with_referee(checked, reconcile=True), explained))
-        found = verified(found, compared(again))
+        found = verified(found, _steady(compared(again), True, ran, compared, report))
     doubtful = found.explained_attacks(doubtful=True)
     if doubtful:
         report.stage("once more, with the differences that may show taken away one at a time")

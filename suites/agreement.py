@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sparring.adapters.attacks import catalogue
 from sparring.adapters.errors import InputError
@@ -18,9 +19,10 @@ from sparring.adapters.ledger import Entry, entries, habits
 from sparring.adapters.library import Unsupported, load_library
 from sparring.adapters.support import Request
 from sparring.suites import flat, manifest, store, tables
-from sparring.suites.pairs import Arrays, Compared, compare
+from sparring.suites.pairs import IMAGES, Arrays, Compared, compare
+from sparring.suites.steadiness import unsteady
 from sparring.suites.suite import Suite
-from sparring.suites.verdicts import IMAGES, differing, judge
+from sparring.suites.verdicts import FEW, differing, judge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,14 +32,16 @@ COLUMNS = (
     "attack", "params", "model", "library_a", "library_b", "version_a", "version_b", "route_a", "route_b",
     "framework_a", "framework_b", "n", "max_abs_diff", "mean_abs_diff", "pixels_differing", "label_agreement",
     "success_a", "success_b", "p_value", "verdict", "ledger_id", "norm", "targeted", "model_a", "model_b",
-    "pixels_flat", "max_abs_diff_flat", "success_difference", "success_low", "success_high", "distance_a", "distance_b",
+    "pixels_flat", "max_abs_diff_flat", "images_differing", "images_unsteady",
+    "success_difference", "success_low", "success_high", "distance_a", "distance_b",
     "distance_difference", "distance_ratio", "forwards_a", "forwards_b", "backwards_a", "backwards_b", "reason",
     "reconciled",
 )  # fmt: skip
 """Of ``agreement.csv``. ``verdict`` is identical, equal, explained, unexplained or failed (``reason``); ``ledger_id``
 holds the entries behind an explained one, joined by ' + '. ``model`` is the one that both are, or were exported from.
-``forwards`` and ``backwards`` are per image; ``reconciled`` is an explained pair's verdict
-with its causes taken away, where that was run. The others are told in ``pairs.Compared``."""
+``forwards`` and ``backwards`` are per image; ``reconciled`` is an explained pair's verdict with its causes taken away,
+where that was run. ``images_unsteady`` is the share of images that were set apart (n are the others), for what becomes
+of them hangs on a rounding (``steadiness``). The others are told in ``pairs.Compared``."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,12 @@ class Agreement:
     def explained(self) -> pd.DataFrame:
         """The pairs whose difference the ledger explains."""
         return self.pairs[self.pairs["verdict"] == "explained"]
+
+    @property
+    def unexplained_attacks(self) -> set[tuple[str, str | None, str]]:
+        """Attacks of which a pair is unexplained, as (name, norm, parameters)."""
+        pairs = self.pairs[self.pairs["verdict"] == "unexplained"]
+        return set(zip(pairs["attack"], pairs["norm"], pairs["params"], strict=True))
 
     def explained_attacks(self, *, doubtful: bool = False) -> set[tuple[str, str | None, str]]:
         """Their attacks as (name, norm, parameters); ``doubtful``: by several entries, some of which may not show."""
@@ -173,8 +183,13 @@ def _key(row: pd.Series[Any], keys: list[str]) -> tuple[str, ...]:
     return tuple(str(row[key]) for key in keys)
 
 
-def measure(run: Path, mark: Callable[[dict[str, list[str]]], None] | None = None) -> Agreement:
+def measure(
+    run: Path, mark: Callable[[dict[str, list[str]]], None] | None = None, nudged: Sequence[Path] = ()
+) -> Agreement:
     """Compare every pair of a run folder. Raises ``InputError`` when it holds no results.
+
+    ``nudged`` are runs of the same suite, or a part of it, on images moved by a rounding: with them, images that end
+    elsewhere so are set apart.
 
     ``mark`` is given, by model, the cells in which pixels without a gradient could matter, and stores where they are
     (``flat.mark``); without it none are set apart.
@@ -195,9 +210,10 @@ def measure(run: Path, mark: Callable[[dict[str, list[str]]], None] | None = Non
         wanted = _to_mark(pairs, reader)
         mark(wanted)
         reader.cache_clear()
+    shaky = _unsteady(run, rows, nudged)
     shown: dict[str, bool] = {}
     for (model, *_), a, b in pairs:
-        row = _row(model, a, b, reader, reconciled)
+        row = _row(model, a, b, reader, shaky, reconciled)
         found.append(row)
         for entry in differing(a.habits, b.habits):
             differs = row["verdict"] not in ("identical", "equal")
@@ -222,6 +238,11 @@ class Party:
     reason: str
     forwards: float
     backwards: float
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """By which it is found again in another run of the suite."""
+        return self.model, self.library, self.route, self.attacked
 
     @property
     def habits(self) -> tuple[Entry, ...]:
@@ -281,17 +302,54 @@ def _to_mark(pairs: Iterable[tuple[Any, Party, Party]], reader: Callable[[str], 
         canonical = catalogue().get((a.attacked[1], a.attacked[2]))
         if canonical is None or canonical.norm != "linf" or canonical.needs != "gradients":
             continue
-        if "done" == a.status == b.status and _compared(a, b, reader).max_abs_diff > IMAGES:
+        if "done" == a.status == b.status and _compared(a, b, reader, {})[0].max_abs_diff > IMAGES:
             for party in (a, b):
                 wanted.setdefault(party.model, {}).update(dict.fromkeys(party.cells))
     return {model: list(cells) for model, cells in wanted.items()}
 
 
-def _compared(a: Party, b: Party, reader: Callable[[str], Arrays]) -> Compared:
-    return compare([reader(cell) for cell in a.cells], [reader(cell) for cell in b.cells], a.attacked[2])
+Shaky = dict[str, npt.NDArray[np.bool_]]
+"""cell id -> which of its images are unsteady"""
 
 
-def _row(model: str, a: Party, b: Party, reader: Callable[[str], Arrays], reconciled: bool) -> dict[str, Any]:
+def _unsteady(run: Path, parties: Sequence[Party], nudged: Sequence[Path]) -> Shaky:
+    moved: dict[tuple[Any, ...], list[str]] = {}
+    homes: dict[str, Path] = {}
+    for folder in nudged:
+        for party in _parties(tables.read_results(folder)):
+            for index, cell in enumerate(party.cells if party.status == "done" else ()):
+                moved.setdefault((*party.key, index), []).append(cell)
+                homes[cell] = folder
+    shaky: Shaky = {}
+    for party in parties:
+        for index, cell in enumerate(party.cells):
+            others = moved.get((*party.key, index), ())
+            if others and party.status == "done":
+                images = [_arrays(homes[other], other)["x_adv"] for other in others]
+                shaky[cell] = unsteady(_arrays(run, cell)["x_adv"], images, IMAGES)  # type: ignore[arg-type]
+    return shaky
+
+
+def _compared(a: Party, b: Party, reader: Callable[[str], Arrays], shaky: Shaky) -> tuple[Compared, float]:
+    """The comparison, and the share of images that were set apart for it: none if it were too many."""
+    ones, others = [reader(cell) for cell in a.cells], [reader(cell) for cell in b.cells]
+    apart = [
+        shaky.get(one, np.zeros(len(arrays["y"]), bool)) | shaky.get(other, np.zeros(len(arrays["y"]), bool))
+        for one, other, arrays in zip(a.cells, b.cells, ones, strict=True)
+    ]
+    share = float(np.concatenate(apart).mean()) if sum(map(len, apart)) else 0.0
+    if 0 < share <= FEW:
+        ones, others = _without(ones, apart), _without(others, apart)
+    return compare(ones, others, a.attacked[2]), share if share <= FEW else 0.0
+
+
+def _without(cells: Sequence[Arrays], apart: Sequence[npt.NDArray[np.bool_]]) -> list[Arrays]:
+    return [{key: value[~out] for key, value in arrays.items()} for arrays, out in zip(cells, apart, strict=True)]
+
+
+def _row(
+    model: str, a: Party, b: Party, reader: Callable[[str], Arrays], shaky: Shaky, reconciled: bool
+) -> dict[str, Any]:
     _, attack, norm, params, targeted, *_ = a.attacked
     row: dict[str, Any] = {"attack": attack, "norm": norm, "params": params, "targeted": targeted, "model": model}
     for side, party in (("a", a), ("b", b)):
@@ -300,11 +358,12 @@ def _row(model: str, a: Party, b: Party, reader: Callable[[str], Arrays], reconc
     failed = [f"{party.library}: {party.reason}" for party in (a, b) if party.status != "done"]
     if failed:
         return {**row, "n": 0, "verdict": "failed", "ledger_id": "", "reason": "; ".join(failed), "reconciled": ""}
-    compared = _compared(a, b, reader)
+    compared, apart = _compared(a, b, reader, shaky)
     canonical = catalogue().get((attack, norm))
     minimal = canonical is not None and canonical.goal == "minimal"
     verdict = judge(compared, a.habits, b.habits, minimal=minimal, reconciled=reconciled)
     return {
-        **row, **asdict(compared), "verdict": verdict.name, "ledger_id": " + ".join(verdict.entries), "reason": "",
+        **row, **asdict(compared), "images_unsteady": apart,
+        "verdict": verdict.name, "ledger_id": " + ".join(verdict.entries), "reason": "",
         "reconciled": "",
     }  # fmt: skip

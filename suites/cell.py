@@ -46,10 +46,13 @@ class Cell:
     defense: tuple[str, ...] = ()
     reconcile: tuple[str, ...] = ()
     """the ledger's entries whose difference is taken away"""
+    nudge: int = 0
+    """the seed by which the images are moved by a rounding of float32; 0: they are not"""
 
     def identity(self) -> dict[str, Any]:
         """What the id is made of: plain JSON values."""
-        told = {"reconcile": list(self.reconcile)} if self.reconcile else {}
+        told: dict[str, Any] = {"reconcile": list(self.reconcile)} if self.reconcile else {}
+        told |= {"nudge": self.nudge} if self.nudge else {}
         return {
             **told,
             "cell_version": CELL_VERSION,
@@ -114,10 +117,12 @@ def run_cell(
 ) -> Result:
     """Run one cell. Whatever goes wrong inside is a result that says why; only an interrupt passes through."""
     from sparring.adapters.execute import attack
+    from sparring.suites.steadiness import nudged
 
     if data.digest != cell.data_digest:
         return Result("failed", f"the data changed: {cell.dataset} now has the digest {data.digest[:12]}")
     x = data.x[cell.start : cell.stop]
+    x = nudged(x, cell.nudge) if cell.nudge else x
     begin = time.perf_counter()
     try:
         done = attack(

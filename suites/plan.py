@@ -97,6 +97,7 @@ def _rows(suite: Suite, data: Dataset, spec: ModelSpec, ref: ModelRef, asked: Re
                 start=0,
                 stop=len(data.x),
                 reconcile=taken,
+                nudge=suite.nudge,
             )
             rows.append(Planned(spec.name, cell, asked, reason or lacks))
     return rows

@@ -23,8 +23,8 @@ COLUMNS = (
     "reconcile",
 )  # fmt: skip
 """``forwards`` and ``backwards`` are per image; ``seconds`` is the library's own time for all n; ``notes`` say where
-the library could not do exactly what was asked; ``library_call`` is the library's class with its arguments (JSON); ``reconcile``
-are the ledger's entries without which it ran, joined by ' + '."""
+the library could not do exactly what was asked; ``library_call`` is the library's class with its arguments (JSON);
+``reconcile`` are the ledger's entries without which it ran, joined by ' + '."""
 
 
 def row(suite_name: str, planned: Planned, run: Path) -> dict[str, Any]:

@@ -83,6 +83,9 @@ class Suite(Spec):
         description="take away every difference of a library from an attack's source that the ledger can; "
         "each: one at a time, a row for each that may or may not show",
     )
+    nudge: int = Field(
+        0, ge=0, description="move every image by a rounding of float32, drawn by this seed; 0: leave them alone"
+    )
     profiles: dict[Literal["smoke", "small", "paper"], dict[str, Any]] = Field(
         default_factory=dict, description="overrides of any key above"
     )

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sparring.adapters.ledger import Entry
-from sparring.suites.pairs import Compared
+from sparring.suites.pairs import IMAGES, Compared
 
 Name = Literal["identical", "equal", "explained", "unexplained"]
 
-IMAGES = 1e-5
-"""Images are equal when no pixel that has a gradient differs by more."""
 ROUNDING = 1e-4
 """Distances are equal, of images with the same labels, when no ratio of two is further from 1."""
 RECONCILED = 1e-2
 """The same for attacks that look for the nearest image, once the ledger's differences are taken away: their paths are
 as long as their optimiser's, and rounding grows along them."""
+
+FEW = 0.25
+"""More images than this share are never set apart, and never what remains of a difference."""
 
 RULES = {
     "identical": "every pixel is the same",
@@ -25,8 +26,8 @@ RULES = {
     f"image has the same label and its distance within {ROUNDING:.2%} (reconciled: the same success and every "
     f"distance within {RECONCILED:.0%})",
     "explained": "neither, and the ledger has entries for exactly one of the two, without which, run once more, they "
-    "are the same (reconciled: entries that say what remains)",
-    "unexplained": "none of these",
+    "are the same (reconciled: entries that say what remains, of at most a quarter of the images)",
+    "unexplained": "none of these, images apart whose end hangs on a rounding of float32 (at most a quarter)",
 }
 
 
@@ -54,7 +55,8 @@ def judge(
     if compared.max_abs_diff <= IMAGES or (minimal and _same_outcome(compared, reconciled)):
         return Verdict("equal")
     if reconciled:
-        behind = list(dict.fromkeys(entry.id for entry in (*habits_a, *habits_b) if entry.remains))
+        few = compared.images_differing <= FEW
+        behind = list(dict.fromkeys(entry.id for entry in (*habits_a, *habits_b) if entry.remains and few))
     else:
         behind = differing(habits_a, habits_b)
     return Verdict("explained", tuple(behind)) if behind else Verdict("unexplained")
