@@ -251,6 +251,35 @@ def _visited(path: Path) -> list[Array]:
     return points
 
 
+def goes_on(stopping: tuple[Path, ...], going: tuple[Path, ...], classifier: Differentiable) -> float | None:
+    """How far apart, max |Δ|, the points are up to which two libraries went the same way, where the first ended at its
+    first misclassified point and the second went on; None where they differ in anything else, or in nothing.
+
+    DeepFool's rule is that it ends there. One with more steps would end there, too: to go on is no early stop.
+    """
+    widest, further = 0.0, False
+    for one, two in zip(stopping, going, strict=True):
+        ways = _visited(one), _visited(two)
+        shared = min(map(len, ways))
+        if not shared or len(ways[0]) > len(ways[1]):
+            return None
+        left = spread(np.stack(ways[0][:shared]), np.stack(ways[1][:shared]))
+        if len(ways[0]) < len(ways[1]) or spread(one.final, two.final) > CLOSE:
+            logits = classifier.logits(np.stack(ways[0])).astype(np.float64)
+            if not any(_crosses_at_the_end(logits, label) for label in (one.label, int(logits[0].argmax()))):
+                return None
+            further |= len(ways[0]) < len(ways[1])  # else the ends may be told apart by the overshoot
+        widest = max(widest, left)
+    return widest if further and widest <= CLOSE else None
+
+
+def _crosses_at_the_end(logits: Array, label: int) -> bool:
+    """Of the points of a path, (points, classes), whether the last one alone is misclassified, but for rounding."""
+    gap = margin(logits, np.full(len(logits), label))
+    rounding = CLOSE * (1 + np.abs(logits).max())
+    return bool((gap[:-1] >= -rounding).all() and gap[-1] <= rounding)
+
+
 def _neat(values: list[float]) -> list[float]:
     return [*dict.fromkeys([*(float(f"{value:.3g}") for value in values), *values])]
 
@@ -382,3 +411,18 @@ def _said(changes: dict[str, tuple[Any, Any]], side: int) -> str:
         text = "as asked" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
         said.append(f"{text} {words[key]}" if key in words else f"{key.replace('_', ' ')}: {text}")
     return ", ".join(said)
+
+
+def specific(a: tuple[Path, ...], b: tuple[Path, ...], name: str, params: Params) -> tuple[str, list[Any]]:
+    """Of two libraries that go the same way, the parameter that tells more than which point is returned, and its
+    values to try: steps where one asks for more gradients, else DeepFool's overshoot, which comes after them all."""
+    asked = [(len(one.gradients), len(two.gradients)) for one, two in zip(a, b, strict=True)]
+    if all(one == two for one, two in asked):
+        return ("overshoot", [0.0]) if name == "deepfool" else ("", [])
+    more = [len(_visited(two)) - len(_visited(one)) for one, two in zip(a, b, strict=True)]
+    searches = params.get("search_steps", 1)
+    offs = {round(off / each) for off in more for each in (1, searches)} | {
+        round(params["steps"] * (two - one) / one) for one, two in asked if one
+    }
+    values = [params["steps"] + off for off in sorted(offs, key=abs) if off]
+    return "steps", [value for value in values if value > 0][:8]

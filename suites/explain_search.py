@@ -15,11 +15,11 @@ from sparring.adapters.errors import InputError, SparringError
 from sparring.adapters.library import Library
 from sparring.adapters.protocol import Images, Labels, Logits
 from sparring.adapters.support import Request, request
-from sparring.adapters.tracing import Trace, attacking, goals, trace
+from sparring.adapters.tracing import Path, Trace, attacking, goals, trace
 from sparring.adapters.variants import Recipe, recipe, rounded, simulate
 from sparring.adapters.variants_replay import GRIDS, read_loss
 from sparring.adapters.variants_search import Change, Pair, compare, nearest, recordable, scale
-from sparring.suites.explain_paths import Apart, apart, nearest_points, same_way
+from sparring.suites.explain_paths import Apart, apart, batch_paths, nearest_points, same_way
 
 Report = Callable[[str, int, int], None]
 """what is being done, done, total"""
@@ -288,6 +288,8 @@ class Bench:
     # --- attacks that no tape tells: the paths, stand-ins, every parameter
 
     def _by_trial(self) -> Found:
+        if self.asked.name in minimal.KNOWN:
+            self._by_evidence()
         for suspect, text, images in self._from_paths():
             self._judge(suspect, text, f"{self.names[0]}'s own path", images, 1)
         if found := self._met():
@@ -295,6 +297,60 @@ class Bench:
         if self.asked.name in minimal.KNOWN and (found := self._by_stand_ins()) is not None:
             return found
         return self._by_parameters()
+
+    def _by_evidence(self) -> None:
+        """DeepFool and CW: what the numbers of queries and the ends tell, tried before what would do as well."""
+        paths = self.traces[0].paths, self.traces[1].paths
+        if self._goes_on(*paths):
+            return
+        key, values = minimal.specific(*paths, self.asked.name, self.asked.params)
+        if not values or not all(same_way(one, two) for one, two in zip(*paths, strict=True)):
+            return
+        for which in (0, 1):
+            for option in values:
+                # what the first does with fewer steps, the second does with as many more
+                value = 2 * self.asked.params[key] - option if which and key == "steps" else option
+                try:
+                    images = self.rerun(which, self._ask({**self.asked.params, key: value}))
+                except SparringError:
+                    continue
+                text = self._does(which, key, value)
+                if self._judge(PARAMETERS[key], text, f"{self.names[which]} itself", images, 1 - which).meets:
+                    return
+
+    def _does(self, which: int, key: str, option: Any) -> str:
+        """What the other library does, in terms of a parameter of this one."""
+        value = self.asked.params[key]
+        return f"{self.names[1 - which]} does what {key} = {_number(option)} does, where {_number(value)} is asked for"
+
+    def _goes_on(self, a: tuple[Path, ...], b: tuple[Path, ...], in_a_batch: bool = False) -> bool:
+        """DeepFool: one ends at the first misclassified point, the other visits the same ones and goes on."""
+        if self.asked.name != "deepfool" or self.asked.targeted:
+            return False
+        for which, (one, two) in enumerate(((a, b), (b, a))):
+            left = minimal.goes_on(one, two, self.classifier)
+            if left is not None:
+                stopping, going = self.names[which], self.names[1 - which]
+                text = f"{stopping} leaves an image alone once it is misclassified, {going} goes on with it"
+                text += " for as long as another of the batch is not" if in_a_batch else ""
+                ran = f"{going}'s own path, cut off there"
+                self.trials.append(Trial("early stop", text, ran, left, 0, True))
+                return True
+        return False
+
+    def _by_batch_paths(self) -> None:
+        """DeepFool and CW: what the ways through the batch tell, where every query asks about all of it."""
+        if self.asked.name not in minimal.KNOWN:
+            return
+        a, b = batch_paths(self.traces[0]), batch_paths(self.traces[1])
+        if not all(path.queries for path in (*a, *b)) or self._goes_on(a, b, in_a_batch=True):
+            return
+        ways = [[np.stack([query.x for query in path.queries]) for path in side] for side in (a, b)]
+        if all(one.shape == two.shape and not apart(one, two).pixels for one, two in zip(*ways, strict=True)):
+            text = f"of the same points in the batch, {self.names[1]} returns another than {self.names[0]} does"
+            images = nearest_points(a, self.traces[1].batch_images)
+            ran = f"{self.names[0]}'s own path in the batch"
+            self._judge("best against last iterate", text, ran, images, 1, in_a_batch=True)
 
     def _from_paths(self) -> Iterator[tuple[str, str, Images]]:
         """The first library's images rounded; and, where both go the same way, what the second returns of it."""
@@ -383,8 +439,7 @@ class Bench:
                         asked = self._ask({**self.asked.params, key: option})
                     except InputError:
                         continue
-                    text = f"{other} does what {key} = {_number(option)} does, where {_number(value)} is asked for"
-                    yield which, PARAMETERS.get(key, key), text, {"asked": asked}
+                    yield which, PARAMETERS.get(key, key), self._does(which, key, option), {"asked": asked}
 
     # --- what only a batch shows
 
@@ -393,7 +448,8 @@ class Bench:
         most = max(noise, together.pixels // 20)
         if (found := self._by_the_reduction(most)) is not None:
             return found
-        return self._by_the_size(together, most) or self._by_parameters(in_a_batch=True)
+        self._by_batch_paths()
+        return self._by_the_size(together, most) or self._met() or self._by_parameters(in_a_batch=True)
 
     def _by_the_size(self, together: Apart, most: int) -> Found | None:
         """One library again with one image a batch, or with as many at once as the other asks about."""
