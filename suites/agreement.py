@@ -70,9 +70,11 @@ class Agreement:
         return set(zip(pairs["attack"], pairs["norm"], pairs["params"], strict=True))
 
     def explained_attacks(self, *, doubtful: bool = False) -> set[tuple[str, str | None, str]]:
-        """Their attacks as (name, norm, parameters); ``doubtful``: by several entries, some of which may not show."""
-        pairs = self.explained
+        """The attacks to be checked, as (name, norm, parameters): of pairs that are explained, or that failed where the
+        ledger may know why. ``doubtful``: of explained ones with several entries, some of which may not show."""
+        pairs = self.pairs[self.pairs["ledger_id"] != ""]
         if doubtful:
+            pairs = self.explained
             ids = [text.split(" + ") for text in pairs["ledger_id"]]
             some_may_not = [len(some) > 1 and not all(entries()[one].always for one in some) for some in ids]
             pairs = pairs[np.array(some_may_not, bool)]
@@ -120,17 +122,21 @@ def only(suite: Suite, attacks: Collection[tuple[str, str | None, str]]) -> Suit
 def verified(plain: Agreement, reconciled: Agreement) -> Agreement:
     """``plain`` with every explained pair checked: one that differs though its causes are taken away is unexplained.
 
-    ``reconciled`` is the same suite, with the ledger's differences taken away; its verdict becomes ``reconciled``.
+    A pair that failed is explained where it no longer does. ``reconciled`` is the same suite, with the ledger's
+    differences taken away; its verdict becomes ``reconciled``.
     """
     keys = ["attack", "norm", "params", "targeted", "model_a", "model_b"]
     keys += [f"{key}_{side}" for key in ("library", "route") for side in "ab"]
     after = {_key(row, keys): row for _, row in reconciled.pairs.iterrows()}
     pairs = plain.pairs.copy()
-    for index, row in plain.explained.iterrows():
+    for index, row in pairs[pairs["ledger_id"] != ""].iterrows():
         then = after.get(_key(row, keys))
         verdict = "missing" if then is None else str(then["verdict"])
         pairs.loc[index, "reconciled"] = verdict
-        if then is None or verdict in ("unexplained", "failed"):
+        if row["verdict"] == "failed":
+            mended = verdict in ("identical", "equal", "explained")
+            pairs.loc[index, ["verdict", "ledger_id"]] = ["explained", row["ledger_id"]] if mended else ["failed", ""]
+        elif then is None or verdict in ("unexplained", "failed"):
             left = "it was not run again" if then is None else then["reason"] or f"max |Δ| {then['max_abs_diff']:.2g}"
             why = f"{row['ledger_id']} taken away, it still differs: {left}"
             pairs.loc[index, ["verdict", "ledger_id", "reason"]] = ["unexplained", "", why]
@@ -150,9 +156,10 @@ def narrowed(plain: Agreement, each: Path) -> Agreement:
         if row["status"] == "done"
     }
     shows: dict[tuple[str, ...], bool] = {}
-    for _, row in results[results["status"] == "done"].iterrows():
+    for _, row in results.iterrows():
         cell = before.get(_key(row, [*_ATTACKED, "seed"]))
-        changed = cell is None or _changed(plain.folder, str(cell), each, str(row["cell_id"]))
+        done = row["status"] == "done"  # without this entry; what failed before has no cell
+        changed = done and (cell is None or _changed(plain.folder, str(cell), each, str(row["cell_id"])))
         key = (*_key(row, _ATTACKED[:-1]), row["reconcile"])
         shows[key] = shows.get(key, False) or changed
     pairs = plain.pairs.copy()
@@ -357,7 +364,9 @@ def _row(
             row[f"{key}_{side}"] = getattr(party, key)
     failed = [f"{party.library}: {party.reason}" for party in (a, b) if party.status != "done"]
     if failed:
-        return {**row, "n": 0, "verdict": "failed", "ledger_id": "", "reason": "; ".join(failed), "reconciled": ""}
+        known = [entry.id for party in (a, b) if party.status != "done" for entry in party.habits]
+        behind = "" if reconciled else " + ".join(dict.fromkeys(known))
+        return {**row, "n": 0, "verdict": "failed", "ledger_id": behind, "reason": "; ".join(failed), "reconciled": ""}
     compared, apart = _compared(a, b, reader, shaky)
     canonical = catalogue().get((attack, norm))
     minimal = canonical is not None and canonical.goal == "minimal"

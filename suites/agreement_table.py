@@ -127,6 +127,8 @@ def _text(verdict: str, rows: pd.DataFrame, numbers: dict[str, int]) -> str:
     }
     mark = f" [{','.join(map(str, sorted(marks)))}]" if marks else ""
     name = verdict.upper() if verdict == "unexplained" else verdict
+    if not rows["n"].any():
+        return f"{name}: fails{mark}"
     return f"{name} {rows['max_abs_diff'].max():.2g}{mark}"
 
 

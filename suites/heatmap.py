@@ -76,6 +76,6 @@ def _folded(title: str) -> list[str]:
 
 
 def _number(row: Any) -> str:
-    if row["verdict"] == "failed":
-        return "failed"
+    if not row["n"]:
+        return "fails"
     return "0" if row["verdict"] == "identical" else f"{row['max_abs_diff']:.1g}"
