@@ -161,6 +161,19 @@ OF_THE_LIBRARIES = (
     Planted("best against last iterate", "cw", "l2", (("= best_x_adv_batch\n", "= x_adv_batch\n"),), "art", "art.attacks.evasion.carlini", "CarliniL2Method"),
 )  # fmt: skip
 
+_DEEP = ("foolbox", "foolbox.attacks.deepfool", "L2DeepFoolAttack")
+_ART = "art.attacks.evasion.deepfool"
+_CW = ("foolbox", "foolbox.attacks.carlini_wagner", "L2CarliniWagnerAttack")
+OF_THE_END = (
+    (Planted("early stop", "deepfool", "l2", (("atleast_kd(is_adv, x.ndim), x, x0", "atleast_kd(is_adv != is_adv, x.ndim), x, x0"),), *_DEEP), {"steps": 8}),
+    (Planted("number of steps", "deepfool", "l2", (("range(self.steps)", "range(self.steps - 1)"),), *_DEEP), {"steps": 3}),
+    (Planted("overshoot", "deepfool", "l2", (("(1 + self.epsilon) *", ""),), "art", _ART, "DeepFool"), {"steps": 8}),
+    (Planted("early stop", "deepfool", "l2", (("if pre != label:", "if pre < 0:"),), "torchattacks", _TA + "deepfool", "DeepFool"), {"steps": 8}),
+    (Planted("number of steps", "cw", "l2", (("range(self.steps)", "range(self.steps - 1)"),), "torchattacks", _TA + "cw", "CW"), {"steps": 3, "search_steps": 1, "learning_rate": 0.1, "initial_const": 20.0}),
+    (Planted("best against last iterate", "cw", "l2", (("closer = norms < best_advs_norms", "closer = norms < ep.inf"),), *_CW), {"steps": 10, "search_steps": 2, "learning_rate": 0.05, "initial_const": 5.0}),
+)  # fmt: skip
+"""DeepFool and CW with defects after which both libraries visit the same points, as far as the shorter one goes."""
+
 
 class Masked(nn.Module):
     """Some pixels never reach the network: their gradient is exactly zero."""

@@ -11,7 +11,7 @@ import numpy as np
 import planted
 import pytest
 from models_for_tests import labels, linear
-from planted import OF_THE_LIBRARIES, OF_THE_REFEREE, SETTINGS, Planted
+from planted import OF_THE_END, OF_THE_LIBRARIES, OF_THE_REFEREE, SETTINGS, Planted
 from typer.testing import CliRunner
 
 from sparring.adapters.attacks import find
@@ -64,6 +64,20 @@ def test_defects_of_the_libraries_are_named() -> None:
     models = [build() for build in MODELS.values()]
     rows = [(case, found(case, models[index % 2])) for index, case in enumerate(OF_THE_LIBRARIES)]
     assert len(wrong(rows)) <= 1
+
+
+@pytest.mark.parametrize("case", OF_THE_END, ids=lambda case: case[0].name)
+@pytest.mark.parametrize("model", MODELS)
+def test_where_two_changes_do_as_well_the_queries_decide(model: str, case: tuple[Planted, dict[str, Any]]) -> None:
+    """Either library may be the defective one; what shows in no image is the same."""
+    planted_, given = case
+    classifier = MODELS[model]()
+    x, y = planted.data(classifier, 8)
+    params = find(planted_.attack).resolve(given)
+    for pair in ((planted_.library, planted_.defective()), (planted_.defective(), planted_.library)):
+        one = explain(planted_.attack, *pair, classifier, x, y, params)
+        assert one.suspect == planted_.suspect, (one.verdict, one.suspect, one.change)
+        assert one.verdict == "different"
 
 
 EQUAL = (
