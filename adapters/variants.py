@@ -20,7 +20,8 @@ from sparring.adapters.random_starts import draw_start
 Array = npt.NDArray[Any]
 Operation = Literal["step", "project", "box"]
 Grid = Literal["float16", "bfloat16", "bytes", "bytes, cut off"]
-Where = Literal["iterate", "query", "output", "gradient"]
+Where = Literal["iterate", "query", "output", "gradient", "sum"]
+Way = Literal["usual", "over its largest", "of length 1", "as it is"]
 
 ATTACKS = (("fgsm", "linf"), ("bim", "linf"), ("pgd", "linf"), ("pgd", "l2"), ("mi-fgsm", "linf"), ("ni-fgsm", "linf"))
 """What can be simulated here, (name, norm)."""
@@ -32,8 +33,12 @@ class Habits:
     """What an implementation does; the defaults are the referee's."""
 
     start: Literal["as asked", "image", "given"] = "as asked"
+    leads_from: Literal["point", "image"] = "point"
+    """where the first step leads from: the point that its gradient is taken at, or the image"""
     step: float | tuple[float, ...] = 1.0
     """times the step asked for; one number, or one for each step"""
+    way: Way = "usual"
+    """of a step: the gradient's sign (linf) or unit vector (l2); or the gradient, divided by its largest or length"""
     budget: float = 1.0
     """times the eps asked for"""
     steps: int = 0
@@ -44,6 +49,8 @@ class Habits:
     bounds: tuple[float, float] = (0.0, 1.0)
     labels: Literal["given", "predicted", "current", "next"] = "given"
     """those that it got; what the classifier says of the clean image, or of each point; or y + 1"""
+    loss: Literal["cross-entropy", "margin"] = "cross-entropy"
+    """the margin is the best other logit minus the label's"""
     reduction: Literal["sum", "mean"] = "sum"
     exact: bool = True
     """whether the loss is float64's, or rounds the label's share of its gradient, p - 1, as float32 does"""
@@ -53,7 +60,7 @@ class Habits:
     returns: Literal["last", "best"] = "last"
     grid: Grid | None = None
     where: Where = "iterate"
-    """what is rounded to the grid"""
+    """what is rounded to the grid; of a ``sum``, the point, the move and what they add up to, before the projection"""
     floor: Literal["none", "plus 1e-10", "at least 1e-12"] = "none"
     """what keeps the length of a gradient away from zero (l2)"""
     momentum: Literal["of gradients", "by their mean", "of signs", "unscaled", "none"] = "of gradients"
@@ -137,7 +144,12 @@ def direction(momentum: Array, recipe: Recipe, habits: Habits) -> Array:
     """The direction of a step: the sign, or under l2 the unit vector."""
     if habits.grid and habits.where == "gradient":
         momentum = rounded(momentum, habits.grid)
-    if recipe.norm == "l2":
+    if habits.way == "as it is":
+        return momentum
+    if habits.way == "over its largest":
+        largest = np.abs(momentum).max(axis=AXES, keepdims=True)
+        return np.asarray(momentum / np.where(largest > 0, largest, np.inf))
+    if recipe.norm == "l2" or habits.way == "of length 1":
         size = length(momentum)
         if habits.floor == "plus 1e-10":
             size = size + 1e-10
@@ -167,12 +179,19 @@ def advance(x: Array, image: Array, move: Array, recipe: Recipe, habits: Habits,
     order = habits.last_order if last and habits.last_order is not None else habits.order
     for operation in order:
         if operation == "step":
-            x = x + move
+            x = add(x, move, habits)
         elif operation == "box":
             x = np.clip(x, *habits.bounds)
         else:
             x = image + project(x - image, recipe.norm, recipe.eps * habits.budget)
     return np.asarray(rounded(x, habits.grid) if habits.where == "iterate" else x)
+
+
+def add(x: Array, move: Array, habits: Habits) -> Array:
+    """x + move; on a grid, as its own arithmetic adds."""
+    if habits.grid is None or habits.where != "sum":
+        return np.asarray(x + move)
+    return rounded(rounded(x, habits.grid) + rounded(move, habits.grid), habits.grid)
 
 
 def project(delta: Array, norm: str, eps: float) -> Array:
@@ -202,6 +221,13 @@ def margin(logits: Array, labels: Array) -> Array:
     own = np.take_along_axis(wide, labels[..., None], axis=-1)
     others = np.where(np.arange(wide.shape[-1]) == labels[..., None], -np.inf, wide)
     return np.asarray(own[..., 0] - others.max(axis=-1))
+
+
+def margin_shares(logits: Array, labels: Array) -> Array:
+    """The derivative of the best other logit minus the label's; logits (..., classes), labels (...)."""
+    mine = np.arange(logits.shape[-1]) == labels[..., None]
+    best = np.where(mine, -np.inf, logits.astype(np.float64)).argmax(axis=-1)
+    return np.asarray(1.0 * (np.arange(logits.shape[-1]) == best[..., None]) - mine)
 
 
 def whose(habits: Habits, logits: Array, y: Labels) -> Labels:
@@ -244,7 +270,8 @@ def simulate(
         gradient = classifier.vjp(seen, _cotangent(logits, labels, recipe, habits)).astype(np.float64)
         momentum = accumulate(gradient, momentum, recipe, habits)
         move = size * direction(momentum, recipe, habits)
-        moved = advance(current, image, move, recipe, habits, last=index == count - 1)
+        begin = image if index == 0 and habits.leads_from == "image" else current
+        moved = advance(begin, image, move, recipe, habits, last=index == count - 1)
         current = np.where(going[:, None, None, None], moved, current)
         visited.append(current)
     if habits.returns == "best":
@@ -264,7 +291,9 @@ def _start(x: Images, recipe: Recipe, habits: Habits, seed: int, starts: Images 
 
 def _cotangent(logits: Array, labels: Labels, recipe: Recipe, habits: Habits) -> Images:
     residual, own = softmax(logits), (np.arange(len(labels)), labels)
-    if habits.exact:
+    if habits.loss == "margin":
+        residual = margin_shares(logits, labels)
+    elif habits.exact:
         residual[own] = 0
         residual[own] = -residual.sum(axis=1)  # p - 1, without its rounding
     else:

@@ -22,6 +22,7 @@ from sparring.adapters.variants import (
     Habits,
     Operation,
     Recipe,
+    Way,
     accumulate,
     advance,
     cross_entropy,
@@ -29,6 +30,7 @@ from sparring.adapters.variants import (
     done,
     length,
     look_ahead,
+    margin_shares,
     rounded,
     softmax,
     spacing,
@@ -38,6 +40,7 @@ from sparring.adapters.variants import (
 Array = npt.NDArray[Any]
 CLOSE = 5e-6
 """What float32 may add to one step."""
+WAYS: tuple[Way, ...] = ("usual", "over its largest", "of length 1", "as it is")
 GRIDS: tuple[Grid, ...] = ("float16", "bytes", "bytes, cut off", "bfloat16")
 
 
@@ -47,7 +50,8 @@ class Loss:
 
     ``label``: whose cross-entropy it is, -1 where it is none. ``scale``: what it is multiplied with (-1: descended).
     ``exact``: the own logit's share is that of float64, not rounded to a multiple of float32's spacing at 1; ``size``:
-    the largest share, 0 near certainty, where neither label nor scale can be read.
+    the largest share, 0 near certainty, where neither label nor scale can be read. ``margin``: all of it is one
+    multiple of the labels' margin, and no cross-entropy; then ``label`` is -1.
     """
 
     label: Array
@@ -55,6 +59,7 @@ class Loss:
     error: Array
     exact: Array
     size: Array
+    margin: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,9 @@ def tape(trace: Trace, classifier: Classifier, recipe: Recipe) -> Tape:
     logits = np.concatenate([classifier.logits(part) for part in np.array_split(flat, max(1, len(flat) // 256))])
     logits = logits.reshape(steps + 1, n, -1)
     loss = read_loss(cotangents, logits[:-1], labels, recipe.targeted)
-    climbs = np.sign(loss.scale) * (-1 if recipe.targeted else 1)
+    alive = np.arange(steps)[:, None] < counts[None]
+    loss = _unless_margin(loss, cotangents, logits[:-1], labels, alive)
+    climbs = _climbs(loss, cotangents, labels, alive) * (-1 if recipe.targeted else 1)
     return Tape(image, labels, points, gradients * climbs[..., None, None, None], counts, final, logits, loss)
 
 
@@ -138,6 +145,36 @@ def read_loss(cotangents: Array, logits: Array, labels: Array, targeted: bool) -
     half = (rounded(cotangents, "float16") == cotangents).all(axis=-1)
     label = np.where(error < 5e-3, label, np.where(half, usual, -1))
     return Loss(label, scale, error, exact, size)
+
+
+def _unless_margin(loss: Loss, cotangents: Array, logits: Array, labels: Array, alive: Array) -> Loss:
+    """The loss, or, where every query asks for one multiple of the margin, that it is one.
+
+    Where a single class rivals the label both look alike, but for their scale: a cross-entropy's varies.
+    """
+    if not alive.any():
+        return loss
+    whole = np.abs(loss.scale[alive])
+    if (loss.label[alive] >= 0).all() and (whole.max() <= 1.001 * whole.min() or logits.shape[-1] == 2):
+        return loss
+    own = np.take_along_axis(cotangents, np.broadcast_to(labels, alive.shape)[..., None], axis=-1)
+    size = float(np.median(np.abs(own[alive])))
+    sign = -np.sign(np.median(own[alive]))
+    off = np.abs(cotangents - sign * size * margin_shares(logits, np.broadcast_to(labels, alive.shape))).max(axis=-1)
+    # of rivals that tie, any may be the best
+    if not size or (off[alive] > 1e-5 * size).mean() > 0.05:
+        return loss
+    return replace(loss, label=np.full_like(loss.label, -1), scale=np.full_like(loss.scale, sign * size), margin=True)
+
+
+def _climbs(loss: Loss, cotangents: Array, labels: Array, alive: Array) -> Array:
+    """1 where the recorded gradient is of a loss that grows as the label is lost, else -1."""
+    signs = np.sign(loss.scale)
+    unknown = alive & (loss.label < 0)
+    own = np.take_along_axis(cotangents, np.broadcast_to(labels, alive.shape)[..., None], axis=-1)[..., 0]
+    if unknown.any():  # what is no cross-entropy still has one sign: it pushes the label's logit down or up
+        signs = np.where(unknown, -np.sign(own[unknown].sum()) or 1.0, signs)
+    return np.asarray(signs)
 
 
 def _shares(logits: Array, whose: Array) -> tuple[Array, Array]:
@@ -182,6 +219,7 @@ def replay(tape: Tape, recipe: Recipe, habits: Habits) -> Replay:
         unsure = _unsure(tape.gradients[index], before, momentum, recipe, habits)
         move = sizes[index] * direction(momentum, recipe, habits)
         last = index == tape.counts - 1
+        own = tape.image if index == 0 and habits.leads_from == "image" else own
         moved = advance(own, tape.image, move, recipe, habits)
         if habits.last_order is not None:
             ending = advance(own, tape.image, move, recipe, habits, last=True)
@@ -210,7 +248,7 @@ def replay(tape: Tape, recipe: Recipe, habits: Habits) -> Replay:
 
 def _off(expected: Array, actual: Array, habits: Habits, on_grid: bool) -> Array:
     """How far recorded pixels are from the expected ones, 0 where rounding explains it."""
-    if habits.grid is None or habits.where == "gradient" or not on_grid:
+    if habits.grid is None or habits.where in ("gradient", "sum") or not on_grid:
         off = np.abs(expected - actual)
         return np.where(off > CLOSE, off, 0.0)
     near = rounded(actual, habits.grid)
@@ -267,6 +305,8 @@ def _finals(tape: Tape, recipe: Recipe, habits: Habits, ends: Array) -> Array:
 
 def measured(tape: Tape, recipe: Recipe, habits: Habits) -> Iterator[Habits]:
     """The habits with one of them changed, each to values that the tape suggests or that are known elsewhere."""
+    if len(tape.points) and np.abs(tape.points[0] - tape.image).max() > CLOSE:
+        yield replace(habits, leads_from="image")
     for value in _steps(tape, recipe, habits):
         yield replace(habits, step=value)
         if recipe.attack == "ni-fgsm":
@@ -285,8 +325,10 @@ def measured(tape: Tape, recipe: Recipe, habits: Habits) -> Iterator[Habits]:
     yield from (replace(habits, budget=value) for value in _budgets(tape, recipe))
     yield from (replace(habits, bounds=value) for value in _bounds(tape))
     for grid in GRIDS:
-        for where in ("iterate", "query", "output", "gradient"):
+        for where in ("iterate", "query", "output", "gradient", "sum"):
             yield replace(habits, grid=grid, where=where)
+    for way in WAYS:
+        yield replace(habits, way=way)
     if recipe.norm == "l2":
         yield from (replace(habits, floor=floor) for floor in ("none", "plus 1e-10", "at least 1e-12"))
     if recipe.decay is not None:
@@ -312,6 +354,7 @@ def _steps(tape: Tape, recipe: Recipe, habits: Habits) -> list[float | tuple[flo
     following = np.concatenate([tape.points[1:], tape.final[None]])
     momentum = np.zeros(tape.image.shape)
     medians: list[float] = []
+    free: dict[int, float] = {}
     found: list[float] = []
     for index in range(len(tape.points)):
         momentum = accumulate(tape.gradients[index], momentum, recipe, habits)
@@ -324,7 +367,13 @@ def _steps(tape: Tape, recipe: Recipe, habits: Habits) -> list[float | tuple[flo
         use = (np.abs(along) > 0.3 * np.abs(along).max(axis=(1, 2, 3), keepdims=True)) & (np.abs(moves) > 1e-7)
         use &= (index < tape.counts)[:, None, None, None]
         inside = use & (after > 1e-6) & (after < 1 - 1e-6)
+        change = after - tape.image
+        far = np.abs(change) if recipe.norm == "linf" else length(change)
+        within = inside & (far < recipe.eps * habits.budget - 1e-6)  # neither clipped nor projected
+        inside = within if within.any() else inside
         ratios = (moves[inside] / along[inside] if inside.any() else moves[use] / along[use]) / recipe.eps_step
+        if within.any():
+            free[index] = float(np.median(ratios))
         if len(ratios):
             medians.append(float(np.median(ratios)))
             if index == 0:
@@ -336,7 +385,23 @@ def _steps(tape: Tape, recipe: Recipe, habits: Habits) -> list[float | tuple[flo
     neat = [float(f"{value:.3g}") for value in found]
     single = [1.0, *neat, *found, *(value / recipe.eps_step for value in usual), 0.5, 2.0, -1.0]
     several = [tuple(float(f"{value:.4g}") for value in medians), tuple(medians)] if len(medians) > 1 else []
-    return [*dict.fromkeys(value for value in single if value), *several]
+    several += _sequences(free, len(tape.points))
+    return [*dict.fromkeys(value for value in single if value), *dict.fromkeys(several)]
+
+
+def _sequences(free: dict[int, float], steps: int) -> list[tuple[float, ...]]:
+    """Steps that change from one to the next, by the lengths of those that nothing cut short: a decay, or any."""
+    known = np.array(sorted(free))
+    sizes = np.array([free[index] for index in known])
+    if len(known) < 2 or np.ptp(sizes) < 1e-4 * np.abs(sizes).max():
+        return []
+    found = [np.interp(np.arange(steps), known, sizes)]
+    if (sizes > 0).all():
+        factor = (sizes[1] / sizes[0]) ** (1 / (known[1] - known[0]))
+        decays = [float(f"{factor:.3g}"), factor]
+        found = [sizes[0] * decay ** (np.arange(steps) - known[0]) for decay in decays] + found
+    neat = [tuple(float(f"{value:.6g}") for value in one) for one in found]
+    return [*neat, *(tuple(float(value) for value in one) for one in found)]
 
 
 def _budgets(tape: Tape, recipe: Recipe) -> list[float]:

@@ -23,7 +23,8 @@ SUSPECTS = (
 )  # fmt: skip
 
 _OF = {
-    "start": "start", "step": "step", "ahead": "step", "floor": "step", "budget": "budget", "steps": "number of steps",
+    "start": "start", "leads_from": "start", "way": "step", "loss": "loss",
+    "step": "step", "ahead": "step", "floor": "step", "budget": "budget", "steps": "number of steps",
     "bounds": "box clip", "labels": "label source", "reduction": "loss reduction", "sign_of_zero": "sign of zero",
     "early_stop": "early stop", "returns": "best against last iterate", "grid": "dtype", "where": "dtype",
     "exact": "dtype", "momentum": "momentum", "decay": "momentum", "looks_ahead": "momentum",
@@ -63,7 +64,7 @@ def compare(a: Trace, b: Trace, classifier: Classifier, recipe: Recipe) -> Pair:
     """Read both tapes, find the habits of the first, then what must be changed in them to give the second."""
     tapes = (tape(a, classifier, recipe), tape(b, classifier, recipe))
     clean = classifier.logits(np.stack([path.image for path in a.paths]))
-    fit_a = fit(tapes[0], recipe, Habits())
+    fit_a = fit(tapes[0], recipe, Habits(loss="margin" if tapes[0].loss.margin else "cross-entropy"))
     fit_b = fit(tapes[1], recipe, fit_a.habits)
     changes = _from_habits(a.library, b.library, fit_a.habits, fit_b.habits)
     start = _start(a, b, tapes, fit_a.habits, fit_b.habits)
@@ -72,7 +73,7 @@ def compare(a: Trace, b: Trace, classifier: Classifier, recipe: Recipe) -> Pair:
     named = {change.suspect for change in changes}
     as_well = [
         change
-        for habits in (fit_b.as_well if len(changes) == 1 else ())
+        for habits in (fit_b.as_well if len(changes) == 1 and start is None else ())
         for change in _from_habits(a.library, b.library, fit_a.habits, habits)
         if change.suspect not in named
     ]
@@ -88,7 +89,9 @@ def _merged(changes: list[Change]) -> list[Change]:
     for change in changes:
         before = found.get(change.suspect)
         text = f"{before.text}; {change.text}" if before else change.text
-        found[change.suspect] = replace(change, text=text, habits=change.habits or (before.habits if before else None))
+        habits = change.habits or (before.habits if before else None)
+        starts = change.starts if change.starts is not None or before is None else before.starts
+        found[change.suspect] = replace(change, text=text, habits=habits, starts=starts)
     return list(found.values())
 
 
@@ -134,9 +137,13 @@ def _say(suspect: str, habits: Habits, names: list[str]) -> str:
         if "step" in names:
             factors = np.atleast_1d(np.array(habits.step))
             parts.append(f"{', '.join(f'{one:.4g}' for one in factors[:8])} times the step asked for")
+        if "way" in names:
+            parts.append(f"the {'usual direction' if habits.way == 'usual' else 'gradient ' + habits.way}")
         if "floor" in names:
             parts.append(f"the gradient's length {'as it is' if habits.floor == 'none' else habits.floor}")
         return " and ".join(parts)
+    if suspect == "start":
+        return "the first step leads from " + ("the image" if habits.leads_from == "image" else "where it starts")
     if suspect == "number of steps":
         return f"{habits.steps:+d} steps" if habits.steps else "the steps asked for"
     if suspect in ("projection order", "box clip") and "bounds" not in names:
@@ -163,7 +170,12 @@ def _say(suspect: str, habits: Habits, names: list[str]) -> str:
     if suspect == "best against last iterate":
         return f"returns the {habits.returns} iterate"
     if suspect == "dtype":
-        what = {"iterate": "every iterate", "query": "what the model sees", "output": "the images returned"}
+        what = {
+            "iterate": "every iterate",
+            "query": "what the model sees",
+            "output": "the images returned",
+            "sum": "the sum of point and step",
+        }
         return f"{habits.grid} in {what.get(habits.where, 'the gradient')}" if habits.grid else "float32"
     if suspect == "momentum":
         ahead = "" if habits.looks_ahead else ", without looking ahead"
@@ -205,10 +217,14 @@ def _from_losses(
             "next": "the class after the label",
             "other": "other labels than those given",
             "none": "no label's cross-entropy",
+            "margin": "the margin, the best other logit minus the label's",
         }
-        suspect = "loss" if "none" in sources else "label source"
+        suspect = "loss" if {"none", "margin"} & set(sources) else "label source"
         usable = sources[1] in ("given", "predicted", "current", "next")
-        option = replace(habits, labels=cast(Any, sources[1])) if usable else None
+        option = replace(habits, labels=cast(Any, sources[1]), loss="cross-entropy") if usable else None
+        option = replace(habits, labels="given", loss="margin") if sources[1] == "margin" else option
+        if suspect == "loss":
+            words["given"] = "the cross-entropy with the labels that it was given"
         text = f"{b.library}'s loss takes {words[sources[1]]}; {a.library}'s {words[sources[0]]}"
         found.append(Change(suspect, text, option))
     coarse = [bool((each.loss.error[each.alive & (each.loss.label >= 0)] > 2e-5).any()) for each in tapes]
@@ -226,9 +242,14 @@ def scale(tape: Tape) -> float:
 
 
 def label_source(tape: Tape, clean: Array) -> str:
-    """Whose labels the cotangents show: ``given``, ``predicted``, ``current``, ``next``, ``other``; ``none``."""
+    """Whose labels the cotangents show: ``given``, ``predicted``, ``current``, ``next``, ``other``.
+
+    ``margin`` where the loss is the margin of the labels, ``none`` where it is neither.
+    """
     alive = tape.alive
     label = tape.loss.label
+    if tape.loss.margin:
+        return "margin"
     if (label[alive] < 0).any():
         return "none"
 

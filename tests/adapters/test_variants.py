@@ -19,6 +19,7 @@ from sparring.adapters.support import request
 from sparring.adapters.tracing import trace
 from sparring.adapters.variants import ATTACKS, Habits, recipe, rounded, simulate, softmax, spacing
 from sparring.adapters.variants_replay import fit, read_loss, replay, tape
+from sparring.adapters.variants_search import compare
 
 SMALL = settings(max_examples=15, deadline=None)
 
@@ -95,6 +96,10 @@ CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("best", {"returns": "best"}),
     ("float16", {"grid": "float16"}),
     ("bytes", {"grid": "bytes", "where": "output"}),
+    ("float16 sums", {"grid": "float16", "where": "sum"}),
+    ("decay", {"step": (1.0, 0.8, 0.64, 0.512, 0.4096, 0.32768)}),
+    ("uneven steps", {"step": (1.0, 0.7, 0.9, 0.5, 0.8, 0.6)}),
+    ("scaled", {"way": "over its largest"}),
 )
 
 
@@ -113,12 +118,52 @@ def test_a_change_is_seen_and_is_found_again(change: dict[str, Any]) -> None:
     assert fit(recorded, made, Habits()).left.score == 0
 
 
-def _as_library(made: Any, habits: Habits) -> Any:
+@pytest.mark.parametrize("leads_from", ["point", "image"])
+def test_a_start_is_told_apart_from_a_step_that_leads_from_the_image(leads_from: Any) -> None:
+    """Where a gradient is zero the image itself is returned, which no longer step from the start gives."""
+    classifier = planted.convolutional()
+    x, y = planted.data(classifier)
+    made = recipe("fgsm", "linf", {"eps": 0.1})
+    habits = Habits(start="given", leads_from=leads_from)
+    pair = _compared(classifier, x, y, made, habits, starts=np.clip(x + np.float32(0.04), 0, 1))
+    assert pair.changes[0].suspect == "start"
+    assert (pair.fits[1].habits.leads_from, pair.left) == (leads_from, 0)
+
+
+def test_a_margin_is_told_apart_from_a_cross_entropy() -> None:
+    """Whichever of the two has it; and two margins are the same."""
+    for build in (planted.convolutional, planted.normalised, planted.tied):
+        classifier = build()
+        x, y = planted.data(classifier)
+        made = recipe("pgd", "linf", planted.PGD)
+        for first, second in (("cross-entropy", "margin"), ("margin", "cross-entropy")):
+            pair = _compared(classifier, x, y, made, Habits(loss=second), Habits(loss=first))  # type: ignore[arg-type]
+            assert ([change.suspect for change in pair.changes], pair.left) == (["loss"], 0)
+        assert not _compared(classifier, x, y, made, Habits(loss="margin"), Habits(loss="margin")).changes
+
+
+def _compared(
+    classifier: Any, x: Any, y: Any, made: Any, habits: Habits, other: Habits | None = None, starts: Any = None
+) -> Any:
+    """The pair of two variants: the first as the referee does, or with other habits."""
+    asked = request(made.attack, norm="linf", params={"eps": 0.1} if made.attack == "fgsm" else planted.PGD)
+    first = trace(_as_library(made, other or Habits()), classifier, x, y, asked)
+    second = trace(_as_library(made, habits, x, starts), classifier, x, y, asked)
+    return compare(first, second, classifier, made)
+
+
+def _as_library(made: Any, habits: Habits, x: Any = None, starts: Any = None) -> Any:
     from contextlib import contextmanager
 
     @contextmanager
     def session(classifier: Any, route: Any, counter: Any) -> Any:
-        yield lambda call: simulate(classifier, call.x, call.labels, made, habits)
+        def run(call: Any) -> Any:
+            own = None
+            if starts is not None:
+                own = np.stack([starts[next(i for i, each in enumerate(x) if (each == one).all())] for one in call.x])
+            return simulate(classifier, call.x, call.labels, made, habits, starts=own)
+
+        yield run
 
     return replace(load_library("referee"), name="variant", session=session)
 
