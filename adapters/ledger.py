@@ -16,6 +16,8 @@ import yaml
 from packaging.specifiers import SpecifierSet
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from sparring.adapters.library import Library
+
 _COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
@@ -79,6 +81,14 @@ def entries() -> dict[str, Entry]:
     text = resources.files("sparring.adapters").joinpath("ledger.yaml").read_text("utf-8")
     found = [Entry.model_validate(content) for content in yaml.safe_load(text) or ()]
     return {entry.id: entry for entry in found}
+
+
+_OF_PACKAGE = {"adversarial-robustness-toolbox": "art", "foolbox": "foolbox", "torchattacks": "torchattacks"}
+
+
+def whose(library: Library) -> str:
+    """The name by which the ledger knows a library: a working copy under another name has its original's habits."""
+    return _OF_PACKAGE.get(library.package, library.name)
 
 
 def habits(

@@ -12,7 +12,7 @@ from sparring.models import datasets
 from sparring.suites import agreement_table, heatmap, manifest, store
 from sparring.suites.agreement import Agreement, measure, narrowed, only, verified, with_referee
 from sparring.suites.pool import Pool
-from sparring.suites.preparation import prepared
+from sparring.suites.preparation import prepare
 from sparring.suites.process import WorkerDied, WorkerFailed, backend
 from sparring.suites.reporter import Reporter
 from sparring.suites.runner import default_folder, run
@@ -125,7 +125,8 @@ def _marker(folder: Path, device: str, report: Reporter) -> Callable[[dict[str, 
         suite, base = Suite.model_validate(content["suite"]), Path(content.get("home", "."))
         pool = Pool(device)
         try:
-            models = prepared(str(folder), suite, datasets.load(suite.data, base=base), base)
+            data = datasets.load(suite.data, base=base)
+            models = prepare(str(folder), suite, data, base, pool, device, report)
             for name, cells in wanted.items():
                 if name not in models or models[name].digest != content["models"][name]["digest"]:
                     report.stage(f"{name} is not there any more: pixels without a gradient are not set apart")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from sparring.adapters.attacks import catalogue
 from sparring.adapters.errors import InputError
-from sparring.adapters.ledger import Entry, entries, habits
+from sparring.adapters.ledger import Entry, entries, habits, whose
 from sparring.adapters.library import Unsupported, load_library
 from sparring.adapters.support import Request
 from sparring.suites import flat, manifest, store, tables
@@ -176,7 +176,7 @@ _ATTACKED = ["model", "library", "attack", "norm", "params", "targeted", "route"
 
 
 def _has(party: tuple[str, ...], entry: str) -> bool:
-    return load_library(party[1]).name in entries()[entry].libraries
+    return whose(load_library(party[1])) in entries()[entry].libraries
 
 
 def _changed(run: Path, cell: str, other_run: Path, other: str) -> bool:
@@ -255,7 +255,7 @@ class Party:
     def habits(self) -> tuple[Entry, ...]:
         """The ledger's entries that it has here."""
         _, attack, norm, params, *_ = self.attacked
-        name = load_library(self.library).name
+        name = whose(load_library(self.library))
         return habits(attack, norm, json.loads(params), name, self.version, self.framework, self.route)
 
 

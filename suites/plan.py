@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 
-from sparring.adapters.ledger import habits
+from sparring.adapters.ledger import habits, whose
 from sparring.adapters.library import Library, load_library
 from sparring.adapters.support import Request, why_not
 from sparring.models.datasets import Dataset
@@ -108,7 +108,7 @@ def _taken_away(suite: Suite, library: Library, asked: Request, framework: str, 
     if not suite.reconcile:
         return [()]
     own = (
-        habits(asked.name, asked.norm, asked.params, library.name, library.version(), framework, route)
+        habits(asked.name, asked.norm, asked.params, whose(library), library.version(), framework, route)
         if asked.canonical is not None
         else ()
     )
