@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 from sparring.adapters import ledger
 from sparring.adapters.errors import InputError
 from sparring.adapters.ledger import Entry
+from sparring.adapters.library import load_library
 from sparring.suites import agreement_table, run
 from sparring.suites.agree import agree
-from sparring.suites.agreement import COLUMNS, measure, with_referee
+from sparring.suites.agreement import COLUMNS, measure, verified, with_referee
 from sparring.suites.suite import load_suite
 
 HELPERS = str(Path(__file__).parents[1] / "helpers")
@@ -189,3 +191,21 @@ def test_bad_input_is_one_message(sparring: Any, tmp_path: Path) -> None:
     done = command(sparring, tmp_path, "--format", "html")
     assert done.returncode == 2
     assert "json" in done.stderr
+
+
+def test_a_failure_is_explained_where_its_cause_taken_away_it_is_gone(agreed: Any) -> None:
+    pairs = agreed.pairs[agreed.pairs["attack"] == "fgsm"].copy()
+    pairs[["verdict", "ledger_id", "reason"]] = ["failed", "momentum-of-signs", "art: it raised"]
+    found = verified(replace(agreed, pairs=pairs), agreed)
+    assert set(found.pairs["verdict"]) == {"explained"}
+    assert set(found.pairs["reason"]) == {"art: it raised"}
+    still = agreed.pairs.assign(verdict="failed")
+    found = verified(replace(agreed, pairs=pairs), replace(agreed, pairs=still))
+    assert set(found.pairs["verdict"]) == {"failed"}
+    assert found.disagreements == len(pairs)
+
+
+def test_a_working_copy_has_the_habits_of_its_original() -> None:
+    copy = load_library("art")
+    assert ledger.whose(replace(copy, name="working-copy")) == "art"
+    assert ledger.whose(replace(copy, name="mine", package="numpy")) == "mine"
