@@ -32,6 +32,7 @@ from sparring.adapters.library import (
     maps,
 )
 from sparring.adapters.protocol import Classifier, Counter, Images, TensorflowNative, TorchNative, counted
+from sparring.adapters.rewriting import attribute
 from sparring.adapters.starts import find_starts
 
 BATCH: dict[str, Any] = {"batch_size": lambda c: max(c.n, 1)}
@@ -252,22 +253,8 @@ def _singly(attack: Any, call: Call) -> bool:
 @contextmanager
 def _mended_numpy() -> Iterator[None]:
     """GeoDA asks for what NumPy 2 dropped, and leaves a file in the working directory."""
-    with _attribute(np, "mat", np.asmatrix), _attribute(np, "save", lambda *args, **kwargs: None):
+    with attribute(np, "mat", np.asmatrix), attribute(np, "save", lambda *args, **kwargs: None):
         yield
-
-
-@contextmanager
-def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Within the context the attribute has this value."""
-    before = dict(vars(owner))
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if name in before:
-            setattr(owner, name, before[name])
-        else:
-            delattr(owner, name)
 
 
 def _build(estimator: Any, call: Call) -> Any:
@@ -288,7 +275,7 @@ def _build(estimator: Any, call: Call) -> Any:
     # momentum is switched off in its TensorFlow implementation (ART's issue 2439), not in its NumPy one
     momentum = call.target == "MomentumIterativeMethod" and type(estimator).__name__ == "TensorFlowV2Classifier"
     try:
-        with _attribute(estimator, "all_framework_preprocessing", False) if momentum else nullcontext():
+        with attribute(estimator, "all_framework_preprocessing", False) if momentum else nullcontext():
             return cls(estimator, **kwargs)
     except EstimatorError as error:
         raise NotSupported(f"ART's {call.target} needs more than this classifier has: {error}") from error
