@@ -6,8 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-FRAMEWORKS = ("torch", "keras", "keras-tensorflow", "keras-torch", "onnx")
-Framework = Literal["torch", "keras", "keras-tensorflow", "keras-torch", "onnx"]
+FRAMEWORKS = ("torch", "keras", "keras-tensorflow", "keras-torch", "keras-jax", "onnx")
+Framework = Literal["torch", "keras", "keras-tensorflow", "keras-torch", "keras-jax", "onnx"]
+Combine = Literal["probabilities", "logits", "vote"]
+FROM_OTHERS = ("export", "convert", "ensemble")
+"""The keys of a model that is made of other models of the suite."""
 
 
 class Spec(BaseModel):
@@ -67,6 +70,16 @@ class ModelSpec(Spec):
     )
     onnx: str | None = Field(None, description="an ONNX file")
     export: str | None = Field(None, description="the name of another model of this suite, exported to ONNX")
+    convert: str | None = Field(
+        None, description="the name of another model of this suite, whose weights are moved into `framework`"
+    )
+    ensemble: tuple[str, ...] | None = Field(
+        None, min_length=2, description="the names of other models of this suite, decided together"
+    )
+    combine: Combine = Field(
+        "probabilities",
+        description="of an ensemble: the mean of its members' probabilities or logits, or their majority (no gradients)",
+    )
     input_range: tuple[float, float] = Field((0.0, 1.0), description="what the model takes for a pixel of 0 and of 1")
     mean: tuple[float, ...] | None = Field(None, description="subtracted per channel, in units of the input range")
     std: tuple[float, ...] | None = Field(None, description="divided by per channel, in units of the input range")
@@ -87,24 +100,41 @@ class ModelSpec(Spec):
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSpec:
-        sources = [key for key in ("object", "onnx", "export") if getattr(self, key)]
+        sources = [key for key in ("object", "onnx", *FROM_OTHERS) if getattr(self, key)]
         if self.architecture or (self.weights and not sources):
             sources.append("architecture" if self.architecture else "weights")
         if len(sources) != 1:
             raise ValueError(
-                "give exactly one of `architecture`, `object`, `onnx`, `export` (or `weights` alone for a .keras file)"
+                "give exactly one of `architecture`, `object`, `onnx`, `export`, `convert`, `ensemble` "
+                "(or `weights` alone for a .keras file)"
             )
         if self.train and not self.architecture:
             raise ValueError("`train` needs an `architecture`")
         if self.train and self.weights:
             raise ValueError("give either `train` or `weights`")
+        if self.convert and self.framework in (None, "onnx"):
+            raise ValueError("`convert` needs a `framework` other than onnx (for that there is `export`)")
+        if self.ensemble and self.framework:
+            raise ValueError("an `ensemble` has the frameworks of its members: leave `framework` out")
+        if "combine" in self.model_fields_set and not self.ensemble:
+            raise ValueError("`combine` is for an `ensemble`")
         return self
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the models of the suite that this one is made of."""
+        return self.ensemble or tuple(name for name in (self.export, self.convert) if name)
+
+    @property
     def runtime(self) -> str:
-        """``torch``, ``keras-tensorflow``, ``keras-torch`` or ``onnx``; for an ``object`` it is a guess."""
+        """``torch``, ``keras-tensorflow``, ``keras-torch``, ``keras-jax``, ``onnx`` or ``ensemble``.
+
+        For an ``object`` it is a guess.
+        """
         if self.onnx or self.export:
             return "onnx"
+        if self.ensemble:
+            return "ensemble"
         keras_file = self.weights is not None and self.weights.endswith(".keras")
         framework = self.framework or ("keras" if keras_file else "torch")
         return "keras-tensorflow" if framework == "keras" else framework

@@ -103,8 +103,10 @@ class Suite(Spec):
         for model in self.models:
             if model.name in seen:
                 raise ValueError(f"two models are called {model.name!r}")
-            if model.export is not None and model.export not in seen:
-                raise ValueError(f"models: {model.name} exports {model.export!r}, which is no model above it")
+            for source in model.sources:
+                if source not in seen:
+                    verb = "exports" if model.export else "converts" if model.convert else "takes in"
+                    raise ValueError(f"models: {model.name} {verb} {source!r}, which is no model above it")
             seen.add(model.name)
         return self
 
