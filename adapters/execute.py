@@ -24,7 +24,7 @@ from sparring.adapters.protocol import (
     check_images,
 )
 from sparring.adapters.seeding import seeded
-from sparring.adapters.support import Request, raw_attack, request, why_not
+from sparring.adapters.support import Request, request, why_not
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,15 +185,16 @@ def _route(library: Library, classifier: Classifier, route: Route | None) -> Rou
 
 
 def _check_support(library: Library, asked: Request, classifier: Classifier) -> None:
-    framework = getattr(classifier, "framework", "torch")
-    reason = why_not(library, asked, framework)
-    if reason is None and not isinstance(classifier, Differentiable):
-        canonical = asked.canonical
-        needs = canonical.needs if canonical else raw_attack(library, asked.name.partition(":")[2]).needs
-        if needs == "gradients":
-            reason = f"{asked.name} needs gradients, and a {type(classifier).__name__} gives logits only"
+    reason = why_not(library, asked, getattr(classifier, "framework", "torch"), _lacks(classifier))
     if reason is not None:
         raise NotSupported(reason)
+
+
+def _lacks(classifier: Classifier) -> dict[str, str]:
+    found = {what: why for what in ("gradients", "logits") if (why := getattr(classifier, f"why_no_{what}", ""))}
+    if not isinstance(classifier, Differentiable):
+        found.setdefault("gradients", f"needs gradients, and a {type(classifier).__name__} gives logits only")
+    return found
 
 
 def _in_their_words(library: Library, asked: Request, context: Context) -> tuple[str, dict[str, Any], list[str]]:

@@ -16,7 +16,7 @@ from sparring.adapters.errors import InputError, LibraryError, missing_package, 
 from sparring.adapters.protocol import Classifier, Counter, Images, Labels
 
 Route = Literal["native", "bridged"]
-Frameworks = ("torch", "keras-tensorflow", "keras-torch", "onnx")
+Frameworks = ("torch", "keras-tensorflow", "keras-torch", "keras-jax", "onnx", "ensemble")
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class RawAttack:
     needs: Needs
     signature: inspect.Signature
     runs_on: tuple[str, ...] = Frameworks
-    """frameworks on which it can run; needing gradients excludes ``onnx`` by itself"""
+    """frameworks on which it can run"""
     unsupported: str | None = None
     """why it can't attack an image classifier (an object detector's attack, say), if it can't"""
     targeted: bool = True

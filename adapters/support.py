@@ -68,8 +68,11 @@ def _check_keywords(name: str, raw: RawAttack, given: Mapping[str, Any]) -> None
             raise InputError(f"{name} needs a value for {key}")
 
 
-def why_not(library: Library, asked: Request, framework: str) -> str | None:
-    """Why this library can't run this attack on a model of this framework; None when it can."""
+def why_not(library: Library, asked: Request, framework: str, lacks: Mapping[str, str] | None = None) -> str | None:
+    """Why this library can't run this attack on a model of this framework; None when it can.
+
+    ``lacks`` says which of ``gradients`` and ``logits`` the model has not, and why.
+    """
     if asked.canonical is None:
         if asked.raw_library != library.name:
             return f"{asked.name} is a class of {asked.raw_library}"
@@ -88,6 +91,6 @@ def why_not(library: Library, asked: Request, framework: str) -> str | None:
         if asked.targeted and mapping.targeted is not None:
             return mapping.targeted.reason
         needs = asked.canonical.needs
-    if needs == "gradients" and framework == "onnx":
-        return f"{asked.name} needs gradients, and an ONNX Runtime session gives logits only"
-    return None
+    # whoever gives no logits gives no gradients either, and says so better
+    lacking = (lacks or {}).get(needs)
+    return f"{asked.name} {lacking}" if lacking else None

@@ -12,13 +12,14 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from sparring.adapters.ensemble import Vote, ensemble
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.preprocessing import preprocessing
 from sparring.adapters.protocol import Classifier
@@ -26,7 +27,7 @@ from sparring.adapters.wrap import check_outputs, wrap
 from sparring.models import architectures, datasets, export, mobilenet, networks, recipes, training, weights
 from sparring.models.datasets import Dataset
 from sparring.models.sources import Progress
-from sparring.models.spec import DataSpec, ModelSpec, TrainSpec, facts
+from sparring.models.spec import FROM_OTHERS, DataSpec, ModelSpec, TrainSpec, facts
 
 OPTIONS = ("input_range", "mean", "std", "channel_order", "layout", "output")
 """The keys of a model that change what the adapter computes."""
@@ -41,9 +42,9 @@ class ModelRef:
     digest: str
     """sha256 over the weights and all else that decides what the classifier computes: no name, no path"""
     framework: str
-    """``torch``, ``keras-tensorflow``, ``keras-torch`` or ``onnx``"""
+    """``torch``, ``keras-tensorflow``, ``keras-torch``, ``keras-jax``, ``onnx`` or ``ensemble``"""
     architecture: str
-    """its name, ``object:package.module:name``, or the name of the file"""
+    """its name, ``object:package.module:name``, the name of the file, or how an ensemble combines"""
     input_shape: tuple[int, int, int]
     classes: int
     spec: ModelSpec
@@ -53,16 +54,33 @@ class ModelRef:
     """keyword arguments of ``wrap``"""
     base: str
     """folder of the suite: an object is imported from there"""
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    """what the classifier has not, of ``gradients`` and ``logits`` (where it only decides), and why"""
+    members: tuple[ModelRef, ...] = ()
+    """of an ensemble"""
+
+    @property
+    def frameworks(self) -> tuple[str, ...]:
+        """The framework, or those of the members."""
+        each = [name for member in self.members for name in member.frameworks] or [self.framework]
+        return tuple(dict.fromkeys(each))
+
+    @property
+    def host(self) -> str:
+        """The framework in whose process the model is opened: of an ensemble the first member's that is on Keras."""
+        return next((name for name in self.frameworks if name.startswith("keras-")), self.frameworks[0])
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, from which ``from_json`` makes the same ref."""
-        return {**self.__dict__, "spec": facts(self.spec), "input_shape": list(self.input_shape)}
+        plain = {"spec": facts(self.spec), "input_shape": list(self.input_shape), "lacks": dict(self.lacks)}
+        return {**self.__dict__, **plain, "members": [member.to_json() for member in self.members]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ModelRef:
         """The ref that ``to_json`` wrote."""
         shape, spec = tuple(value["input_shape"]), ModelSpec.model_validate(value["spec"])
-        return cls(**{**value, "input_shape": shape, "spec": spec})
+        members = tuple(map(cls.from_json, value.get("members", ())))
+        return cls(**{**value, "input_shape": shape, "spec": spec, "members": members})
 
 
 def is_prepared(
@@ -74,8 +92,12 @@ def is_prepared(
     prepared: an unknown architecture, a missing file, keys that don't go together.
     """
     _check_spec(spec)
+    if any(name not in (others or {}) for name in spec.sources):
+        return None
+    if spec.ensemble:
+        return _ensemble(spec, base, others or {})
     file = _file(spec, base)
-    if spec.object or (spec.export and spec.export not in (others or {})):
+    if spec.object:
         return None
     try:
         sample = datasets.peek(data, base=base, download=False)
@@ -101,9 +123,13 @@ def prepare(
     """
     others = others or {}
     _check_spec(spec)
+    key = next((key for key in FROM_OTHERS if getattr(spec, key)), "")
+    for name in spec.sources:
+        if name not in others:
+            raise InputError(f"{key}: {unknown('model', name, others)}")
+    if spec.ensemble:
+        return _ensemble(spec, base, others)
     file = _file(spec, base)
-    if spec.export and spec.export not in others:
-        raise InputError(f"export: {unknown('model', spec.export, others)}")
     sample = datasets.peek(data, base=base)
     if spec.object:
         return _prepare_object(spec, base, sample, file, device)
@@ -126,8 +152,53 @@ def prepare(
 
 
 def open_model(ref: ModelRef, *, device: str = "auto") -> Classifier:
-    """The classifier of a prepared model on the device (auto, cpu, cuda). Raises ``InputError`` if it is gone."""
+    """The classifier of a prepared model on the device (auto, cpu, cuda). Raises ``InputError`` if it is gone.
+
+    Members of an ensemble that need another Keras backend than this process has run in processes of their own.
+    """
+    if ref.members:
+        return ensemble([_member(member, ref.host, device) for member in ref.members], ref.spec.combine)
     return _wrap(_network(ref), ref, device)
+
+
+def _member(ref: ModelRef, host: str, device: str) -> Classifier:
+    if ref.framework.startswith("keras-") and ref.framework != host:
+        from sparring.models.remote import open_remotely
+
+        return open_remotely(ref.to_json(), keras_backend=ref.framework.partition("-")[2], device=device)
+    if ref.members:
+        return ensemble([_member(member, host, device) for member in ref.members], ref.spec.combine)
+    return open_model(ref, device=device)
+
+
+def _ensemble(spec: ModelSpec, base: Path, others: Mapping[str, ModelRef]) -> ModelRef:
+    """What its members are says all of an ensemble: nothing is made, and nothing opened."""
+    members = tuple(others[name] for name in spec.sources)
+    first = members[0]
+    for member in members:
+        if (member.input_shape, member.classes) != (first.input_shape, first.classes):
+            raise InputError(
+                f"ensemble: {first.name} takes {first.input_shape} and gives {first.classes} classes, {member.name} "
+                f"takes {member.input_shape} and gives {member.classes}: the members must be alike in both"
+            )
+    if spec.combine == "vote":
+        lacks = {"gradients": Vote.why_no_gradients, "logits": Vote.why_no_logits}
+    else:
+        lacks = {what: f"{why} ({member.name})" for member in members for what, why in member.lacks.items()}
+    return ModelRef(
+        name=spec.name,
+        digest=recipes.digest(["ensemble", spec.combine, [[member.framework, member.digest] for member in members]]),
+        framework="ensemble",
+        architecture={"vote": "majority vote"}.get(spec.combine, f"mean of {spec.combine}"),
+        input_shape=first.input_shape,
+        classes=first.classes,
+        spec=spec,
+        artifact=None,
+        options={},
+        base=str(base.absolute()),
+        lacks=lacks,
+        members=members,
+    )
 
 
 def _wrap(network: Any, ref: ModelRef, device: str) -> Classifier:
@@ -286,7 +357,8 @@ def _checked(ref: ModelRef, classifier: Classifier, sample: Dataset) -> ModelRef
         raise InputError(
             f"labels out of range: {sample.name} has {len(sample.class_names)} classes, the model {classifier.classes}"
         )
-    return replace(ref, classes=classifier.classes)
+    lacks = {what: why for what in ("gradients", "logits") if (why := getattr(classifier, f"why_no_{what}", ""))}
+    return replace(ref, classes=classifier.classes, lacks=lacks)
 
 
 def _shape(sample: Dataset) -> tuple[int, int, int]:
@@ -307,10 +379,13 @@ def _check_spec(spec: ModelSpec) -> None:
             raise InputError(f"layout: {spec.architecture} has its own; `layout` is for a model of your own")
         if spec.output == "probabilities":
             raise InputError(f"output: {spec.architecture} gives logits; `probabilities` is for a model of your own")
-    if spec.export and (given := sorted(spec.model_fields_set & set(OPTIONS))):
-        raise InputError(f"{given[0]}: an `export` takes it from the model {spec.export!r}")
-    if spec.weights and (spec.onnx or spec.export):
-        raise InputError("weights: an ONNX file has its own")
+    if spec.sources and (given := sorted(spec.model_fields_set & set(OPTIONS))):
+        key = next(key for key in FROM_OTHERS if getattr(spec, key))
+        raise InputError(f"{given[0]}: an `{key}` takes it from {' and '.join(map(repr, spec.sources))}")
+    if spec.weights and (spec.onnx or spec.sources):
+        raise InputError(
+            "weights: an ONNX file has its own" if spec.onnx or spec.export else "weights: others' are taken"
+        )
     if spec.weights and spec.weights.endswith(".keras"):
         if spec.architecture or spec.object:
             raise InputError(

@@ -78,7 +78,7 @@ class ModelSpec(Spec):
     )
     combine: Combine = Field(
         "probabilities",
-        description="of an ensemble: the mean of its members' probabilities or logits, or their majority (no gradients)",
+        description="of an ensemble: the mean of its members' probabilities or logits, or their majority vote",
     )
     input_range: tuple[float, float] = Field((0.0, 1.0), description="what the model takes for a pixel of 0 and of 1")
     mean: tuple[float, ...] | None = Field(None, description="subtracted per channel, in units of the input range")

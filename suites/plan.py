@@ -71,12 +71,12 @@ def _attacks(suite: Suite) -> list[tuple[Request, str]]:
 def _rows(suite: Suite, data: Dataset, spec: ModelSpec, ref: ModelRef, asked: Request, name: str) -> list[Planned]:
     library = load_library(name)
     packages = {library.package: library.version()}
-    for package in ("torch", *_RUNS_ON[ref.framework]):
+    for package in ("torch", *(package for framework in ref.frameworks for package in _RUNS_ON[framework])):
         version = package_version(package)
         if version:
             packages[package] = version
     there = library.routes(ref.framework)
-    reason = why_not(library, asked, ref.framework)
+    reason = why_not(library, asked, ref.framework, ref.lacks)
     rows = []
     for route in suite.routes or there[:1]:
         lacks = None if route in there else f"{name} has no {route} route to {ref.framework}"

@@ -87,9 +87,7 @@ def compute(
         with lock:
             if stop.is_set() or not queue:
                 return None
-            fits = (
-                i for i, row in enumerate(queue) if current and backend(row.cell.model.framework) == current.backend
-            )
+            fits = (i for i, row in enumerate(queue) if current and backend(row.cell.model.host) == current.backend)
             return queue.pop(next(fits, 0))
 
     def serve() -> None:
@@ -97,7 +95,7 @@ def compute(
         worker: Worker | None = None
         try:
             while (row := take(worker)) is not None:
-                wanted = backend(row.cell.model.framework)
+                wanted = backend(row.cell.model.host)
                 if worker is not None and worker.backend != wanted:
                     pool.end(worker)
                     worker = None

@@ -18,6 +18,10 @@ def what_to_do(spec: ModelSpec) -> str:
     """What ``prepare`` will do for a model, in words."""
     if spec.export is not None:
         return f"export {spec.export} to ONNX"
+    if spec.convert is not None:
+        return f"convert {spec.convert} to {spec.runtime}"
+    if spec.ensemble is not None:
+        return f"put {', '.join(spec.ensemble)} together"
     if spec.architecture is not None and spec.weights is None:
         return (
             f"train {spec.architecture} ({spec.train.epochs} epochs)"
@@ -64,11 +68,12 @@ def prepare(
             raise InputError(f"--device {device}: {error}") from None
     waiting = [(index, spec) for index, spec in enumerate(suite.models) if spec.name not in ready]
     # what may turn out to be bad input comes before what takes long; the order is otherwise the suite's
-    waiting.sort(key=lambda item: (item[1].export is not None, item[1].train is not None))
+    waiting.sort(key=lambda item: (bool(item[1].sources), item[1].train is not None))
     for index, spec in waiting:
         task = f"{spec.name}: {what_to_do(spec)}"
         report.stage(task)
-        runtime = next(other.runtime for other in suite.models if other.name == (spec.export or spec.name))
+        # an object's own framework is known only when it has been prepared, which it has for whoever exports it
+        runtime = ready[spec.export].host if spec.export in ready else spec.runtime
 
         def progress(done: int, total: int, what: str, task: str = task) -> None:
             report.progress(task, done, total, what)

@@ -24,9 +24,7 @@ def attacks() -> list[Any]:
         runs = [one for one in Frameworks if any(why_not(each, asked, one) is None for each in libraries)]
         rules = [each.find(attack) for each in libraries]
         classes = ["–" if isinstance(rule, Unsupported) else rule.target for rule in rules]
-        where = (
-            "all" if runs == list(Frameworks) else "all but onnx" if runs == list(Frameworks[:3]) else ", ".join(runs)
-        )
+        where = "all" if runs == list(Frameworks) else ", ".join(runs)
         _row(canonical, attack.name, attack.norm, attack.goal, attack.needs, where, *classes, attack.source)
     parts: list[Any] = [canonical]
     parts.append("The parameters of each, with their defaults: `sparring list parameters`.")
@@ -46,29 +44,11 @@ def _raw(library: Library) -> list[Any]:
         if not isinstance(rule := library.find(attack), Unsupported)
     }
     title = f"{library.name} {library.version()}: by the raw door, as {library.name}:ClassName"
-    table = _table(title, "class", "needs", "torch", "keras-tensorflow", "keras-torch", "onnx", "remark")
+    table = _table(title, "class", "needs", *Frameworks, "remark")
     for name, raw in sorted(classes.items()):
-        runs = [_runs(library, raw, framework) for framework in Frameworks]
+        runs = [raw.unsupported is None and framework in raw.runs_on for framework in Frameworks]
         remark = raw.unsupported or (f"canonical: {named[name].name}" if name in named else "")
         _row(table, f"{library.name}:{name}", raw.needs, *("yes" if one else "–" for one in runs), remark)
-    return [table]
-
-
-def _runs(library: Library, raw: RawAttack, framework: str) -> bool:
-    gradients = raw.needs == "gradients" and framework == "onnx"
-    return raw.unsupported is None and framework in raw.runs_on and not gradients
-
-
-def parameters() -> list[Any]:
-    """Every parameter of every canonical attack with its default; one that follows from others is shown for eps 0.1."""
-    table = _table("Parameters of the canonical attacks", "attack", "norm", "parameter", "default", "meaning", "valid")
-    for attack in catalogue().values():
-        usual = attack.resolve({key: 0.1 for key in attack.required})
-        for name, parameter in attack.parameters.items():
-            default = "required" if name in attack.required else str(usual[name])
-            default += " (for eps 0.1)" if callable(parameter.default) else ""
-            valid = " or ".join(parameter.choices) or parameter.described()
-            _row(table, attack.name, attack.norm, name, default, parameter.help, valid)
     return [table]
 
 
