@@ -10,7 +10,7 @@ from rich.table import Table
 
 from sparring.adapters.attacks import catalogue
 from sparring.adapters.errors import InputError
-from sparring.adapters.library import Frameworks, Library, RawAttack, Unsupported, library_names, load_library
+from sparring.adapters.library import Frameworks, Library, Unsupported, library_names, load_library
 from sparring.adapters.support import request, why_not
 
 
@@ -49,6 +49,19 @@ def _raw(library: Library) -> list[Any]:
         runs = [raw.unsupported is None and framework in raw.runs_on for framework in Frameworks]
         remark = raw.unsupported or (f"canonical: {named[name].name}" if name in named else "")
         _row(table, f"{library.name}:{name}", raw.needs, *("yes" if one else "–" for one in runs), remark)
+    return [table]
+
+
+def parameters() -> list[Any]:
+    """Every parameter of every canonical attack with its default; one that follows from others is shown for eps 0.1."""
+    table = _table("Parameters of the canonical attacks", "attack", "norm", "parameter", "default", "meaning", "valid")
+    for attack in catalogue().values():
+        usual = attack.resolve({key: 0.1 for key in attack.required})
+        for name, parameter in attack.parameters.items():
+            default = "required" if name in attack.required else str(usual[name])
+            default += " (for eps 0.1)" if callable(parameter.default) else ""
+            valid = " or ".join(parameter.choices) or parameter.described()
+            _row(table, attack.name, attack.norm, name, default, parameter.help, valid)
     return [table]
 
 
