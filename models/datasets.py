@@ -87,6 +87,11 @@ def peek(spec: DataSpec, *, base: Path, count: int = 4, download: bool = True) -
     return _dataset(spec, pool, chosen[:count], None)
 
 
+def size(spec: DataSpec, *, base: Path, download: bool = True) -> int:
+    """How many images the spec's split has, whatever sample of it the spec takes. Raises as ``load`` does."""
+    return len(_pool(spec, base, spec.split, download).labels)
+
+
 def catalogue() -> list[DatasetInfo]:
     """Every data set that can be named, with what can be told without reading images or importing a framework."""
     infos = {_key(name): DatasetInfo(name, "embedded", (1, 8, 8), 10) for name in EMBEDDED}
