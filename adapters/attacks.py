@@ -72,7 +72,7 @@ class Parameter:
         if isinstance(value, bool):
             raise TypeError
         if self.type is float:
-            return float(Fraction(value)) if isinstance(value, str) and "/" in value else float(value)
+            return _fraction(value) if isinstance(value, str) and "/" in value else float(value)
         if self.type is int:
             if isinstance(value, float) and not value.is_integer():
                 raise TypeError
@@ -86,6 +86,12 @@ class Parameter:
         bounds += [f"above {self.above:g}"] if self.above is not None else []
         bounds += [f"at most {self.high:g}"] if self.high is not None else []
         return " ".join([words[self.type], " and ".join(bounds)]).strip()
+
+
+def _fraction(text: str) -> float:
+    """``8/255``, and ``1.6/255``."""
+    above, _, below = text.partition("/")
+    return float(Fraction(above.strip()) / Fraction(below.strip()))
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def run_command(
     Exit code 0: every cell is done or can't be; 1: a cell failed; 2: bad input; 130: stopped.
     """
     from sparring.adapters.errors import InputError
-    from sparring.suites import tables
+    from sparring.suites import tables, transfer_table
     from sparring.suites.console import LiveReporter, console
     from sparring.suites.runner import Interrupted, look_ahead, run
 
@@ -83,6 +83,8 @@ def run_command(
         print(f"sparring: {stopped}. To go on: {again}", file=sys.stderr)
         sys.exit(130)
     tables.print_rich(tables.make(done.frame), console)
+    if done.transfer is not None:
+        transfer_table.print_rich(done.transfer, console)
     console.print(
         f"{len(done.frame)} rows, {done.computed} cells computed now; everything is in {done.folder}/", highlight=False
     )
@@ -222,6 +224,105 @@ def agree_command(
     sys.exit(1 if found.disagreements or found.stale else 0)
 
 
+@app.command("transfer")
+def transfer_command(
+    suite: SuiteArgument,
+    out: OutOption = None,
+    profile: ProfileOption = None,
+    set_: SetOption = None,
+    surrogates: Annotated[
+        str | None, typer.Option(help="models of the suite that are attacked: A,B  [default: the suite's, or all]")
+    ] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="models that judge the images: A,B  [default: the suite's, or all]")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="cells computed at once, each in a process of its own")] = 1,
+    limit_seconds: Annotated[float | None, typer.Option(min=0.001, help="end an attack after so many seconds")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    form: Annotated[str, typer.Option("--format", help="rich, md, csv, json or latex")] = "rich",
+    value: Annotated[
+        str, typer.Option(help="the column that is shown: success_on_correct, success_all, success_8bit, ...")
+    ] = "success_on_correct",
+) -> None:
+    """Attack the surrogates of a suite and judge the images on every target: the transfer matrix.
+
+    Adversarial images are made once per surrogate; with another target, only that one is asked. Exit code 0: every cell
+    is done or can't be; 1: a cell failed; 2: bad input; 130: stopped.
+    """
+    from sparring.adapters.errors import InputError, unknown
+    from sparring.suites import transfer_table
+    from sparring.suites.console import LiveReporter, console
+    from sparring.suites.runner import Interrupted
+    from sparring.suites.transfer_command import transfer
+
+    if form not in transfer_table.FORMATS:
+        raise InputError(f"--format: {unknown('format', form, transfer_table.FORMATS)}")
+    if value not in transfer_table.VALUES:
+        raise InputError(f"--value: {unknown('value', value, transfer_table.VALUES)}")
+    try:
+        with LiveReporter() as reporter:
+            done = transfer(
+                suite, surrogates=surrogates, targets=targets, out=out, profile=profile, overrides=set_ or (),
+                workers=workers, limit_seconds=limit_seconds, device=device, reporter=reporter,
+            )  # fmt: skip
+    except Interrupted as stopped:
+        print(f"sparring: {stopped}. The same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    assert done.transfer is not None
+    if form == "rich":
+        transfer_table.print_rich(done.transfer, console, value)
+        console.print(f"Everything is in {done.folder}/: transfer.csv, transfer/*.csv, transfer/*.svg", highlight=False)
+    else:
+        sys.stdout.write(transfer_table.render(done.transfer, form, value))
+    sys.exit(1 if done.failed else 0)
+
+
+@app.command("convert")
+def convert_command(
+    model: Annotated[str, typer.Argument(help="a model's name (with --suite), a file, or a suite's model as YAML")],
+    to: Annotated[str, typer.Option("--to", help="onnx, torch or keras")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="the file  [default: MODEL's name]", show_default=False)
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="a suite file or study in which MODEL is a name")] = None,
+    data: Annotated[str | None, typer.Option(help="the images to compare on: a data set's name or path")] = None,
+    force: Annotated[bool, typer.Option("--force", help="overwrite the file")] = False,
+) -> None:
+    """Write a model for another framework: any model as ONNX, the named architectures between torch and Keras.
+
+    Exit code 0: written, and it computes the same; 2: bad input, and nothing is written.
+    """
+    from sparring.suites.convert_command import run
+
+    sys.exit(run(model, to, out=out, suite=suite, data=data, force=force))
+
+
+@app.command("certify")
+def certify_command(
+    a: Annotated[str, typer.Argument(help="a model's name (with --suite), a file, or a suite's model as YAML")],
+    b: Annotated[str, typer.Argument(help="the other, likewise")],
+    suite: Annotated[str | None, typer.Option(help="a suite file or study in which A and B are names")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="real images: a data set's name or path  [default: the suite's, or what fits]")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="how many images of the data's test part")] = 1000,
+    attack_samples: Annotated[int, typer.Option(min=0, help="how many of them are attacked, for the verdicts")] = 200,
+    eps: Annotated[str | None, typer.Option(help="the attacks' budget: 8/255  [default: by the data]")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="write the certificate into this file")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+) -> None:
+    """Certify that two models are the same function: logits, gradients, verdicts on attacked images.
+
+    Exit code 0: they are; 1: they are not, and the table says where they part; 2: bad input.
+    """
+    from sparring.suites.certify_command import run
+
+    sys.exit(run(
+        a, b, suite=suite, data=data, samples=samples, attack_samples=attack_samples, eps=eps, json_file=json_,
+        device=device,
+    ))  # fmt: skip
+
+
 @app.command("explain")
 def explain_command(
     attack: Annotated[str, typer.Argument(help="a canonical attack (`sparring list attacks`)")],
@@ -300,7 +401,11 @@ def _print_plan(outlook: Outlook) -> None:
     )
     for header in ("model", "framework", "rows", "stored", "can't run", "to compute", "first"):
         table.add_column(header)
+    attacked = [spec.name for spec in outlook.suite.attacked]
     for spec in outlook.suite.models:
+        if spec.name not in attacked:
+            table.add_row(spec.name, spec.runtime, *["–"] * 4, outlook.to_prepare.get(spec.name, "ready") + " (target)")
+            continue
         if spec.name in outlook.to_prepare:
             rows = (str(outlook.cells_to_prepare), "?", "?", "?", outlook.to_prepare[spec.name])
             table.add_row(spec.name, spec.runtime, *rows)

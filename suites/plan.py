@@ -43,10 +43,16 @@ def package_version(package: str) -> str | None:
         return None
 
 
+def releases(ref: ModelRef) -> dict[str, str]:
+    """The installed releases of the packages on which a model's numbers depend."""
+    names = ("torch", *(package for framework in ref.frameworks for package in _RUNS_ON[framework]))
+    return {name: version for name in names if (version := package_version(name))}
+
+
 def plan(suite: Suite, data: Dataset, models: dict[str, ModelRef]) -> list[Planned]:
     """Every row of the suite for the models that are given (by name), in the suite's order; the same each time."""
     rows = []
-    for spec in suite.models:
+    for spec in suite.attacked:
         ref = models.get(spec.name)
         if ref is not None:
             rows += [row for asked, name in _attacks(suite) for row in _rows(suite, data, spec, ref, asked, name)]
@@ -70,11 +76,7 @@ def _attacks(suite: Suite) -> list[tuple[Request, str]]:
 
 def _rows(suite: Suite, data: Dataset, spec: ModelSpec, ref: ModelRef, asked: Request, name: str) -> list[Planned]:
     library = load_library(name)
-    packages = {library.package: library.version()}
-    for package in ("torch", *(package for framework in ref.frameworks for package in _RUNS_ON[framework])):
-        version = package_version(package)
-        if version:
-            packages[package] = version
+    packages = {library.package: library.version(), **releases(ref)}
     there = library.routes(ref.framework)
     reason = why_not(library, asked, ref.framework, ref.lacks)
     rows = []

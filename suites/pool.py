@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from sparring.adapters.errors import InputError
@@ -21,29 +22,36 @@ class Pool:
     def __init__(self, device: str) -> None:
         self.device = device
         self._workers: list[Worker] = []
-        self._kept: Worker | None = None
+        self._idle: list[Worker] = []
         self._lock = threading.Lock()
         self._closed = False
 
     def start(self, keras_backend: str) -> Worker:
-        """A process of that backend: the one kept from the preparation if it fits, else a new one."""
+        """A process of that backend: one that idles, else a new one in place of those that idle."""
         with self._lock:
             if self._closed:
                 raise WorkerDied("the run is over")
-            kept, self._kept = self._kept, None
-            if kept is not None and kept.backend == keras_backend:
-                return kept
-            if kept is not None:
-                self._end(kept)
+            for worker in self._idle:
+                if worker.backend == keras_backend:
+                    self._idle.remove(worker)
+                    return worker
+            for worker in list(self._idle):
+                self._end(worker)
             worker = Worker(keras_backend, self.device)
             self._workers.append(worker)
             return worker
 
     def worker(self, keras_backend: str) -> Worker:
-        """As ``start``, and kept for the next who asks."""
+        """As ``start``, and left idle for the next who asks: for work that is done one piece after another."""
         worker = self.start(keras_backend)
-        self._kept = worker
+        self.release(worker)
         return worker
+
+    def release(self, worker: Worker | None) -> None:
+        """Leave a process for the next who asks."""
+        with self._lock:
+            if worker is not None and worker in self._workers and worker not in self._idle:
+                self._idle.append(worker)
 
     def end(self, worker: Worker) -> None:
         """End one process at once."""
@@ -51,8 +59,9 @@ class Pool:
             self._end(worker)
 
     def _end(self, worker: Worker) -> None:
-        if worker in self._workers:
-            self._workers.remove(worker)
+        for workers in (self._workers, self._idle):
+            if worker in workers:
+                workers.remove(worker)
         worker.close()
 
     def close(self) -> None:
@@ -61,6 +70,38 @@ class Pool:
             self._closed = True
             for worker in list(self._workers):
                 self._end(worker)
+
+
+def in_threads(serve: Callable[[], None], count: int, stop: threading.Event, pool: Pool) -> None:
+    """Run ``serve`` in so many threads until all have returned; the first error of one sets ``stop`` and is raised.
+
+    On Ctrl-C ``stop`` is set and every process ended, which ends the threads.
+    """
+    broken: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            serve()
+        except BaseException as error:
+            if not stop.is_set():
+                broken.append(error)
+                stop.set()
+
+    threads = [threading.Thread(target=guarded, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        while any(thread.is_alive() for thread in threads):
+            for thread in threads:
+                thread.join(0.1)
+    except KeyboardInterrupt:
+        stop.set()
+        pool.close()
+        for thread in threads:
+            thread.join()
+        raise
+    if broken:
+        raise broken[0]
 
 
 def compute(
@@ -79,7 +120,6 @@ def compute(
     lock = threading.Lock()
     queue = list(todo)
     finished = 0
-    broken: list[BaseException] = []
     stop = threading.Event()
 
     def take(current: Worker | None) -> Planned | None:
@@ -93,27 +133,23 @@ def compute(
     def serve() -> None:
         nonlocal finished
         worker: Worker | None = None
-        try:
-            while (row := take(worker)) is not None:
-                wanted = backend(row.cell.model.host)
-                if worker is not None and worker.backend != wanted:
+        while (row := take(worker)) is not None:
+            wanted = backend(row.cell.model.host)
+            if worker is not None and worker.backend != wanted:
+                pool.end(worker)
+                worker = None
+            status, reason = "done", ""
+            if retry_failed or not store.has(folder, row.cell.id):  # another run may be filling the folder too
+                worker = worker or pool.start(wanted)
+                status, reason = _one(row, worker)
+                if status in ("timeout", "crashed"):
                     pool.end(worker)
                     worker = None
-                status, reason = "done", ""
-                if retry_failed or not store.has(folder, row.cell.id):  # another run may be filling the folder too
-                    worker = worker or pool.start(wanted)
-                    status, reason = _one(row, worker)
-                    if status in ("timeout", "crashed"):
-                        pool.end(worker)
-                        worker = None
-                with lock:
-                    finished += 1
-                    report.finished(row, status, reason)
-                    report.cells(finished, len(todo))
-        except BaseException as error:
-            if not stop.is_set():
-                broken.append(error)
-                stop.set()
+            with lock:
+                finished += 1
+                report.finished(row, status, reason)
+                report.cells(finished, len(todo))
+        pool.release(worker)
 
     def _one(row: Planned, worker: Worker) -> tuple[str, str]:
         cell = row.cell
@@ -143,18 +179,4 @@ def compute(
             ), str(error)
 
     report.cells(0, len(todo))
-    threads = [threading.Thread(target=serve, daemon=True) for _ in range(min(workers, len(todo)))]
-    for thread in threads:
-        thread.start()
-    try:
-        while any(thread.is_alive() for thread in threads):
-            for thread in threads:
-                thread.join(0.1)
-    except KeyboardInterrupt:
-        stop.set()
-        pool.close()
-        for thread in threads:
-            thread.join()
-        raise
-    if broken:
-        raise broken[0]
+    in_threads(serve, min(workers, len(todo)), stop, pool)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from sparring.adapters.errors import InputError, SparringError
 from sparring.models import datasets
 from sparring.models.datasets import Dataset
-from sparring.suites import manifest, results, store
+from sparring.suites import manifest, results, store, transfer, transfer_plot
+from sparring.suites.judges import judge_all
 from sparring.suites.plan import Planned, count, plan
 from sparring.suites.pool import Pool, compute
 from sparring.suites.preparation import prepare, prepared, what_to_do
@@ -22,6 +23,8 @@ from sparring.suites.suite import Suite, home, load_suite
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from sparring.suites.transfer import Transfer
 
 
 class Interrupted(SparringError):
@@ -36,11 +39,14 @@ class Run:
     frame: pd.DataFrame
     computed: int
     stored: int
+    transfer: Transfer | None = None
+    """the transfer matrix, where the suite asks for one"""
 
     @property
     def failed(self) -> int:
-        """Rows that failed or ran out of time."""
-        return int(self.frame["status"].isin(["failed", "timeout", "missing"]).sum())
+        """Rows that failed or ran out of time, of the transfer matrix too."""
+        cells = int(self.frame["status"].isin(["failed", "timeout", "missing"]).sum())
+        return cells or (self.transfer.failed if self.transfer else 0)
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,10 @@ def run(
         pool = Pool(device)
         try:
             models = prepare(where, suite, data, base, pool, device, report)
+            try:
+                transfer.check(suite, models)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
             planned = plan(suite, data, models)
             todo = _missing(planned, folder, retry_failed)
             manifest.write(folder, suite, base, data, models, planned, device)
@@ -104,6 +114,8 @@ def run(
             report.stage(f"{len(todo)} cells to compute, {len(planned) - len(todo)} stored or not possible")
             try:
                 compute(todo, folder, suite, base, device, workers, limit_seconds, retry_failed, pool, report)
+                targets = {spec.name: models[spec.name] for spec in suite.targets}
+                failures = judge_all(folder, planned, targets, device=device, workers=workers, pool=pool, report=report)
             except KeyboardInterrupt:
                 results.write(results.frame(suite.name, planned, folder), folder)
                 left = sum(not store.has(folder, row.cell.id) for row in todo)
@@ -114,7 +126,13 @@ def run(
             pool.close()
     table = results.frame(suite.name, planned, folder)
     results.write(table, folder)
-    return Run(folder, table, len(todo), len(planned) - len(todo))
+    if suite.transfer is None:
+        return Run(folder, table, len(todo), len(planned) - len(todo))
+    found = transfer.matrix(suite, planned, models, folder, failures)
+    transfer.write(found)
+    report.stage("drawing heat maps")
+    transfer_plot.draw(found)
+    return Run(folder, table, len(todo), len(planned) - len(todo), found)
 
 
 def look_ahead(

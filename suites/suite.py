@@ -63,6 +63,17 @@ class AttackSpec(Spec):
         return value
 
 
+class TransferSpec(Spec):
+    """Which models are attacked, and which judge what comes out: the transfer matrix of a suite."""
+
+    surrogates: tuple[str, ...] | None = Field(
+        None, min_length=1, description="models that are attacked; all when absent"
+    )
+    targets: tuple[str, ...] | None = Field(
+        None, min_length=1, description="models that judge the surrogates' adversarial images; all when absent"
+    )
+
+
 class Suite(Spec):
     """What is run: data, models, attacks with grids of values, libraries, seeds."""
 
@@ -77,6 +88,9 @@ class Suite(Spec):
     routes: tuple[Route, ...] | None = Field(None, min_length=1, description="native where there is one, when absent")
     attacks: tuple[AttackSpec, ...] = Field(min_length=1)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
+    transfer: TransferSpec | None = Field(
+        None, description="judge every adversarial image on other models too; {} takes all models as both"
+    )
     batch_size: int = Field(128, ge=1, description="images that an attack gets at once; part of what is computed")
     reconcile: bool | Literal["each"] = Field(
         False,
@@ -108,7 +122,24 @@ class Suite(Spec):
                     verb = "exports" if model.export else "converts" if model.convert else "takes in"
                     raise ValueError(f"models: {model.name} {verb} {source!r}, which is no model above it")
             seen.add(model.name)
+        if self.transfer is not None:
+            for key in ("surrogates", "targets"):
+                for name in getattr(self.transfer, key) or ():
+                    if name not in seen:
+                        raise ValueError(f"transfer.{key}: {unknown('model', name, seen)}")
         return self
+
+    @property
+    def attacked(self) -> tuple[ModelSpec, ...]:
+        """The models that are attacked, in their order: the surrogates of a transfer matrix, or all."""
+        only = self.transfer.surrogates if self.transfer else None
+        return tuple(model for model in self.models if only is None or model.name in only)
+
+    @property
+    def targets(self) -> tuple[ModelSpec, ...]:
+        """The models that judge the adversarial images of others, in their order; none without a transfer matrix."""
+        only = self.transfer.targets if self.transfer else ()
+        return tuple(model for model in self.models if only is None or model.name in only)
 
 
 def studies() -> dict[str, str]:

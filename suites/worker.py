@@ -16,7 +16,10 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace as replace_fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparring.models.load import ModelRef
 
 Send = Callable[..., None]
 
@@ -95,11 +98,30 @@ class _Kept:
     model: tuple[str, Any] | None = None
 
 
+def _opened(ref: ModelRef, device: str) -> Any:
+    from sparring.models.load import open_model
+
+    wanted = json.dumps([ref.to_json(), device])
+    if _Kept.model is None or _Kept.model[0] != wanted:
+        _Kept.model = None  # two networks at once may be more than there is memory for
+        _Kept.model = (wanted, open_model(ref, device=device))
+    return _Kept.model[1]
+
+
+def _judge(
+    send: Send, model: dict[str, Any], run: str, cell: str, key: str, batch_size: int, device: str
+) -> dict[str, Any]:
+    from sparring.models.load import ModelRef
+    from sparring.suites.judging import judge
+
+    judge(_opened(ModelRef.from_json(model), device), Path(run), cell, key, batch_size=batch_size)
+    return {}
+
+
 def _cell(
     send: Send, cell: dict[str, Any], data: dict[str, Any], base: str, run: str, replace: bool, device: str
 ) -> dict[str, Any]:
     from sparring.models import datasets
-    from sparring.models.load import open_model
     from sparring.models.spec import DataSpec
     from sparring.suites import store
     from sparring.suites.cell import Cell, run_cell
@@ -108,10 +130,7 @@ def _cell(
     wanted = json.dumps([data, base])
     if _Kept.data is None or _Kept.data[0] != wanted:
         _Kept.data = (wanted, datasets.load(DataSpec.model_validate(data), base=Path(base)))
-    wanted = json.dumps([this.model.to_json(), device])
-    if _Kept.model is None or _Kept.model[0] != wanted:
-        _Kept.model = (wanted, open_model(this.model, device=device))
-    classifier = _Kept.model[1]
+    classifier = _opened(this.model, device)
     result = run_cell(
         this,
         classifier,
@@ -126,7 +145,9 @@ def _cell(
     return {"status": result.status, "reason": result.reason}
 
 
-_JOBS: dict[str, Callable[..., dict[str, Any]]] = {"prepare": _prepare, "cell": _cell, "flat": _flat, "device": _device}
+_JOBS: dict[str, Callable[..., dict[str, Any]]] = {
+    "prepare": _prepare, "cell": _cell, "judge": _judge, "flat": _flat, "device": _device,
+}  # fmt: skip
 
 
 if __name__ == "__main__":
