@@ -158,7 +158,7 @@ def open_model(ref: ModelRef, *, device: str = "auto") -> Classifier:
     """
     if ref.members:
         return ensemble([_member(member, ref.host, device) for member in ref.members], ref.spec.combine)
-    return _wrap(_network(ref), ref, device)
+    return _wrap(open_network(ref), ref, device)
 
 
 def _member(ref: ModelRef, host: str, device: str) -> Classifier:
@@ -205,8 +205,8 @@ def _wrap(network: Any, ref: ModelRef, device: str) -> Classifier:
     return wrap(network, input_shape=ref.input_shape, device=device, **ref.options)
 
 
-def _network(ref: ModelRef) -> Any:
-    """What ``wrap`` takes."""
+def open_network(ref: ModelRef) -> Any:
+    """What ``wrap`` takes: the torch module, the Keras model, or the path of the ONNX file."""
     spec, path = ref.spec, Path(ref.artifact or "")
     if spec.object:
         network = _object(spec, Path(ref.base), Path(ref.artifact) if ref.artifact else None)
@@ -310,7 +310,7 @@ def _train(
 def _export(source: ModelRef, path: Path, sample: Dataset) -> None:
     if source.framework == "onnx":
         raise InputError(f"export: {source.name!r} is an ONNX model already")
-    network = _network(source)
+    network = open_network(source)
     classifier = _wrap(network, source, "cpu")
     export.export(classifier, network, path, dict(source.options))
     export.check(classifier, wrap(str(path), device="cpu"), sample.x)

@@ -294,7 +294,7 @@ def test_a_damaged_file_of_weights(tmp_path, state, name, content):
 @pytest.mark.parametrize("suffix", [".npz", ".weights.h5"])
 def test_keras_weights_with_their_architecture(tmp_path, digits, suffix):
     trained = prepare(cnn("keras", train=SMALL))
-    network = load._network(trained)
+    network = load.open_network(trained)
     path = tmp_path / f"my{suffix}"
     weights.save_keras(network, path) if suffix == ".npz" else network.save_weights(path)
     ref = prepare(cnn("keras", weights=path.name), tmp_path)
@@ -313,7 +313,7 @@ def test_a_keras_file(tmp_path, digits):
     import keras
 
     trained = prepare(cnn("keras", train=SMALL))
-    load._network(trained).save(tmp_path / "my.keras")
+    load.open_network(trained).save(tmp_path / "my.keras")
     model = spec(weights="my.keras")
     ref = prepare(model, tmp_path)
     assert (ref.framework, ref.architecture, ref.classes) == ("keras-tensorflow", "my.keras", 10)
