@@ -35,7 +35,8 @@ class RemoteOutputs:
     def logits(self, x: Images) -> Logits:
         """Class scores (N, classes), float32, of images (N, C, H, W). Raises ``InputError`` as the protocol says."""
         check_images(x, self.input_shape)
-        return _ask(self._process, "logits", x)
+        found: Logits = _ask(self._process, "logits", x)
+        return found
 
 
 class RemoteClassifier(RemoteOutputs):
@@ -45,7 +46,8 @@ class RemoteClassifier(RemoteOutputs):
         """Gradient (N, C, H, W), float32, of ``(logits(x) * cotangent).sum()``. Raises as the protocol says."""
         check_images(x, self.input_shape)
         check_cotangent(cotangent, len(x), self.classes)
-        return _ask(self._process, "vjp", x, cotangent)
+        found: Images = _ask(self._process, "vjp", x, cotangent)
+        return found
 
 
 def open_remotely(ref: Mapping[str, Any], *, keras_backend: str, device: str) -> RemoteOutputs:

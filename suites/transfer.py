@@ -119,7 +119,8 @@ def matrix(
             ]
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     texts = ("reason", "norm")
-    frame = frame.astype({name: "string" for name in texts}).astype({"eps": "float64", "seed": "int64"})
+    counts = dict.fromkeys(("n", "n_correct", "n_target_correct"), "Int64")
+    frame = frame.astype({name: "string" for name in texts}).astype({"eps": "float64", "seed": "int64", **counts})
     return Transfer(
         folder, frame, _surrogates(frame), _asymmetry(seen, same),
         pd.DataFrame(runtimes, columns=list(RUNTIME_COLUMNS)),

@@ -63,7 +63,8 @@ def remarks(found: Transfer) -> list[str]:
     if len(found.runtimes):
         pairs = found.runtimes[["target_a", "target_b"]].drop_duplicates()
         if not len(deviations):
-            said.append(f"{len(pairs)} pairs of runtimes of one model decide alike on every image")
+            number = "one pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
+            said.append(f"runtimes of one model, {number}: they decide alike on every image")
     for (a, b), group in deviations.groupby(["target_a", "target_b"], sort=False):
         said.append(
             f"DEVIATION: {a} and {b} are one model, and differ on {int(group['differing'].sum())} images in "
@@ -98,8 +99,8 @@ def print_rich(found: Transfer, console: Console, value: str = "success_on_corre
     from rich.table import Table
 
     made = sheet(found, value)
-    for (attack, library), group in made.groupby(["attack", "library"], sort=False):
-        shown = group.drop(columns=["attack", "library"])
+    for (attack, library), part in made.groupby(["attack", "library"], sort=False):
+        shown = part.drop(columns=["attack", "library"])
         table = Table(title=escape(f"{attack}, {library}: success {VALUES[value]}"), title_justify="left")
         for name in shown.columns:
             table.add_column(escape(str(name)), overflow="fold")
