@@ -44,6 +44,16 @@ class Preprocessing:
             x = x.transpose(0, 2, 3, 1)
         return np.ascontiguousarray(x)
 
+    def transposed(self, gradient: npt.NDArray[np.float32]) -> Images:
+        """The gradient in the images (N, C, H, W), for one in what ``apply`` makes of them."""
+        if self.channels_last:
+            gradient = gradient.transpose(0, 3, 1, 2)
+        if self.affine is not None:
+            gradient = gradient * self.affine[0]
+        if self.reverse:
+            gradient = gradient[:, ::-1]
+        return np.ascontiguousarray(gradient)
+
 
 def preprocessing(
     input_shape: tuple[int, int, int],

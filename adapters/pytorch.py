@@ -119,10 +119,7 @@ class TorchClassifier:
     def _working(self) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(_evaluating(self.network))
-            if self.device.type == "cuda":
-                # convolutions are TF32 by default there, three digits less than the protocol promises
-                exact = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": False}
-                stack.enter_context(torch.backends.cudnn.flags(**exact))
+            stack.enter_context(exactly(self.device))
             yield
 
     def _probe(self) -> tuple[int, bool]:
@@ -150,6 +147,16 @@ def choose_device(device: str) -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device {device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices")
     return chosen
+
+
+@contextmanager
+def exactly(device: torch.device) -> Iterator[None]:
+    """What is computed on the device is deterministic and float32: of itself cuDNN takes TF32, three digits less."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
 
 
 class _Before(nn.Module):
