@@ -45,31 +45,38 @@ class Architecture:
             raise InputError(f"{self.name} can't be built for images of {shape} and {classes} classes: {exc}") from exc
 
 
-def _shipped(name: str, description: str, torch: str = "torch") -> Architecture:
-    places = {
-        "torch": f"sparring.models.{torch}_architectures:{name}",
-        "keras": f"sparring.models.keras_architectures:{name}",
-    }
-    return Architecture(name, description, places)
+def _shipped(
+    name: str, description: str, torch: str = "torch_architectures", keras: str = "keras_architectures"
+) -> Architecture:
+    return Architecture(
+        name, description, {"torch": f"sparring.models.{torch}:{name}", "keras": f"sparring.models.{keras}:{name}"}
+    )
 
 
+_TORCHVISION = {"torch": "torchvision_architectures", "keras": "keras_torchvision"}
 SHIPPED = {
     architecture.name: architecture
     for architecture in (
         _shipped("cnn", "two 3x3 convolutions (32, 64), max-pooling, a dense layer of 128; from 8x8 pixels"),
         _shipped("dnn", "two dense layers, 256 and 128"),
         _shipped("rnn", "an LSTM of 128 over the rows, a dense layer of 64"),
+        _shipped("gru", "as rnn, with a GRU"),
+        _shipped("simple_rnn", "as rnn, with the plain cell, tanh"),
+        _shipped("resnet18", "torchvision's in both", **_TORCHVISION),
+        _shipped("resnet50", "torchvision's in both", **_TORCHVISION),
         _shipped(
             "mobilenet_v2",
             "torchvision's in torch, keras.applications' in Keras; weights: imagenet-mobilenet in both",
-            torch="torchvision",
+            torch="torchvision_architectures",
         ),
+        _shipped("mobilenet_v2_torchvision", "torchvision's in both", **_TORCHVISION),
+        _shipped("mobilenet_v2_keras", "keras.applications' in both"),
     )
 }
 
 
 def find(name: str, framework: str) -> Architecture:
-    """The architecture of that name for ``torch``, ``keras``, ``keras-tensorflow`` or ``keras-torch``.
+    """The architecture of that name for ``torch``, ``keras`` or Keras on a backend (``keras-torch``).
 
     Raises ``InputError`` for a name that is not known, nearest names first, and for one that the framework lacks.
     """

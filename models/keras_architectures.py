@@ -1,4 +1,4 @@
-"""The networks in Keras, for either backend, with logits as outputs. The names of the layers are those of torch's."""
+"""The networks in Keras, for every backend, with logits as outputs. The names of the layers are those of torch's."""
 
 from __future__ import annotations
 
@@ -47,14 +47,17 @@ def dnn(input_shape: tuple[int, int, int], classes: int) -> Any:
 
 def rnn(input_shape: tuple[int, int, int], classes: int) -> Any:
     """(N, H, W, C) -> (N, classes); each row is a time step of W * C features, pixel by pixel."""
-    channels, height, width = input_shape
-    return _chain(
-        input_shape,
-        layers.Reshape((height, width * channels), name="rows"),
-        layers.LSTM(128, name="lstm"),
-        layers.Dense(64, activation="relu", name="dense1"),
-        layers.Dense(classes, name="logits"),
-    )
+    return _rows(input_shape, classes, layers.LSTM(128, name="lstm"))
+
+
+def gru(input_shape: tuple[int, int, int], classes: int) -> Any:
+    """As ``rnn``, with a GRU."""
+    return _rows(input_shape, classes, layers.GRU(128, reset_after=True, name="gru"))
+
+
+def simple_rnn(input_shape: tuple[int, int, int], classes: int) -> Any:
+    """As ``rnn``, with the plain cell, tanh."""
+    return _rows(input_shape, classes, layers.SimpleRNN(128, name="simple_rnn"))
 
 
 def mobilenet_v2(input_shape: tuple[int, int, int], classes: int) -> Any:
@@ -62,6 +65,20 @@ def mobilenet_v2(input_shape: tuple[int, int, int], classes: int) -> Any:
     channels, height, width = input_shape
     return keras.applications.MobileNetV2(
         input_shape=(height, width, channels), weights=None, classes=classes, classifier_activation=None
+    )
+
+
+mobilenet_v2_keras = mobilenet_v2
+
+
+def _rows(input_shape: tuple[int, int, int], classes: int, cell: Any) -> Any:
+    channels, height, width = input_shape
+    return _chain(
+        input_shape,
+        layers.Reshape((height, width * channels), name="rows"),
+        cell,
+        layers.Dense(64, activation="relu", name="dense1"),
+        layers.Dense(classes, name="logits"),
     )
 
 

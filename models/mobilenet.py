@@ -17,6 +17,8 @@ import numpy.typing as npt
 from sparring.adapters.errors import InputError
 
 INPUT_RANGE = (-1.0, 1.0)
+EPSILON = 1e-3
+"""Of the batch normalisations of ``keras.applications``."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Convolution:
     """One convolution of the network, in order."""
 
     name: str
+    out: int
+    """channels that come out"""
     size: int = 1
     stride: int = 1
     depthwise: bool = False
@@ -32,19 +36,26 @@ class Convolution:
     opens_block: bool = False
     adds_shortcut: bool = False
 
+    @property
+    def norm(self) -> str:
+        """The batch normalisation that follows, where it isn't folded in."""
+        return {"Conv1": "bn_Conv1", "Conv_1": "Conv_1_bn"}.get(self.name, f"{self.name}_BN")
+
 
 def _convolutions() -> Iterator[Convolution]:
-    yield Convolution("Conv1", size=3, stride=2)
-    yield Convolution("expanded_conv_depthwise", size=3, depthwise=True)
-    yield Convolution("expanded_conv_project", relu=False)
-    block = 0
-    for blocks, first_stride in ((2, 2), (3, 2), (4, 2), (3, 1), (3, 2), (1, 1)):
+    yield Convolution("Conv1", 32, size=3, stride=2)
+    yield Convolution("expanded_conv_depthwise", 32, size=3, depthwise=True)
+    yield Convolution("expanded_conv_project", 16, relu=False)
+    block, wide = 0, 6 * 16
+    for out, blocks, first_stride in ((24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1)):
         for i in range(blocks):
             block += 1
-            yield Convolution(f"block_{block}_expand", opens_block=True)
-            yield Convolution(f"block_{block}_depthwise", size=3, stride=first_stride if i == 0 else 1, depthwise=True)
-            yield Convolution(f"block_{block}_project", relu=False, adds_shortcut=i > 0)
-    yield Convolution("Conv_1")
+            stride = first_stride if i == 0 else 1
+            yield Convolution(f"block_{block}_expand", wide, opens_block=True)
+            yield Convolution(f"block_{block}_depthwise", wide, size=3, stride=stride, depthwise=True)
+            yield Convolution(f"block_{block}_project", out, relu=False, adds_shortcut=i > 0)
+            wide = 6 * out
+    yield Convolution("Conv_1", 1280)
 
 
 CONVOLUTIONS = tuple(_convolutions())
@@ -64,20 +75,18 @@ def is_folded(arrays: Mapping[str, Any]) -> bool:
     return "Conv1/bias" in arrays and "bn_Conv1/gamma" not in arrays
 
 
-def fold_into_keras(model: Any, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
-    """Put the arrays into a ``keras.applications.MobileNetV2``.
+def unfold(arrays: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, npt.NDArray[np.float32]]:
+    """The weights of a ``keras.applications.MobileNetV2`` that computes the same, by the paths of its variables.
 
     Its convolutions have no bias, so the bias goes into the batch normalisation that follows, which otherwise does
     nothing as long as it is in inference mode. The arrays have passed ``check``.
     """
-    layers = model.layers
-    for layer, following in zip(layers, [*layers[1:], None], strict=True):
-        if f"{layer.name}/kernel" not in arrays:
-            continue
-        kernel, bias = arrays[f"{layer.name}/kernel"], arrays[f"{layer.name}/bias"]
-        if layer.name == "predictions":
-            layer.set_weights([kernel, bias])
-            continue
-        layer.set_weights([kernel])
-        unit = np.sqrt(np.ones_like(bias) + following.epsilon)
-        following.set_weights([unit, bias, np.zeros_like(bias), np.ones_like(bias)])
+    unfolded = {}
+    for conv in CONVOLUTIONS:
+        bias = arrays[f"{conv.name}/bias"]
+        unfolded[f"{conv.name}/kernel"] = arrays[f"{conv.name}/kernel"]
+        unfolded[f"{conv.norm}/gamma"] = np.sqrt(np.ones_like(bias) + EPSILON)
+        unfolded[f"{conv.norm}/beta"] = bias
+        unfolded[f"{conv.norm}/moving_mean"] = np.zeros_like(bias)
+        unfolded[f"{conv.norm}/moving_variance"] = np.ones_like(bias)
+    return {**unfolded, **{key: arrays[key] for key in ("predictions/kernel", "predictions/bias")}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
 import numpy as np
@@ -59,33 +59,69 @@ def dnn(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
 
 def rnn(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """(N, C, H, W) -> (N, classes); each row is a time step of W * C features, pixel by pixel."""
-    return _RowLstm(input_shape, classes)
+    return _Rows("lstm", nn.LSTM, input_shape, classes)
 
 
-class _RowLstm(nn.Module):
-    def __init__(self, input_shape: tuple[int, int, int], classes: int) -> None:
+def gru(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """As ``rnn``, with a GRU."""
+    return _Rows("gru", nn.GRU, input_shape, classes)
+
+
+def simple_rnn(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """As ``rnn``, with the plain cell, tanh."""
+    return _Rows("simple_rnn", nn.RNN, input_shape, classes)
+
+
+class _Rows(nn.Module):
+    def __init__(
+        self, name: str, cell: Callable[..., nn.Module], input_shape: tuple[int, int, int], classes: int
+    ) -> None:
         super().__init__()
         channels, _, width = input_shape
-        self.lstm = nn.LSTM(channels * width, 128, batch_first=True)
+        self.name = name
+        self.add_module(name, cell(channels * width, 128, batch_first=True))
         self.dense1 = nn.Linear(128, 64)
         self.logits = nn.Linear(64, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.permute(0, 2, 3, 1).flatten(2)
-        # cuDNN's LSTM has no backward pass in evaluation mode, where every attack needs one
+        # cuDNN's cells have no backward pass in evaluation mode, where every attack needs one
         attacked_on_gpu = x.is_cuda and not self.training
         with torch.backends.cudnn.flags(enabled=False) if attacked_on_gpu else nullcontext():
-            steps, _ = self.lstm(rows)
+            steps, _ = self.get_submodule(self.name)(rows)
         scores: Tensor = self.logits(F.relu(self.dense1(steps[:, -1])))
         return scores
 
 
-class FoldedMobileNet(nn.Module):
-    """MobileNet v2 as TensorFlow computes it, with batch normalisation folded into the convolutions.
+class _KerasMobileNet(nn.Module):
+    """MobileNet v2 as TensorFlow computes it; a convolution without a batch normalisation of its own has none.
 
-    (N, 3, H, W) in [-1, 1] -> (N, classes). Where the stride is 2 TensorFlow pads below and to the right only; the
-    torchvision network, which pads all around, computes something else from the same weights. ``arrays`` are those of
-    ``mobilenet.read``.
+    Where the stride is 2 TensorFlow pads below and to the right only; the torchvision network, which pads all around,
+    computes something else from the same weights.
+    """
+
+    predictions: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x
+        for conv in mobilenet.CONVOLUTIONS:
+            if conv.opens_block:
+                shortcut = x
+            if conv.stride > 1:
+                height, width = x.shape[2:]
+                x = F.pad(x, _same(width, conv.size, conv.stride) + _same(height, conv.size, conv.stride))
+            x = self.get_submodule(conv.name)(x)
+            x = self.get_submodule(conv.norm)(x) if hasattr(self, conv.norm) else x
+            x = F.relu6(x) if conv.relu else x
+            x = x + shortcut if conv.adds_shortcut else x
+        scores: Tensor = self.predictions(x.mean((2, 3)))
+        return scores
+
+
+class FoldedMobileNet(_KerasMobileNet):
+    """The network of ``keras.applications`` with batch normalisation folded into the convolutions.
+
+    (N, 3, H, W) in [-1, 1] -> (N, classes). ``arrays`` are those of a file that ``mobilenet.check`` has passed.
     """
 
     def __init__(self, arrays: Mapping[str, npt.NDArray[np.float32]]) -> None:
@@ -93,30 +129,34 @@ class FoldedMobileNet(nn.Module):
         for conv in mobilenet.CONVOLUTIONS:
             kernel = arrays[f"{conv.name}/kernel"]
             weight = kernel.transpose((2, 3, 0, 1) if conv.depthwise else (3, 2, 0, 1))
-            out, into, size, _ = weight.shape
-            groups = out if conv.depthwise else 1
-            padding = size // 2 if conv.stride == 1 else 0
-            layer = nn.Conv2d(into * groups, out, size, conv.stride, padding, groups=groups)
+            out, into, _, _ = weight.shape
+            layer = _convolution(conv, into * out if conv.depthwise else into, out, bias=True)
             layer.load_state_dict(_parameters(weight, arrays[f"{conv.name}/bias"]))
             self.add_module(conv.name, layer)
         kernel = arrays["predictions/kernel"]
         self.predictions = nn.Linear(*kernel.shape)
         self.predictions.load_state_dict(_parameters(kernel.T, arrays["predictions/bias"]))
 
-    def forward(self, x: Tensor) -> Tensor:
-        shortcut = x
-        for conv in mobilenet.CONVOLUTIONS:
-            if conv.opens_block:
-                shortcut = x
-            layer = self.get_submodule(conv.name)
-            if conv.stride > 1:
-                height, width = x.shape[2:]
-                x = F.pad(x, _same(width, conv.size, conv.stride) + _same(height, conv.size, conv.stride))
-            x = layer(x)
-            x = F.relu6(x) if conv.relu else x
-            x = x + shortcut if conv.adds_shortcut else x
-        scores: Tensor = self.predictions(x.mean((2, 3)))
-        return scores
+
+def mobilenet_v2_keras(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The network of ``keras.applications``, (N, C, H, W) -> (N, classes); H and W at least 32. Names are Keras'."""
+    if min(input_shape[1:]) < 32:
+        raise ValueError("five strides of 2 need 32 x 32 pixels")
+    net = _KerasMobileNet()
+    channels = input_shape[0]
+    for conv in mobilenet.CONVOLUTIONS:
+        net.add_module(conv.name, _convolution(conv, channels, conv.out, bias=False))
+        # Keras' momentum of .999 is what stays, torch's what comes in
+        net.add_module(conv.norm, nn.BatchNorm2d(conv.out, eps=mobilenet.EPSILON, momentum=1e-3))
+        channels = conv.out
+    net.predictions = nn.Linear(channels, classes)
+    return net
+
+
+def _convolution(conv: mobilenet.Convolution, into: int, out: int, bias: bool) -> nn.Module:
+    padding = conv.size // 2 if conv.stride == 1 else 0
+    groups = into if conv.depthwise else 1
+    return nn.Conv2d(into, out, conv.size, conv.stride, padding, groups=groups, bias=bias)
 
 
 def _same(side: int, size: int, stride: int) -> tuple[int, int]:

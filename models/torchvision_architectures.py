@@ -31,4 +31,5 @@ def from_torchvision(name: str) -> Builder:
     return build
 
 
-mobilenet_v2 = from_torchvision("mobilenet_v2")
+resnet18, resnet50 = from_torchvision("resnet18"), from_torchvision("resnet50")
+mobilenet_v2 = mobilenet_v2_torchvision = from_torchvision("mobilenet_v2")

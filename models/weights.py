@@ -63,13 +63,16 @@ def load_torch(module: Any, path: Path) -> None:
     missing, unexpected and misshapen key.
     """
     found = _read_torch(path)
-    wanted = module.state_dict()
-    # absent in checkpoints of old, and of no effect on what a network computes
-    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in found if key not in wanted]
-    _check_names(path, missing, unexpected)
-    _check_shapes(path, {k: tuple(v.shape) for k, v in found.items()}, {k: tuple(v.shape) for k, v in wanted.items()})
+    check_fit(path, found, module.state_dict())
     module.load_state_dict(found, strict=False)
+
+
+def put_torch(module: Any, arrays: Mapping[str, npt.NDArray[Any]], what: str) -> None:
+    """Put arrays into a torch module. Raises ``InputError``, which says ``what`` they are, if they don't fit."""
+    import torch
+
+    check_fit(what, arrays, module.state_dict())
+    module.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}, strict=False)
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
@@ -134,12 +137,16 @@ def load_keras(model: Any, path: Path) -> None:
         return
     found = read_npz(path)
     if mobilenet.is_folded(found):
-        mobilenet.fold_into_keras(model, found)
-        return
+        mobilenet.check(found, str(path))
+        found = mobilenet.unfold(found)
+    put_keras(model, found, str(path))
+
+
+def put_keras(model: Any, arrays: Mapping[str, npt.NDArray[Any]], what: str) -> None:
+    """Put arrays into a Keras model; raises as ``put_torch`` does."""
     wanted = keras_arrays(model)
-    _check_names(path, [key for key in wanted if key not in found], [key for key in found if key not in wanted])
-    _check_shapes(path, {k: v.shape for k, v in found.items()}, {k: v.shape for k, v in wanted.items()})
-    model.set_weights([found[key] for key in wanted])
+    check_fit(what, arrays, wanted)
+    model.set_weights([arrays[key] for key in wanted])
 
 
 def read_npz(path: Path) -> Arrays:
@@ -161,22 +168,29 @@ def _fresh(path: str, taken: Mapping[str, Any]) -> str:
 # --- both -----------------------------------------------------------------------------------------------------------
 
 
-def _check_names(path: Path, missing: list[str], unexpected: list[str]) -> None:
+def check_fit(what: object, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise ``InputError`` unless the arrays have the names and shapes of the wanted ones; ``what`` says whose.
+
+    A batch counter of torch's may be absent: old checkpoints lack it, and it has no effect on what a network computes.
+    """
+    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
+    _check_names(what, missing, [key for key in found if key not in wanted])
+    for key in found:
+        if tuple(found[key].shape) != tuple(wanted[key].shape):
+            raise InputError(
+                f"weights: {what} does not fit the architecture: {key!r} has shape {tuple(found[key].shape)}, "
+                f"wanted {tuple(wanted[key].shape)}"
+            )
+
+
+def _check_names(what: object, missing: list[str], unexpected: list[str]) -> None:
     problems = [
         f"{kind} {', '.join(map(repr, names[:3]))}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
         for kind, names in (("it lacks", missing), ("it has an unexpected", unexpected))
         if names
     ]
     if problems:
-        raise InputError(f"weights: {path} does not fit the architecture: {'; '.join(problems)}")
-
-
-def _check_shapes(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for key in found:
-        if key in wanted and found[key] != wanted[key]:
-            raise InputError(
-                f"weights: {path} does not fit the architecture: {key!r} has shape {found[key]}, wanted {wanted[key]}"
-            )
+        raise InputError(f"weights: {what} does not fit the architecture: {'; '.join(problems)}")
 
 
 def first_line(exc: BaseException) -> str:

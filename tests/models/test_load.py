@@ -593,7 +593,7 @@ def test_the_digest_of_an_onnx_file_is_also_that_of_its_external_weights(tmp_pat
     ("keys", "message"),
     [
         ({"architecture": "cnnn"}, "Did you mean.*'cnn'"),
-        ({"architecture": "resnet18", "framework": "keras"}, "is there for torch"),
+        ({"architecture": "resnet34", "framework": "keras"}, "is there for torch"),
         ({"architecture": "cnn", "framework": "onnx"}, "framework: an ONNX model is a file"),
         ({"architecture": "cnn", "output": "probabilities"}, "output: cnn gives logits"),
         ({"architecture": "cnn", "layout": "channels-last"}, "layout: cnn has its own"),

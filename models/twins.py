@@ -1,0 +1,141 @@
+"""Which named architectures compute the same function in torch and in Keras, and the layers that hold their weights.
+
+A twin is a pair of builders of one name, whose layers have the same names too; Keras' have ``_`` for torch's ``.``.
+No framework is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sparring.adapters.errors import InputError
+from sparring.models import mobilenet
+
+Shape = tuple[int, int, int]
+Kind = Literal["conv", "depthwise", "dense", "norm", "lstm", "gru", "simple_rnn"]
+
+RESNET_BLOCKS = {"resnet18": (False, (2, 2, 2, 2)), "resnet50": (True, (3, 4, 6, 3))}
+"""Whether its blocks are bottlenecks, and how many a stage has."""
+MOBILENET_BLOCKS = tuple(
+    (expansion, out, stride if number == 0 else 1)
+    for expansion, out, count, stride in (
+        (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+    )
+    for number in range(count)
+)  # fmt: skip
+"""Expansion, channels that come out, and stride of each block of torchvision's MobileNet v2."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with weights. ``torch`` is its name there."""
+
+    torch: str
+    kind: Kind
+    flattened: Shape | None = None
+    """(channels, height, width) of what a dense layer takes flattened: the frameworks flatten in another order"""
+
+    @property
+    def keras(self) -> str:
+        """Its name in Keras, which on torch takes no dot."""
+        return self.torch.replace(".", "_")
+
+
+def twin(architecture: str, framework: str, arrays: Mapping[str, Any]) -> str:
+    """The name under which both frameworks have the function that this one has under ``architecture``.
+
+    ``arrays`` are its weights. The names differ for MobileNet v2: torchvision and ``keras.applications`` compute two
+    functions under one name, and folded weights are of the latter's. Raises ``InputError`` for an architecture that
+    has no twin.
+    """
+    if architecture == "mobilenet_v2":
+        own = framework.startswith("keras") or "Conv1.weight" in arrays
+        return "mobilenet_v2_keras" if own else "mobilenet_v2_torchvision"
+    if architecture not in _LAYERS:
+        raise InputError(
+            f"the weights of {architecture} can't be moved between torch and Keras, only those of "
+            f"{', '.join(MOVABLE)}; any model of torch or Keras can be exported to ONNX"
+        )
+    return architecture
+
+
+def weighted_layers(architecture: str, input_shape: Shape) -> tuple[Layer, ...]:
+    """The layers with weights, in order; ``architecture`` is what ``twin`` gave."""
+    return tuple(_LAYERS[architecture](input_shape))
+
+
+def _cnn(input_shape: Shape) -> Iterator[Layer]:
+    _, height, width = input_shape
+    yield Layer("conv1", "conv")
+    yield Layer("conv2", "conv")
+    yield Layer("dense1", "dense", (64, (height - 4) // 2, (width - 4) // 2))
+    yield Layer("logits", "dense")
+
+
+def _dnn(input_shape: Shape) -> Iterator[Layer]:
+    yield Layer("dense1", "dense", input_shape)
+    yield Layer("dense2", "dense")
+    yield Layer("logits", "dense")
+
+
+def _rows(cell: Literal["lstm", "gru", "simple_rnn"]) -> Callable[[Shape], Iterator[Layer]]:
+    def layers(_: Shape) -> Iterator[Layer]:
+        yield Layer(cell, cell)
+        yield Layer("dense1", "dense")
+        yield Layer("logits", "dense")
+
+    return layers
+
+
+def _resnet(name: str) -> Callable[[Shape], Iterator[Layer]]:
+    bottleneck, stages = RESNET_BLOCKS[name]
+
+    def layers(_: Shape) -> Iterator[Layer]:
+        yield from (Layer("conv1", "conv"), Layer("bn1", "norm"))
+        for stage, count in enumerate(stages, start=1):
+            for number in range(count):
+                block = f"layer{stage}.{number}"
+                for i in range(1, 4 if bottleneck else 3):
+                    yield from (Layer(f"{block}.conv{i}", "conv"), Layer(f"{block}.bn{i}", "norm"))
+                if number == 0 and (bottleneck or stage > 1):
+                    yield from (Layer(f"{block}.downsample.0", "conv"), Layer(f"{block}.downsample.1", "norm"))
+        yield Layer("fc", "dense")
+
+    return layers
+
+
+def _mobilenet_torchvision(_: Shape) -> Iterator[Layer]:
+    yield from (Layer("features.0.0", "conv"), Layer("features.0.1", "norm"))
+    for number, (expansion, _out, _stride) in enumerate(MOBILENET_BLOCKS, start=1):
+        block, parts = f"features.{number}.conv", 0
+        if expansion > 1:
+            yield from (Layer(f"{block}.0.0", "conv"), Layer(f"{block}.0.1", "norm"))
+            parts = 1
+        yield from (Layer(f"{block}.{parts}.0", "depthwise"), Layer(f"{block}.{parts}.1", "norm"))
+        yield from (Layer(f"{block}.{parts + 1}", "conv"), Layer(f"{block}.{parts + 2}", "norm"))
+    last = f"features.{len(MOBILENET_BLOCKS) + 1}"
+    yield from (Layer(f"{last}.0", "conv"), Layer(f"{last}.1", "norm"), Layer("classifier.1", "dense"))
+
+
+def _mobilenet_keras(_: Shape) -> Iterator[Layer]:
+    for conv in mobilenet.CONVOLUTIONS:
+        yield Layer(conv.name, "depthwise" if conv.depthwise else "conv")
+        yield Layer(conv.norm, "norm")
+    yield Layer("predictions", "dense")
+
+
+_LAYERS: dict[str, Callable[[Shape], Iterator[Layer]]] = {
+    "cnn": _cnn,
+    "dnn": _dnn,
+    "rnn": _rows("lstm"),
+    "gru": _rows("gru"),
+    "simple_rnn": _rows("simple_rnn"),
+    "resnet18": _resnet("resnet18"),
+    "resnet50": _resnet("resnet50"),
+    "mobilenet_v2_torchvision": _mobilenet_torchvision,
+    "mobilenet_v2_keras": _mobilenet_keras,
+}
+MOVABLE = ("cnn", "dnn", "rnn", "gru", "simple_rnn", "resnet18", "resnet50", "mobilenet_v2")
+"""The names that a user gives."""
