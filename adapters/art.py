@@ -169,7 +169,7 @@ ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
 }
 
 OWN_ESTIMATORS = ("AutoAttack", "ShadowAttack")
-"""What runs on ART's own estimators only, beside what has its framework in its name."""
+"""What runs on ART's own estimators only, beside what has its framework in its name; bridged on one of a torch view."""
 ONE_IMAGE = ("ShadowAttack",)
 WANT_PROBABILITIES = ("SimBA", "VirtualAdversarialMethod")
 """Black-box attacks that refuse logits."""
@@ -206,16 +206,19 @@ def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[
             raise NotSupported(f"ART has no native route to a {type(classifier).__name__}")
 
         def run(call: Call) -> Images:
-            if route == "bridged" and _on_own_estimators(call.target):
+            if route == "bridged" and call.target.endswith("TensorFlowV2"):
                 raise NotSupported(f"ART's {call.target} runs on ART's own estimators only, which is the native route")
+            chosen = estimator
+            if call.target in WANT_PROBABILITIES:
+                chosen = _probable(seen)
+            elif route == "bridged" and (call.target in OWN_ESTIMATORS or call.target.endswith("PyTorch")):
+                from sparring.adapters.torch_view import TorchView
+
+                chosen = _torch_estimator(TorchView(seen), classifier)
             with blaming("ART", call.target):
-                return _run(_probable(seen) if call.target in WANT_PROBABILITIES else estimator, decide, call)
+                return _run(chosen, decide, call)
 
         yield run
-
-
-def _on_own_estimators(name: str) -> bool:
-    return name in OWN_ESTIMATORS or name.endswith(("PyTorch", "TensorFlowV2"))
 
 
 def _run(estimator: Any, decide: Callable[[Images], Any], call: Call) -> Images:
@@ -407,11 +410,10 @@ def _raw(name: str, cls: Any) -> RawAttack:
     signature = inspect.signature(cls)
     runs_on: tuple[str, ...] = Frameworks
     if name.endswith("PyTorch"):
-        runs_on = ("torch", "keras-torch")
+        # the route to Keras on TensorFlow is another of ART's own estimators
+        runs_on = tuple(framework for framework in Frameworks if framework != "keras-tensorflow")
     elif name.endswith("TensorFlowV2"):
         runs_on = ("keras-tensorflow",)
-    elif name in OWN_ESTIMATORS:
-        runs_on = ("torch", "keras-tensorflow", "keras-torch")
     others = [reason for mixin, reason in OTHER_ESTIMATORS.items() if mixin in required]
     return RawAttack(
         name=name,

@@ -29,12 +29,12 @@ FOLDER = Path(_temporary.name)
 
 @dataclass(frozen=True)
 class Source:
-    """A model in the framework that made it: options for ``wrap`` of the file, and the adapter of the model itself."""
+    """How to write a file, the options with which to ``wrap`` it, and what it was made of."""
 
     write: Callable[[Path], None]
     options: dict[str, Any] = field(default_factory=dict)
-    classifier: Callable[[], Differentiable] | None = None
-    """None for a model that has no gradients of its own, or whose adapter can't give them"""
+    classifier: Callable[[], Any] | None = None
+    """the adapter of the model that was exported; of scikit-learn the model itself"""
 
 
 @lru_cache
@@ -310,19 +310,18 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def sklearn_file(build: Callable[[], Any], **options: Any) -> Source:
-    """Fitted to the digits; one row of 64 numbers an image; outputs are the label and the probabilities."""
+    """Fitted to 600 digits; one row of 64 numbers an image; outputs are the label and the probabilities."""
+    x, y = digits()
+    rows = x.reshape(len(x), -1)
+    model = build().fit(rows[:600], y[:600])
 
     def write(path: Path) -> None:
         from skl2onnx import to_onnx
 
-        x, y = digits()
-        rows = x.reshape(len(x), -1)
-        model = build().fit(rows[:600], y[:600])
-        conversion = options or {"zipmap": False}
-        written = to_onnx(model, rows[:1], options={id(model): conversion})
+        written = to_onnx(model, rows[:1], options={id(model): options or {"zipmap": False}})
         path.write_bytes(written.SerializeToString())
 
-    return Source(write, {"input_shape": (1, 8, 8), "output": "probabilities"})
+    return Source(write, {"input_shape": (1, 8, 8), "output": "probabilities"}, lambda: model)
 
 
 def logistic() -> Any:
