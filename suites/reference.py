@@ -18,7 +18,7 @@ from sparring.models.load import OPTIONS, ModelRef
 from sparring.models.spec import DataSpec, ModelSpec, facts
 from sparring.suites.pool import Pool
 from sparring.suites.preparation import what_to_do
-from sparring.suites.process import WorkerDied, WorkerFailed, backend
+from sparring.suites.process import Worker, WorkerDied, WorkerFailed, backend
 from sparring.suites.reporter import Reporter
 from sparring.suites.suite import Suite, home, load_suite
 
@@ -46,6 +46,25 @@ class Reference:
     data: DataSpec
     sources: tuple[Reference, ...] = ()
     """the models of the suite that it is made of"""
+
+
+class Processes:
+    """Worker processes, one for each Keras backend, started when first needed and kept until they are closed."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._workers: dict[str, Worker] = {}
+
+    def worker(self, keras_backend: str) -> Worker:
+        """The process of that backend."""
+        if keras_backend not in self._workers:
+            self._workers[keras_backend] = Worker(keras_backend, self.device)
+        return self._workers[keras_backend]
+
+    def close(self) -> None:
+        """End them all at once."""
+        while self._workers:
+            self._workers.popitem()[1].close()
 
 
 def resolve(text: str, *, suite: str | None = None, data: str | None = None) -> Reference:
@@ -76,14 +95,14 @@ def resolve_all(texts: Sequence[str], *, suite: str | None = None, data: str | N
 
 
 def open_reference(
-    reference: Reference, *, pool: Pool | None = None, device: str = "auto", report: Reporter | None = None
+    reference: Reference, *, pool: Pool | Processes | None = None, device: str = "auto", report: Reporter | None = None
 ) -> ModelRef:
     """The model, prepared (trained, exported, loaded, and checked on a few images) in worker processes of its backends.
 
     Raises ``InputError`` as ``models.load.prepare`` does, with the text that names the model in front.
     """
     if pool is None:
-        pool = Pool(device)
+        pool = Processes(device)
         try:
             return open_reference(reference, pool=pool, device=device, report=report)
         finally:

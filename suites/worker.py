@@ -118,6 +118,20 @@ def _judge(
     return {}
 
 
+def _measure(
+    send: Send, what: str, model: dict[str, Any], device: str, folder: str, asked: dict[str, Any]
+) -> dict[str, Any]:
+    from sparring.models.load import ModelRef
+    from sparring.suites.certify_worker import MEASURES
+
+    classifier = _opened(ModelRef.from_json(model), device)
+
+    def progress(done: int, total: int, unit: str) -> None:
+        send("progress", done=done, total=total, what=unit)
+
+    return MEASURES[what](classifier, Path(folder), asked, progress)
+
+
 def _cell(
     send: Send, cell: dict[str, Any], data: dict[str, Any], base: str, run: str, replace: bool, device: str
 ) -> dict[str, Any]:
@@ -147,6 +161,7 @@ def _cell(
 
 _JOBS: dict[str, Callable[..., dict[str, Any]]] = {
     "prepare": _prepare, "cell": _cell, "judge": _judge, "flat": _flat, "device": _device,
+    "measure": _measure,
 }  # fmt: skip
 
 

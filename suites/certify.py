@@ -1,0 +1,249 @@
+"""Two models on the same images, each in the process that its runtime needs: a certificate that they are one function,
+or what differs."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparring.adapters.errors import InputError
+from sparring.models import datasets
+from sparring.models.datasets import Dataset
+from sparring.models.load import ModelRef
+from sparring.models.spec import DataSpec
+from sparring.suites import certificate
+from sparring.suites.certificate import Certificate, Difference
+from sparring.suites.plan import releases
+from sparring.suites.process import WorkerDied, WorkerFailed, backend
+from sparring.suites.reference import Processes, Reference, images, open_reference, resolve_all
+from sparring.suites.reporter import Reporter
+
+SAMPLES, ATTACKED = 1000, 200
+STEPS = 10
+"""Of PGD: each a quarter of the budget, from the image itself."""
+
+
+def certify(
+    a: str, b: str, *, suite: str | None = None, data: str | None = None, samples: int = SAMPLES,
+    attack_samples: int = ATTACKED, eps: float | None = None, device: str = "auto", reporter: Reporter | None = None,
+) -> Certificate:  # fmt: skip
+    """Compare two models (each a text as for ``reference.resolve``) on so many images of the data's own split.
+
+    ``attack_samples`` of them are attacked, by FGSM and PGD in the L∞ ball of ``eps`` (when None: 0.1 for one channel,
+    else 8/255). Raises ``InputError`` for models or data that can't be used, and for models of other images or classes.
+    """
+    report = reporter or Reporter()
+    references = resolve_all([a, b], suite=suite, data=data)
+    sample = images(references[0].data, samples)
+    notes: list[str] = []
+    processes = Processes(device)
+    folder = Path(tempfile.mkdtemp(prefix="sparring-certify-"))
+    try:
+        refs = _opened([_with_data(reference, sample) for reference in references], processes, report, notes)
+        _check_pair(references, refs)
+        report.stage("loading the images")
+        pictures = datasets.load(sample, base=Path.cwd())
+        if len(pictures.x) < samples:
+            notes.append(f"{pictures.name} has {len(pictures.x)} images in its {sample.split} part: all are taken")
+        sides = [
+            _Side(key, reference.text, ref, processes, report, folder)
+            for key, reference, ref in zip("ab", references, refs, strict=True)
+        ]
+        attack_samples = min(attack_samples, len(pictures.x))
+        if eps is None:
+            eps = 0.1 if pictures.x.shape[1] == 1 else 8 / 255
+        return _measured(sides[0], sides[1], pictures, sample, attack_samples, eps, notes, report)
+    finally:
+        processes.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- opening --------------------------------------------------------------------------------------------------------
+
+
+def _with_data(reference: Reference, data: DataSpec) -> Reference:
+    sources = tuple(_with_data(source, data) for source in reference.sources)
+    return replace(reference, data=data, sources=sources)
+
+
+def _opened(references: list[Reference], processes: Processes, report: Reporter, notes: list[str]) -> list[ModelRef]:
+    """Both models. A file that gives probabilities where the other gives logits is a finding, not bad input: its output
+    is then compared as it is. Where both give probabilities, their logarithms are compared."""
+    refs, silent = [], []
+    for reference in references:
+        try:
+            refs.append(open_reference(reference, pool=processes, device=processes.device, report=report))
+            silent.append(False)
+        except InputError as error:
+            spec = reference.spec.model_copy(update={"output": "probabilities"})
+            try:
+                refs.append(
+                    open_reference(
+                        replace(reference, spec=spec), pool=processes, device=processes.device, report=report
+                    )
+                )
+            except InputError:
+                raise error from None
+            silent.append(True)
+    if all(ref.options.get("output") == "probabilities" for ref in refs):
+        return refs
+    for index in (0, 1):
+        if silent[index]:
+            notes.append(
+                f"{references[index].text} gives probabilities (every row sums to 1), which are compared as they are; "
+                "if that is meant, say `output: probabilities`"
+            )
+            refs[index] = replace(refs[index], options={**refs[index].options, "output": "logits"})
+    return refs
+
+
+def _check_pair(references: list[Reference], refs: list[ModelRef]) -> None:
+    (one, other), (a, b) = (reference.text for reference in references), refs
+    if tuple(a.input_shape) != tuple(b.input_shape):
+        shapes = [" x ".join(map(str, ref.input_shape)) for ref in refs]
+        raise InputError(f"{one} takes images of {shapes[0]}, {other} of {shapes[1]}: they can't be compared")
+    if a.classes != b.classes:
+        raise InputError(f"{one} has {a.classes} classes, {other} {b.classes}: they can't be compared")
+
+
+@dataclass
+class _Side:
+    """One of the two models, asked through its process; what it measures lies in ``folder``."""
+
+    key: str
+    text: str
+    ref: ModelRef
+    processes: Processes
+    report: Reporter
+    folder: Path
+    differentiable: bool = False
+
+    def ask(self, what: str, out: str, **asked: Any) -> dict[str, Any]:
+        """The answer of a measure of ``certify_worker``, whose arrays are then in the file ``out``."""
+        request = {
+            "do": "measure", "what": what, "model": self.ref.to_json(), "device": self.processes.device,
+            "folder": str(self.folder), "asked": {**asked, "out": out},
+        }  # fmt: skip
+        title = f"{self.text}: {what}"
+        worker = self.processes.worker(backend(self.ref.host))
+        try:
+            return worker.ask(request, lambda done, total, unit: self.report.progress(title, done, total, unit))
+        except (WorkerFailed, WorkerDied) as error:
+            raise InputError(f"{self.text}: {what}: {error}") from None
+
+    def array(self, file: str) -> npt.NDArray[np.float32]:
+        found: npt.NDArray[np.float32] = np.load(self.folder / file, mmap_mode="r", allow_pickle=False)
+        return found
+
+    def described(self) -> dict[str, Any]:
+        ref = self.ref
+        return {
+            "model": self.text,
+            "framework": ref.framework,
+            "architecture": ref.architecture,
+            "digest": ref.digest,
+            "gradients": self.differentiable,
+            "why_no_gradients": ref.lacks.get("gradients", ""),
+            "versions": releases(ref),
+        }
+
+
+# --- measuring ------------------------------------------------------------------------------------------------------
+
+
+def _measured(
+    a: _Side, b: _Side, data: Dataset, sample: DataSpec, attacked: int, eps: float, notes: list[str], report: Reporter
+) -> Certificate:
+    folder, y = a.folder, data.y
+    np.save(folder / "images.npy", data.x)
+    np.save(folder / "labels.npy", y)
+    log = any(side.ref.options.get("output") == "probabilities" for side in (a, b))
+    finish: Callable[[Any], Any] = certificate.log_probabilities if log else lambda logits: logits
+
+    report.stage(f"{len(y)} images through {a.text}")
+    logits_a = finish(_logits(a, "images.npy"))
+    np.save(folder / "cotangents.npy", certificate.cotangents(logits_a, y))
+    gradients_a = _gradients(a)
+    made = _adversarial(a, attacked, eps, report)
+
+    report.stage(f"{len(y)} images through {b.text}")
+    logits_b = finish(_logits(b, "images.npy"))
+    gradients_b = _gradients(b) if gradients_a is not None else None
+    made += _adversarial(b, attacked, eps, report)
+    # one after the other: in a process that has both, each change of model opens it again
+    seen = {side.key: [finish(_logits(side, file)) for *_, file in made] for side in (b, a)}
+    judged = [
+        certificate.judge(attack, side.key, y[:attacked], *pair)
+        for (attack, side, _), pair in zip(made, zip(seen["a"], seen["b"], strict=True), strict=True)
+    ]
+
+    logits = certificate.compare_logits(logits_a, logits_b)
+    gradients = None
+    if gradients_a is not None and gradients_b is not None:
+        gradients = certificate.compare_gradients(gradients_a, gradients_b)
+    reasons = certificate.reasons(logits, gradients)
+    for side in (a, b):
+        if not side.differentiable:
+            notes.append(f"{side.text} has no gradients: {side.ref.lacks.get('gradients') or 'its runtime gives none'}")
+    return Certificate(
+        a=a.described(),
+        b=b.described(),
+        data={
+            "name": data.name, "split": sample.split, "seed": sample.seed, "digest": data.digest,
+            "attacked": attacked, "eps": eps,
+        },
+        n=len(y),
+        compared="log-probabilities" if log else "logits",
+        logits=logits,
+        gradients=gradients,
+        judged=tuple(judged),
+        first_difference=_first_difference(a, b, data, logits_a, logits_b, report) if reasons else None,
+        reasons=reasons,
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _logits(side: _Side, images: str) -> npt.NDArray[np.float32]:
+    file = f"logits-{side.key}-{images}"
+    side.differentiable = side.ask("logits", file, images=images)["differentiable"]
+    return np.array(side.array(file))
+
+
+def _gradients(side: _Side) -> npt.NDArray[np.float32] | None:
+    """Of the loss with respect to the images, with the same cotangents for both: it is the models that are compared."""
+    if not side.differentiable:
+        return None
+    file = f"gradients-{side.key}.npy"
+    side.ask("gradients", file, images="images.npy", cotangents="cotangents.npy")
+    return side.array(file)
+
+
+def _adversarial(side: _Side, count: int, eps: float, report: Reporter) -> list[tuple[str, _Side, str]]:
+    """The attacks made on a model, with the files of their images; none where it has no gradients."""
+    if not side.differentiable or not count:
+        return []
+    attacks: dict[str, dict[str, Any]] = {
+        "fgsm": {"eps": eps},
+        "pgd": {"eps": eps, "eps_step": eps / 4, "steps": STEPS, "random_start": False},
+    }
+    found = []
+    for name, params in attacks.items():
+        report.stage(f"{name} on {side.text}, {count} images")
+        file = f"{name}-{side.key}.npy"
+        side.ask("attack", file, images="images.npy", labels="labels.npy", count=count, attack=name, params=params)
+        found.append((name, side, file))
+    return found
+
+
+def _first_difference(
+    a: _Side, b: _Side, data: Dataset, logits_a: npt.NDArray[np.float32], logits_b: npt.NDArray[np.float32],
+    report: Reporter,
+) -> Difference | None:  # fmt: skip
+    return None

@@ -1,0 +1,69 @@
+"""What a worker process measures of one model for a certificate; images and results pass through .npy files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparring.adapters.execute import attack
+from sparring.adapters.protocol import Classifier, Differentiable
+
+BATCH = 50
+LIBRARY = "foolbox"
+"""Whose FGSM and PGD make the images whose verdicts are compared, over the protocol on every runtime."""
+
+Progress = Callable[[int, int, str], None]
+Answer = dict[str, Any]
+
+
+def logits(classifier: Classifier, folder: Path, asked: Mapping[str, Any], progress: Progress) -> Answer:
+    """The logits of ``asked['images']``, float32 (N, classes); and whether the model has gradients."""
+    x = _read(folder, asked["images"])
+    found = _made(folder, asked["out"], (len(x), classifier.classes))
+    for part in _parts(len(x), "logits", progress):
+        found[part] = classifier.logits(np.array(x[part]))
+    return {"differentiable": isinstance(classifier, Differentiable)}
+
+
+def gradients(classifier: Any, folder: Path, asked: Mapping[str, Any], progress: Progress) -> Answer:
+    """The vjps of ``asked['cotangents']`` at the images, float32 (N, C, H, W)."""
+    x, cotangents = _read(folder, asked["images"]), _read(folder, asked["cotangents"])
+    found = _made(folder, asked["out"], x.shape)
+    for part in _parts(len(x), "gradients", progress):
+        found[part] = classifier.vjp(np.array(x[part]), np.array(cotangents[part]))
+    return {}
+
+
+def attacked(classifier: Classifier, folder: Path, asked: Mapping[str, Any], progress: Progress) -> Answer:
+    """The adversarial images of ``asked['attack']``, with its parameters, made of the first ``asked['count']``."""
+    x, y = (np.array(_read(folder, asked[key])[: asked["count"]]) for key in ("images", "labels"))
+    done = attack(
+        classifier, x, y, asked["attack"], library=LIBRARY, norm="linf", route="bridged", batch_size=BATCH,
+        progress=lambda done, total: progress(done, total, asked["attack"]), params=asked["params"],
+    )  # fmt: skip
+    _made(folder, asked["out"], x.shape)[:] = done.images
+    return {}
+
+
+MEASURES: dict[str, Callable[[Any, Path, Mapping[str, Any], Progress], Answer]] = {
+    "logits": logits, "gradients": gradients, "attack": attacked,
+}  # fmt: skip
+
+
+def _read(folder: Path, name: str) -> npt.NDArray[Any]:
+    found: npt.NDArray[Any] = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+    return found
+
+
+def _made(folder: Path, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    return np.lib.format.open_memmap(folder / name, "w+", np.float32, shape)
+
+
+def _parts(n: int, what: str, progress: Progress) -> Iterator[slice]:
+    for start in range(0, n, BATCH):
+        yield slice(start, min(start + BATCH, n))
+        progress(min(start + BATCH, n), n, what)
