@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sparring.adapters.errors import InputError, LibraryError, NotSupported, SparringError
     from sparring.adapters.execute import Attacked, attack
     from sparring.adapters.keras import KerasTensorflowClassifier
+    from sparring.adapters.keras_jax import KerasJaxClassifier
     from sparring.adapters.keras_torch import KerasTorchClassifier
     from sparring.adapters.onnx import OnnxClassifier
     from sparring.adapters.protocol import Classifier, Counter, Differentiable, TensorflowNative, TorchNative
@@ -27,6 +28,7 @@ __all__ = [
     "Counter",
     "Differentiable",
     "InputError",
+    "KerasJaxClassifier",
     "KerasTensorflowClassifier",
     "KerasTorchClassifier",
     "LibraryError",
@@ -46,6 +48,7 @@ _HOMES = {
     "errors": ("InputError", "LibraryError", "NotSupported", "SparringError"),
     "execute": ("Attacked", "attack"),
     "keras": ("KerasTensorflowClassifier",),
+    "keras_jax": ("KerasJaxClassifier",),
     "keras_torch": ("KerasTorchClassifier",),
     "onnx": ("OnnxClassifier",),
     "protocol": ("Classifier", "Counter", "Differentiable", "TensorflowNative", "TorchNative"),

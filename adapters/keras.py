@@ -1,4 +1,4 @@
-"""A Keras 3 model as a classifier, on the backend that this process's Keras has: TensorFlow or torch."""
+"""A Keras 3 model as a classifier, on the backend that this process's Keras has: TensorFlow, torch or JAX."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparring.adapters.coexistence import guard
-from sparring.adapters.errors import InputError, NotSupported
+from sparring.adapters.errors import InputError, NotSupported, missing_package
 from sparring.adapters.preprocessing import (
     LEAST_PROBABILITY,
     ChannelOrder,
@@ -25,7 +25,12 @@ from sparring.adapters.protocol import Classifier, Counter, Images, Logits, chec
 
 guard()
 
-import keras  # noqa: E402
+try:
+    import keras
+except ModuleNotFoundError as exc:  # Keras imports its backend's framework, and JAX is optional
+    if exc.name not in ("jax", "jaxlib"):
+        raise
+    raise missing_package("jax", "pip install 'sparring[jax]'", "Keras on JAX") from exc
 
 
 def keras_classifier(model: Any, **options: Any) -> Classifier:
@@ -37,8 +42,12 @@ def keras_classifier(model: Any, **options: Any) -> Classifier:
         from sparring.adapters.keras_torch import KerasTorchClassifier
 
         return KerasTorchClassifier(model, **options)
+    if backend == "jax":
+        from sparring.adapters.keras_jax import KerasJaxClassifier
+
+        return KerasJaxClassifier(model, **options)
     raise InputError(
-        f"Keras runs on {backend} in this process, and sparring knows Keras on tensorflow and on torch: set "
+        f"Keras runs on {backend} in this process, and sparring knows Keras on tensorflow, torch and jax: set "
         "KERAS_BACKEND to one of them before Keras is first imported"
     )
 
@@ -79,16 +88,7 @@ class KerasTensorflowClassifier:
         self.device = _choose_device(device)
         model, log = without_softmax(model) if output == "probabilities" else (model, False)
         self._forward, self._backward = _functions(model, self.input_shape, before, log)
-        try:
-            scores = self._call(self._forward, np.zeros((1, *self.input_shape), np.float32))
-        except Exception as exc:  # whatever a user's model raises while TensorFlow traces it
-            first = (str(exc).strip() or type(exc).__name__).splitlines()[0]
-            raise InputError(f"the model does not take images of shape {self.input_shape}: {first}") from exc
-        if scores.ndim != 2 or len(scores) != 1:
-            raise InputError(f"the model must give one row of class scores per image, (1, classes), not {scores.shape}")
-        if classes not in (None, scores.shape[1]):
-            raise InputError(f"classes is {classes}, but the model gives {scores.shape[1]} scores per image")
-        self.classes: int = scores.shape[1]
+        self.classes = probe(lambda x: self._call(self._forward, x), self.input_shape, classes)
 
     def logits(self, x: Images) -> Logits:
         """Class scores (N, classes), float32, of images (N, C, H, W). Raises ``InputError`` as the protocol says."""
@@ -187,6 +187,20 @@ def images_of(model: Any, input_shape: tuple[int, int, int] | None, layout: Layo
     if own is not None and any(a is not None and a != b for a, b in zip(own, given, strict=True)):
         raise InputError(f"input_shape is {given}, but the model takes {own} (channels, height, width)")
     return given
+
+
+def probe(call: Callable[[Images], Logits], input_shape: tuple[int, int, int], classes: int | None) -> int:
+    """How many scores ``call`` gives for one black image; ``InputError`` where it fails or gives another number."""
+    try:
+        scores = call(np.zeros((1, *input_shape), np.float32))
+    except Exception as exc:  # whatever a user's model raises while its framework traces it
+        first = (str(exc).strip() or type(exc).__name__).splitlines()[0]
+        raise InputError(f"the model does not take images of shape {input_shape}: {first}") from exc
+    if scores.ndim != 2 or len(scores) != 1:
+        raise InputError(f"the model must give one row of class scores per image, (1, classes), not {scores.shape}")
+    if classes not in (None, scores.shape[1]):
+        raise InputError(f"classes is {classes}, but the model gives {scores.shape[1]} scores per image")
+    return int(scores.shape[1])
 
 
 def without_softmax(model: Any) -> tuple[Any, bool]:

@@ -30,8 +30,8 @@ def wrap(
     """A classifier: float32 images (N, C, H, W) in [0, 1] -> float32 logits (N, classes).
 
     ``model`` is a torch module (``input_shape``, (channels, height, width), is needed then), a Keras 3 model on the
-    TensorFlow or torch backend, or the path of an ``.onnx`` file. What the model wants is said in the terms in which
-    models are published: ``input_range`` is what it takes for a pixel of 0 and of 1, ``mean`` and ``std`` are per
+    TensorFlow, torch or JAX backend, or the path of an ``.onnx`` file. What the model wants is said in the terms in
+    which models are published: ``input_range`` is what it takes for a pixel of 0 and of 1, ``mean`` and ``std`` are per
     channel, in units of the input range and in the model's ``channel_order``; ``layout`` is the framework's own when it
     is None. ``output='probabilities'`` takes a final softmax off. ``device`` is auto, cpu or cuda.
 

@@ -20,7 +20,10 @@ Shape = tuple[int, int, int]
 
 
 def use_keras(framework: str) -> None:
-    """Import Keras on the backend of ``keras-tensorflow`` or ``keras-torch``; ``InputError`` if it has another."""
+    """Import Keras on the backend of ``keras-tensorflow``, ``keras-torch`` or ``keras-jax``.
+
+    Raises ``InputError`` if it has another, and where JAX isn't installed.
+    """
     backend = framework.partition("-")[2]
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = backend
@@ -133,7 +136,7 @@ def imported(name: str, base: Path) -> Any:
 
 
 def framework_of(network: Any) -> str:
-    """``torch``, ``keras-tensorflow`` or ``keras-torch``."""
+    """``torch``, ``keras-tensorflow``, ``keras-torch`` or ``keras-jax``."""
     framework = _framework(network)
     assert framework is not None
     return framework

@@ -20,6 +20,7 @@ _RUNS_ON = {  # which packages' releases a framework's numbers depend on, beside
     "torch": (),
     "keras-torch": ("keras",),
     "keras-tensorflow": ("keras", "tensorflow"),
+    "keras-jax": ("keras", "jax", "jaxlib"),
     "onnx": ("onnxruntime", "onnxruntime-gpu"),
 }
 
