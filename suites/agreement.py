@@ -285,10 +285,10 @@ def _parties(results: pd.DataFrame) -> Iterator[Party]:
 
 
 def _origins(run: Path) -> dict[str, str]:
-    """Of every model of the suite the one that it was exported from, or itself."""
+    """Of every model of the suite the one that it was exported or converted from, or itself."""
     origins: dict[str, str] = {}
     for spec in manifest.read(run)["suite"]["models"]:
-        source = spec.get("export")
+        source = spec.get("export") or spec.get("convert")
         origins[spec["name"]] = origins.get(source, source) if source else spec["name"]
     return origins
 

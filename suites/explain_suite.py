@@ -53,7 +53,7 @@ def subject(
     canonical = attacks.find(attack, norm)
     found, said = parameters(canonical, loaded, _given(params))
     spec = _model(loaded, model, canonical.needs == "gradients")
-    os.environ.setdefault("KERAS_BACKEND", backend(_runtime(loaded, spec)))
+    os.environ.setdefault("KERAS_BACKEND", backend(_root(loaded, spec).runtime))
     data = datasets.load(loaded.data, base=base)
     report.stage(f"opening {spec.name}")
     classifier = open_model(_prepared(loaded, spec, base, device, report), device=device)
@@ -103,22 +103,20 @@ def _model(suite: Suite, name: str | None, gradients: bool) -> ModelSpec:
         if name not in by_name:
             raise InputError(f"--model: {unknown('model', name, by_name)}")
         return by_name[name]
-    able = [spec for spec in suite.models if not gradients or spec.runtime != "onnx"]
-    if not able:
-        raise InputError(f"{suite.name}: every model is an ONNX Runtime session, which has no gradients")
+    # an ONNX file may have an operator without a gradient
+    able = [spec for spec in suite.models if not gradients or spec.runtime != "onnx"] or list(suite.models)
     return next((spec for spec in able if spec.runtime == "torch"), able[0])
 
 
-def _runtime(suite: Suite, spec: ModelSpec) -> str:
-    source = next((other for other in suite.models if other.name == spec.export), spec)
-    return source.runtime
+def _root(suite: Suite, spec: ModelSpec) -> ModelSpec:
+    """The model of the suite from which it is made in the end; of an ensemble the first that is on Keras."""
+    sources = [_root(suite, other) for other in suite.models if other.name in spec.sources]
+    return next((one for one in sources if one.runtime.startswith("keras")), sources[0] if sources else spec)
 
 
 def _prepared(suite: Suite, spec: ModelSpec, base: Path, device: str, report: Reporter) -> ModelRef:
-    others: dict[str, ModelRef] = {}
-    if spec.export is not None:
-        source = next(other for other in suite.models if other.name == spec.export)
-        others[source.name] = _prepared(suite, source, base, device, report)
+    sources = [other for other in suite.models if other.name in spec.sources]
+    others = {source.name: _prepared(suite, source, base, device, report) for source in sources}
 
     def progress(done: int, total: int, what: str) -> None:
         report.progress(spec.name, done, total, what)
