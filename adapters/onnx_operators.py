@@ -1,0 +1,64 @@
+"""The one table of ONNX operators: domain -> operator -> function, and which of their versions were looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from sparring.adapters import (
+    onnx_activations,
+    onnx_arithmetic,
+    onnx_control,
+    onnx_convolutions,
+    onnx_indexing,
+    onnx_ml,
+    onnx_normalisation,
+    onnx_pooling,
+    onnx_products,
+    onnx_recurrent,
+    onnx_reductions,
+    onnx_resize,
+    onnx_shapes,
+)
+from sparring.adapters.onnx_table import Function, Table
+
+OPERATORS: Mapping[str, Table] = {
+    "": {
+        **onnx_activations.TABLE,
+        **onnx_arithmetic.TABLE,
+        **onnx_control.TABLE,
+        **onnx_convolutions.TABLE,
+        **onnx_indexing.TABLE,
+        **onnx_normalisation.TABLE,
+        **onnx_pooling.TABLE,
+        **onnx_products.TABLE,
+        **onnx_recurrent.TABLE,
+        **onnx_reductions.TABLE,
+        **onnx_resize.TABLE,
+        **onnx_shapes.TABLE,
+    },
+    "ai.onnx.ml": onnx_ml.TABLE,
+}
+
+_VERSIONS = {"": (7, 28), "ai.onnx.ml": (1, 5)}
+"""domain -> the oldest opset, which is ONNX Runtime's, and the newest one that the functions were written for"""
+
+
+def find(operator: str, domain: str, opset: int) -> tuple[Function | None, str]:
+    """The function of an operator, or None and what there is to say about it ("" where it is just not there)."""
+    function = OPERATORS.get(domain, {}).get(operator)
+    if function is None:
+        return None, ""
+    oldest, newest = _VERSIONS[domain]
+    if opset < oldest:
+        return None, f"of opset {opset}, where {oldest} is the oldest that is known"
+    try:
+        schema = onnx.defs.get_schema(operator, opset, domain)
+    except Exception:  # onnx's SchemaError has no stable home
+        return None, f"which opset {opset} does not have"
+    if schema.deprecated:
+        return None, f"which opset {opset} no longer has"
+    if max(schema.since_version, opset if opset > onnx.defs.onnx_opset_version() else 0) > newest and not domain:
+        return None, f"as it is since opset {schema.since_version}, where {newest} is the newest that is known"
+    return function, ""

@@ -1,0 +1,119 @@
+"""ONNX matrix products and attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparring.adapters.onnx_arithmetic import widened
+from sparring.adapters.onnx_read import dtype_of
+from sparring.adapters.onnx_table import Table
+
+
+def gemm(
+    a: Tensor, b: Tensor, c: Tensor | None = None,
+    *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0,
+) -> Tensor:  # fmt: skip
+    a = a.T if transA else a
+    if alpha == beta == 1 and c is not None and c.ndim == 1 and transB and a.is_floating_point():
+        return F.linear(a, b, c)
+    product = a @ (b.T if transB else b)
+    if not a.is_floating_point():  # of integers, alpha and beta are whole
+        alpha, beta = int(alpha), int(beta)
+    product = product if alpha == 1 else alpha * product
+    return product if c is None or beta == 0 else product + (c if beta == 1 else beta * c)
+
+
+def einsum(*inputs: Tensor, equation: str) -> Tensor:
+    return torch.einsum(equation, *inputs)
+
+
+def det(x: Tensor) -> Tensor:
+    return torch.linalg.det(x)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, past_key: Tensor | None = None,
+    past_value: Tensor | None = None, lengths: Tensor | None = None,
+    *, is_causal: int = 0, kv_num_heads: int = 0, q_num_heads: int = 0, qk_matmul_output_mode: Literal[0, 1, 2, 3] = 0,
+    scale: float | None = None, softcap: float = 0.0, softmax_precision: int | None = None, outputs: int,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """(batch, heads, length, size) or (batch, length, heads * size); ``lengths`` are those of unpadded keys."""
+    flat = q.ndim == 3
+    if flat:
+        q = torch.unflatten(q, 2, (q_num_heads, -1)).transpose(1, 2)
+        k, v = (torch.unflatten(x, 2, (kv_num_heads, -1)).transpose(1, 2) for x in (k, v))
+    past = 0 if past_key is None else past_key.shape[2]
+    if past_key is not None and past_value is not None:
+        k, v = torch.cat([past_key, k], 2), torch.cat([past_value, v], 2)
+    present = (k, v)
+    shared = q.shape[1] // k.shape[1]
+    if shared > 1:  # several heads of queries to one of keys and values
+        k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
+    root = math.sqrt(1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    scores = (q * root) @ (k * root).transpose(-1, -2)
+    bias = _bias(scores, mask, bool(is_causal), past, lengths)
+    masked = scores if bias is None else scores + bias
+    capped = softcap * torch.tanh(masked / softcap) if softcap else masked
+    exact = capped if softmax_precision is None else capped.to(dtype_of(softmax_precision))
+    weights = exact.softmax(-1).to(q.dtype)
+    out = weights @ v
+    if flat:
+        out = out.transpose(1, 2).flatten(2)
+    return (out, *present, (scores, masked, capped, weights)[qk_matmul_output_mode])[:outputs]
+
+
+def _bias(scores: Tensor, mask: Tensor | None, causal: bool, past: int, lengths: Tensor | None) -> Tensor | None:
+    """What is added to the scores: the mask, and minus infinity where a query may not look."""
+    queries, keys = scores.shape[-2:]
+    bias = None
+    if mask is not None:
+        bias = mask
+        if mask.dtype == torch.bool:
+            bias = torch.zeros(mask.shape, dtype=scores.dtype, device=scores.device).masked_fill(~mask, -math.inf)
+        if bias.shape[-1] < keys:
+            bias = F.pad(bias, (0, keys - bias.shape[-1]), value=-math.inf)
+    hidden = None
+    position = torch.arange(keys, device=scores.device)
+    if causal:
+        hidden = position > torch.arange(queries, device=scores.device)[:, None] + past
+    if lengths is not None:
+        padded = position >= lengths.to(scores.device)[:, None, None, None]
+        hidden = padded if hidden is None else hidden | padded
+    if hidden is not None:
+        closed = torch.zeros(hidden.shape, dtype=scores.dtype, device=scores.device).masked_fill(hidden, -math.inf)
+        bias = closed if bias is None else bias + closed
+    return bias
+
+
+def rotary_embedding(
+    x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None = None,
+    *, interleaved: int = 0, num_heads: int = 0, rotary_embedding_dim: int = 0,
+) -> Tensor:  # fmt: skip
+    """(batch, heads, length, size) or (batch, length, heads * size); pairs are neighbours, or the two halves."""
+    flat = x.ndim == 3
+    heads = torch.unflatten(x, 2, (num_heads, -1)) if flat else x.transpose(1, 2)  # (batch, length, heads, size)
+    turned = rotary_embedding_dim or heads.shape[-1]
+    rotating, rest = heads[..., :turned], heads[..., turned:]
+    if positions is not None:
+        cos, sin = cos[positions], sin[positions]
+    cos, sin = (angle[..., None, : turned // 2] for angle in (cos, sin))
+    a, b = (rotating[..., 0::2], rotating[..., 1::2]) if interleaved else rotating.chunk(2, -1)
+    pair = (a * cos - b * sin, a * sin + b * cos)
+    out = torch.stack(pair, -1).flatten(-2) if interleaved else torch.cat(pair, -1)
+    out = torch.cat([out, rest], -1)
+    return out.flatten(2) if flat else out.transpose(1, 2)
+
+
+TABLE: Table = {
+    "Attention": attention,
+    "Det": det,
+    "Einsum": einsum,
+    "Gemm": gemm,
+    "MatMul": widened(torch.matmul),
+    "RotaryEmbedding": rotary_embedding,
+}
