@@ -66,7 +66,7 @@ class TorchClassifier:
             self.input_shape, input_range=input_range, mean=mean, std=std, channel_order=channel_order, layout=layout
         )
         module = _on(module, self.device)
-        with _evaluating(module):  # what we add stays in evaluation mode, and the module goes back to its own
+        with evaluating(module):  # what we add stays in evaluation mode, and the module goes back to its own
             parts: list[nn.Module] = [] if before.identity else [_Before(before).to(self.device)]
             if output == "probabilities":
                 shortened = _without_softmax(module)
@@ -118,7 +118,7 @@ class TorchClassifier:
     @contextmanager
     def _working(self) -> Iterator[None]:
         with ExitStack() as stack:
-            stack.enter_context(_evaluating(self.network))
+            stack.enter_context(evaluating(self.network))
             stack.enter_context(exactly(self.device))
             yield
 
@@ -215,7 +215,8 @@ class _Counting(nn.Module):
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """The module and all its parts in evaluation mode inside; on leaving, every flag is as it was."""
     flags = [(part, part.training) for part in module.modules()]
     if any(flag for _, flag in flags):
         module.eval()

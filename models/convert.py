@@ -8,35 +8,74 @@ the order of a GRU's gates; and the biases of an LSTM and a plain cell, of which
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sparring.adapters.errors import InputError
-from sparring.models import architectures, mobilenet, weights
+from sparring.models import architectures, mobilenet, portable, weights
 from sparring.models.twins import Layer, Shape, twin, weighted_layers
 from sparring.models.weights import Arrays
 
 CONVERT_VERSION = 1
 """Part of the identity of a converted model: raised when the same model is converted to other numbers."""
 
+SCALES = ("input_range", "mean", "std", "channel_order")
+"""The options that say what is done to an image of the box."""
+
 Array = npt.NDArray[Any]
 Parts = dict[str, Array]
 """What one layer holds, by the last part of its arrays' names."""
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A model in its own framework, and what is known of it."""
+
+    network: Any
+    framework: str
+    architecture: str
+    """its name, or where it comes from"""
+    input_shape: Shape
+    classes: int
+    options: Mapping[str, Any]
+    """with which ``wrap`` takes it"""
+
+
+def moved(source: Opened, framework: str) -> Opened:
+    """The same classifier in ``torch``, or in Keras on this process's backend, where a Keras model stays as it is.
+
+    A layer of preprocessing in front of a Keras model, as ``portable.save_keras`` puts it, becomes options. Raises
+    ``InputError`` as ``to_torch`` does, and for a Keras model that ends in a softmax.
+    """
+    network, shape = source.network, source.input_shape
+    if source.framework.partition("-")[0] == framework.partition("-")[0]:
+        return replace(source, framework=framework)
+    if framework != "torch":
+        name = twin(source.architecture, weights.torch_arrays(network))
+        network = to_keras(network, source.architecture, shape, source.classes)
+        options = {**source.options, "layout": "channels-last"}
+        return replace(source, network=network, framework=framework, architecture=name, options=options)
+    if source.options.get("output") == "probabilities":
+        raise InputError(f"the weights of {source.architecture} can't be moved to torch: its twin gives logits")
+    arrays, inside = portable.unwrapped(weights.keras_arrays(network))
+    if inside and any(source.options.get(key) not in (None, "rgb", [0.0, 1.0], (0.0, 1.0)) for key in SCALES):
+        raise InputError(f"{source.architecture} holds preprocessing of its own, and more is said: leave it out")
+    name = twin(source.architecture, arrays)
+    network = _in_torch(arrays, source.architecture, shape, source.classes)
+    options = {**source.options, **inside, "layout": "channels-first"}
+    return replace(source, network=network, framework=framework, architecture=name, options=options)
+
+
 def to_torch(model: Any, architecture: str, input_shape: Shape, classes: int) -> Any:
     """The torch module, in evaluation mode, that computes what a Keras model of a named architecture does.
 
-    A Keras model takes (N, H, W, C), the module (N, C, H, W), in the same range. Raises ``InputError`` for an
-    architecture without a twin and for weights that aren't this architecture's.
+    A Keras model takes (N, H, W, C), the module (N, C, H, W), in the same range. ``architecture`` is its name, or where
+    it comes from, as for ``twin``. Raises ``InputError`` for a network without a twin.
     """
-    arrays = weights.keras_arrays(model)
-    name = twin(architecture, "keras", arrays)
-    network = architectures.find(name, "torch").build("torch", input_shape, classes)
-    weights.put_torch(network, keras_to_torch(arrays, name, input_shape), f"the Keras model ({architecture})")
-    return network.eval()
+    return _in_torch(weights.keras_arrays(model), architecture, input_shape, classes)
 
 
 def to_keras(module: Any, architecture: str, input_shape: Shape, classes: int) -> Any:
@@ -45,10 +84,17 @@ def to_keras(module: Any, architecture: str, input_shape: Shape, classes: int) -
     A folded MobileNet v2 becomes a ``keras.applications.MobileNetV2``. The rest as for ``to_torch``.
     """
     arrays = weights.torch_arrays(module)
-    name = twin(architecture, "torch", arrays)
+    name = twin(architecture, arrays)
     network = architectures.find(name, "keras").build("keras", input_shape, classes)
     weights.put_keras(network, torch_to_keras(arrays, name, input_shape), f"the torch module ({architecture})")
     return network
+
+
+def _in_torch(arrays: Arrays, architecture: str, input_shape: Shape, classes: int) -> Any:
+    name = twin(architecture, arrays)
+    network = architectures.find(name, "torch").build("torch", input_shape, classes)
+    weights.put_torch(network, keras_to_torch(arrays, name, input_shape), f"the Keras model ({architecture})")
+    return network.eval()
 
 
 def torch_to_keras(arrays: Mapping[str, Array], architecture: str, input_shape: Shape) -> Arrays:

@@ -24,7 +24,19 @@ from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.preprocessing import preprocessing
 from sparring.adapters.protocol import Classifier
 from sparring.adapters.wrap import check_outputs, wrap
-from sparring.models import architectures, datasets, export, mobilenet, networks, recipes, training, weights
+from sparring.models import (
+    architectures,
+    convert,
+    datasets,
+    export,
+    mobilenet,
+    networks,
+    portable,
+    recipes,
+    training,
+    weights,
+)  # fmt: skip
+from sparring.models.convert import Opened
 from sparring.models.datasets import Dataset
 from sparring.models.sources import Progress
 from sparring.models.spec import FROM_OTHERS, DataSpec, ModelSpec, TrainSpec, facts
@@ -96,7 +108,11 @@ def is_prepared(
         return None
     if spec.ensemble:
         return _ensemble(spec, base, others or {})
+    if spec.convert and (others or {})[spec.convert].members:
+        member = partial(is_prepared, data=data, base=base)
+        return _converted_ensemble(spec, base, (others or {})[spec.convert], member)
     file = _file(spec, base)
+    spec = _self_described(spec, file)
     if spec.object:
         return None
     try:
@@ -129,7 +145,13 @@ def prepare(
             raise InputError(f"{key}: {unknown('model', name, others)}")
     if spec.ensemble:
         return _ensemble(spec, base, others)
+    if spec.convert and others[spec.convert].members:
+        make = partial(prepare, data=data, base=base, device=device, progress=progress)
+        whole = _converted_ensemble(spec, base, others[spec.convert], make)
+        assert whole is not None
+        return whole
     file = _file(spec, base)
+    spec = _self_described(spec, file)
     sample = datasets.peek(data, base=base)
     if spec.object:
         return _prepare_object(spec, base, sample, file, device)
@@ -201,6 +223,20 @@ def _ensemble(spec: ModelSpec, base: Path, others: Mapping[str, ModelRef]) -> Mo
     )
 
 
+def _converted_ensemble(
+    spec: ModelSpec, base: Path, source: ModelRef, convert: Callable[..., ModelRef | None]
+) -> ModelRef | None:
+    """An ensemble of which every member is converted on its own; None where ``convert`` gives none."""
+    members = {}
+    for name, member in zip(source.spec.sources, source.members, strict=True):
+        there = ModelSpec(name=name, framework=spec.framework, convert=name)
+        ref = member if member.framework == spec.runtime else convert(there, others={name: member})
+        if ref is None:
+            return None
+        members[name] = ref
+    return _ensemble(source.spec.model_copy(update={"name": spec.name}), base, members)
+
+
 def _wrap(network: Any, ref: ModelRef, device: str) -> Classifier:
     return wrap(network, input_shape=ref.input_shape, device=device, **ref.options)
 
@@ -219,11 +255,17 @@ def open_network(ref: ModelRef) -> Any:
         return str(path)
     if not path.is_file():
         raise InputError(f"{path} is gone: run the suite again, and it will be made anew")
-    if spec.architecture is None:
+    if path.suffix == ".keras":
         return networks.keras_file(path, ref.framework)
     if spec.weights and ENUM.fullmatch(spec.weights):
-        return networks.published(spec.architecture, spec.weights)[0]
-    return networks.with_weights(spec.architecture, ref.framework, ref.input_shape, ref.classes, path)
+        return networks.published(ref.architecture, spec.weights)[0]
+    return networks.with_weights(ref.architecture, ref.framework, ref.input_shape, ref.classes, path)
+
+
+def open_here(ref: ModelRef) -> Opened:
+    """The model in its own framework; a Keras model on the backend that this process has, if it has one already."""
+    here = replace(ref, framework=networks.keras_here(ref.framework)) if ref.framework.startswith("keras") else ref
+    return Opened(open_network(here), here.framework, ref.architecture, ref.input_shape, ref.classes, ref.options)
 
 
 # --- preparing ------------------------------------------------------------------------------------------------------
@@ -242,11 +284,17 @@ def _make(
 ) -> ModelRef:
     options = _options(spec, file)
     architecture = spec.architecture or (file.name if file else "")
+    classes = (_described_classes(file) if file else None) or len(sample.class_names)
+    opened: Opened | None = None
     if spec.export:
         source, options = others[spec.export], {}
         file, architecture = folder / "model.onnx", source.architecture
         content = recipes.digest([export.EXPORT_VERSION, source.framework, source.digest])
         _export(source, file, sample)
+    elif spec.convert:
+        source = others[spec.convert]
+        opened, file, architecture, options = _convert(source, spec.runtime, folder)
+        content, classes = recipes.digest([convert.CONVERT_VERSION, source.framework, source.digest]), source.classes
     elif spec.onnx and file:
         content = recipes.onnx_digest(file)
     elif file:
@@ -266,13 +314,17 @@ def _make(
         framework=spec.runtime,
         architecture=architecture,
         input_shape=_shape(sample),
-        classes=len(sample.class_names),
+        classes=classes,
         spec=spec,
         artifact=str(file.absolute()),
         options=options,
         base=str(base.absolute()),
     )
-    return _checked(ref, open_model(ref, device=device), sample)
+    made = open_model(ref, device=device)
+    if opened is not None:
+        before = wrap(opened.network, input_shape=opened.input_shape, device="cpu", **opened.options)
+        export.check(before, made, sample.x, f"convert: the model in {spec.framework}")
+    return _checked(ref, made, sample)
 
 
 def _train(
@@ -310,10 +362,29 @@ def _train(
 def _export(source: ModelRef, path: Path, sample: Dataset) -> None:
     if source.framework == "onnx":
         raise InputError(f"export: {source.name!r} is an ONNX model already")
+    if source.members:
+        raise InputError(f"export: {source.name!r} is an ensemble: export its members, and put those together")
     network = open_network(source)
     classifier = _wrap(network, source, "cpu")
-    export.export(classifier, network, path, dict(source.options))
+    export.export(classifier, network, path, dict(source.options), source.architecture)
     export.check(classifier, wrap(str(path), device="cpu"), sample.x)
+
+
+def _convert(source: ModelRef, framework: str, folder: Path) -> tuple[Opened, Path, str, dict[str, Any]]:
+    """The source as it is in this process, and of what its weights were moved into: file, architecture, options."""
+    if source.framework in (framework, "onnx"):
+        why = f"on {framework} already" if source.framework == framework else "an ONNX graph, not a network"
+        raise InputError(f"convert: {source.name!r} is {why}")
+    if framework != "torch":
+        networks.use_keras(framework)
+    opened = open_here(source)
+    made = convert.moved(opened, framework)
+    file = folder / ("weights.safetensors" if framework == "torch" else "model.keras")
+    if framework == "torch":
+        weights.save_torch(made.network, file)
+    else:
+        weights.atomically(file, made.network.save)
+    return opened, file, made.architecture, dict(made.options)
 
 
 def _prepare_object(spec: ModelSpec, base: Path, sample: Dataset, file: Path | None, device: str) -> ModelRef:
@@ -393,10 +464,38 @@ def _check_spec(spec: ModelSpec) -> None:
             )
         if not spec.runtime.startswith("keras"):
             raise InputError(f"framework: {spec.weights} is a Keras model, not one of {spec.runtime}")
-    elif spec.weights and not (spec.architecture or spec.object):
-        raise InputError(
-            f"weights: {spec.weights} needs an `architecture` to put them in; only a .keras file has its own"
-        )
+    elif spec.weights and not (spec.architecture or spec.object or spec.weights.endswith(".safetensors")):
+        raise InputError(_no_architecture(spec.weights))
+
+
+def _no_architecture(file: object) -> str:
+    return (
+        f"weights: {file} needs an `architecture` to put them in; only a .keras file and a .safetensors file that "
+        "`sparring convert` wrote have their own"
+    )
+
+
+def _self_described(spec: ModelSpec, file: Path | None) -> ModelSpec:
+    """The spec with what a file of weights says of its network, where the spec says nothing. Raises ``InputError``."""
+    if spec.architecture or spec.object or file is None or file.suffix != ".safetensors":
+        return spec
+    said = portable.described(file)
+    if not said.get("architecture"):
+        raise InputError(_no_architecture(file))
+    if spec.runtime != "torch":
+        raise InputError(f"framework: {file} holds a network of torch: `sparring convert` moves it")
+    options = {key: said.get("options", {}).get(key) for key in convert.SCALES}
+    given = {key: value for key, value in options.items() if value is not None}
+    try:
+        own = ModelSpec.model_validate({**given, **facts(spec), "architecture": said["architecture"]})
+    except ValueError as exc:
+        raise InputError(f"weights: {file} says of itself what can't be: {weights.first_line(exc)}") from exc
+    _check_spec(own)
+    return own
+
+
+def _described_classes(file: Path) -> int | None:
+    return portable.described(file).get("classes") if file.suffix == ".safetensors" else None
 
 
 def _file(spec: ModelSpec, base: Path) -> Path | None:
@@ -460,6 +559,9 @@ def _recipe(
     if spec.export:
         source = others[spec.export]
         return {**recipe, "export": [export.EXPORT_VERSION, source.framework, source.digest]}
+    if spec.convert:
+        source = others[spec.convert]
+        return {**recipe, "convert": [convert.CONVERT_VERSION, source.framework, source.digest]}
     if file:
         content = recipes.onnx_digest(file) if spec.onnx else recipes.file_digest(file)
         return {**recipe, "file": [str(file), content]}

@@ -33,6 +33,12 @@ def use_keras(framework: str) -> None:
     require_backend(backend)
 
 
+def keras_here(framework: str) -> str:
+    """Keras on the backend that this process has; where it has none yet, ``framework``."""
+    keras = sys.modules.get("keras")
+    return f"keras-{keras.backend.backend()}" if keras else framework
+
+
 def build(architecture: str, framework: str, input_shape: Shape, classes: int) -> Any:
     """A new network of that architecture, with initial weights from the global generators."""
     if framework != "torch":

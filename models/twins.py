@@ -6,9 +6,9 @@ No framework is imported here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from sparring.adapters.errors import InputError
 from sparring.models import mobilenet
@@ -43,22 +43,28 @@ class Layer:
         return self.torch.replace(".", "_")
 
 
-def twin(architecture: str, framework: str, arrays: Mapping[str, Any]) -> str:
-    """The name under which both frameworks have the function that this one has under ``architecture``.
+def twin(architecture: str, arrays: Iterable[str]) -> str:
+    """The name under which both frameworks have the function of this network.
 
-    ``arrays`` are its weights. The names differ for MobileNet v2: torchvision and ``keras.applications`` compute two
-    functions under one name, and folded weights are of the latter's. Raises ``InputError`` for an architecture that
-    has no twin.
+    ``architecture`` is its name, or where it comes from; ``arrays`` are the names of its weights, by which a network of
+    the user's is recognised, and by which the two that are called MobileNet v2 are told apart. Raises ``InputError``
+    for a network that has no twin.
     """
-    if architecture == "mobilenet_v2":
-        own = framework.startswith("keras") or "Conv1.weight" in arrays
-        return "mobilenet_v2_keras" if own else "mobilenet_v2_torchvision"
-    if architecture not in _LAYERS:
-        raise InputError(
-            f"the weights of {architecture} can't be moved between torch and Keras, only those of "
-            f"{', '.join(MOVABLE)}; any model of torch or Keras can be exported to ONNX"
-        )
-    return architecture
+    there = {_layer_of(key) for key in arrays}
+    if not architecture.isidentifier() or architecture in (*MOVABLE, *_LAYERS):
+        for name in _LAYERS:
+            layers = weighted_layers(name, (3, 32, 32))
+            if there in ({layer.keras for layer in layers}, {layer.keras for layer in layers if layer.kind != "norm"}):
+                return name
+    raise InputError(
+        f"the weights of {architecture} can't be moved between torch and Keras, only those of {', '.join(MOVABLE)}; "
+        "any model of torch or Keras can be exported to ONNX"
+    )
+
+
+def _layer_of(key: str) -> str:
+    """The layer of an array, as Keras names it."""
+    return key.partition("/")[0] if "/" in key else key.rpartition(".")[0].replace(".", "_")
 
 
 def weighted_layers(architecture: str, input_shape: Shape) -> tuple[Layer, ...]:
