@@ -15,9 +15,9 @@ import numpy.typing as npt
 from sparring.adapters.protocol import Images, Labels, Logits
 
 TOLERANCE = 1e-4
-"""Largest difference of a logit, relative to the largest logit where that is above 1 (as for an exported file)."""
+"""Largest difference of a logit."""
 TIE = 1e-4
-"""Two classes are tied where their logits, the two highest of an image, differ by less (relative as above)."""
+"""Two classes are tied where their logits, the two highest of an image, differ by less."""
 COSINE = 0.9999
 """Least cosine of the two gradients of an image."""
 NOISE = 1e-6
@@ -34,14 +34,15 @@ class LogitsCompared:
     max_abs: float
     mean_abs: float
     scale: float
-    """the largest absolute logit of the first, at least 1: what the tolerance is relative to"""
+    """the largest absolute logit of the first"""
     ties: int
     agreement: float
     disagreeing: tuple[int, ...]
 
     @property
     def relative(self) -> float:
-        return self.max_abs / self.scale
+        """What is left of ``max_abs`` as a share of the largest logit: of rounding, some 1e-6."""
+        return self.max_abs / max(self.scale, 1e-30)
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Certificate:
             "logits_max_abs": _finite(logits.max_abs),
             "logits_mean_abs": _finite(logits.mean_abs),
             "logits_max_relative": _finite(logits.relative),
-            "logits_scale": _finite(logits.scale),
+            "logits_largest": _finite(logits.scale),
             "argmax_agreement": logits.agreement,
             "ties": logits.ties,
             "disagreeing_images": list(logits.disagreeing),
@@ -151,7 +152,6 @@ class Certificate:
             "b": dict(self.b),
             "tolerances": {
                 "logits": TOLERANCE,
-                "logits_relative_to": logits.scale,
                 "tie": TIE,
                 "argmax_agreement": 1.0,
                 "gradient_cosine_min": COSINE,
@@ -165,14 +165,13 @@ def compare_logits(a: Logits, b: Logits) -> LogitsCompared:
     """Both (N, classes)."""
     one, other = a.astype(np.float64), b.astype(np.float64)
     delta = np.abs(one - other)
-    scale = max(1.0, float(np.abs(one).max(initial=0)))
-    tied = np.minimum(_lead(one), _lead(other)) < TIE * scale
+    tied = np.minimum(_lead(one), _lead(other)) < TIE
     differ = (one.argmax(axis=1) != other.argmax(axis=1)) & ~tied
     counted = int((~tied).sum())
     return LogitsCompared(
         max_abs=float(delta.max(initial=0)),
         mean_abs=float(delta.mean()) if delta.size else 0.0,
-        scale=scale,
+        scale=float(np.abs(one).max(initial=0)),
         ties=int(tied.sum()),
         agreement=1 - float(differ.sum()) / counted if counted else 1.0,
         disagreeing=tuple(map(int, np.flatnonzero(differ))),
@@ -223,9 +222,8 @@ def judge(attack: str, made_on: str, y: Labels, a: Logits, b: Logits) -> Judged:
 def reasons(logits: LogitsCompared, gradients: GradientsCompared | None) -> tuple[str, ...]:
     """Why it can't be one function, in words; empty where the certificate is passed."""
     found = []
-    if not logits.max_abs <= TOLERANCE * logits.scale:
-        allowed = f"{TOLERANCE * logits.scale:.1e}"
-        found.append(f"logits differ by up to {logits.max_abs:.2e}, and {allowed} is allowed")
+    if not logits.max_abs <= TOLERANCE:
+        found.append(f"logits differ by up to {logits.max_abs:.2e}, and {TOLERANCE:g} is allowed")
     if logits.disagreeing:
         found.append(f"{len(logits.disagreeing)} images are put into other classes")
     if gradients is not None and not gradients.least >= COSINE:

@@ -45,10 +45,8 @@ def _measures(found: Certificate) -> Table:
     table = Table(title="A and B compared", title_justify="left")
     for header in ("what", "measured", "allowed"):
         table.add_column(header, overflow="fold")
-    allowed = f"{TOLERANCE:g}"
-    if logits.scale > 1:
-        allowed = f"{TOLERANCE * logits.scale:.2g}: {TOLERANCE:g} of the largest, {logits.scale:.3g}"
-    table.add_row(f"{found.compared}, max |Δ|", f"{logits.max_abs:.2e}", allowed)
+    relative = f"{logits.max_abs:.2e} ({logits.relative:.1e} of the largest, {logits.scale:.3g})"
+    table.add_row(f"{found.compared}, max |Δ|", relative, f"{TOLERANCE:g}")
     table.add_row(f"{found.compared}, mean |Δ|", f"{logits.mean_abs:.2e}", "")
     ties = f", {logits.ties} ties set apart" if logits.ties else ""
     table.add_row("predicted class agrees", f"{_share(logits.agreement)}{ties}", "100 %")

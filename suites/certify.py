@@ -18,8 +18,9 @@ from sparring.models import datasets
 from sparring.models.datasets import Dataset
 from sparring.models.load import ModelRef
 from sparring.models.spec import DataSpec
-from sparring.suites import certificate
+from sparring.suites import certificate, certificate_layers
 from sparring.suites.certificate import Certificate, Difference
+from sparring.suites.certify_worker import read_layers
 from sparring.suites.plan import releases
 from sparring.suites.process import WorkerDied, WorkerFailed, backend
 from sparring.suites.reference import Processes, Reference, images, open_reference, resolve_all
@@ -28,6 +29,10 @@ from sparring.suites.reporter import Reporter
 SAMPLES, ATTACKED = 1000, 200
 STEPS = 10
 """Of PGD: each a quarter of the budget, from the image itself."""
+
+LOOKED_AT, LOOKED_AT_LARGE = 7, 3
+"""Images whose layers are compared, and of large ones: every output of every layer is kept. An odd number, lest it be
+taken for another axis."""
 
 
 def certify(
@@ -204,7 +209,7 @@ def _measured(
         logits=logits,
         gradients=gradients,
         judged=tuple(judged),
-        first_difference=_first_difference(a, b, data, logits_a, logits_b, report) if reasons else None,
+        first_difference=_first_difference(a, b, data, logits_a, logits_b, finish, report) if reasons else None,
         reasons=reasons,
         notes=tuple(notes),
     )  # fmt: skip
@@ -244,6 +249,19 @@ def _adversarial(side: _Side, count: int, eps: float, report: Reporter) -> list[
 
 def _first_difference(
     a: _Side, b: _Side, data: Dataset, logits_a: npt.NDArray[np.float32], logits_b: npt.NDArray[np.float32],
-    report: Reporter,
-) -> Difference | None:  # fmt: skip
-    return None
+    finish: Callable[[Any], Any], report: Reporter,
+) -> Difference:  # fmt: skip
+    """Of the layers, on the images on which the two models' outputs differ most."""
+    report.stage("looking for the first layer that differs")
+    count = LOOKED_AT if data.x[0].size <= 64 * 64 * 3 else LOOKED_AT_LARGE
+    x = data.x[list(certificate.differing_most(logits_a, logits_b, count))]
+    np.save(a.folder / "looked-at.npy", x)
+    layers, blind = [], []
+    for side in (a, b):
+        file = f"layers-{side.key}.npz"
+        answer = side.ask("layers", file, images="looked-at.npy")
+        *within, output = read_layers(answer, a.folder / file)
+        layers.append([*within, replace(output, values=finish(output.values))])
+        blind += [f"the layers of {side.text} can't be looked at: {answer['why']}"] if answer["why"] else []
+    found = certificate_layers.first_difference(*layers)
+    return replace(found, why="; ".join([found.why, *blind]))

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from sparring.adapters.execute import attack
 from sparring.adapters.protocol import Classifier, Differentiable
+from sparring.models.layers import Layer, record
+from sparring.models.load import ModelRef, open_network
 
 BATCH = 50
 LIBRARY = "foolbox"
@@ -20,7 +22,7 @@ Progress = Callable[[int, int, str], None]
 Answer = dict[str, Any]
 
 
-def logits(classifier: Classifier, folder: Path, asked: Mapping[str, Any], progress: Progress) -> Answer:
+def logits(_: ModelRef, classifier: Classifier, folder: Path, asked: Mapping[str, Any], progress: Progress) -> Answer:
     """The logits of ``asked['images']``, float32 (N, classes); and whether the model has gradients."""
     x = _read(folder, asked["images"])
     found = _made(folder, asked["out"], (len(x), classifier.classes))
@@ -29,7 +31,7 @@ def logits(classifier: Classifier, folder: Path, asked: Mapping[str, Any], progr
     return {"differentiable": isinstance(classifier, Differentiable)}
 
 
-def gradients(classifier: Any, folder: Path, asked: Mapping[str, Any], progress: Progress) -> Answer:
+def gradients(_: ModelRef, classifier: Any, folder: Path, asked: Mapping[str, Any], progress: Progress) -> Answer:
     """The vjps of ``asked['cotangents']`` at the images, float32 (N, C, H, W)."""
     x, cotangents = _read(folder, asked["images"]), _read(folder, asked["cotangents"])
     found = _made(folder, asked["out"], x.shape)
@@ -38,7 +40,7 @@ def gradients(classifier: Any, folder: Path, asked: Mapping[str, Any], progress:
     return {}
 
 
-def attacked(classifier: Classifier, folder: Path, asked: Mapping[str, Any], progress: Progress) -> Answer:
+def attacked(_: ModelRef, classifier: Classifier, folder: Path, asked: Mapping[str, Any], progress: Progress) -> Answer:
     """The adversarial images of ``asked['attack']``, with its parameters, made of the first ``asked['count']``."""
     x, y = (np.array(_read(folder, asked[key])[: asked["count"]]) for key in ("images", "labels"))
     done = attack(
@@ -49,8 +51,41 @@ def attacked(classifier: Classifier, folder: Path, asked: Mapping[str, Any], pro
     return {}
 
 
-MEASURES: dict[str, Callable[[Any, Path, Mapping[str, Any], Progress], Answer]] = {
-    "logits": logits, "gradients": gradients, "attack": attacked,
+def layers(ref: ModelRef, classifier: Classifier, folder: Path, asked: Mapping[str, Any], progress: Progress) -> Answer:
+    """The layers of the network on the images: their arrays in an .npz file, the rest in the answer."""
+    network = None if ref.members else open_network(ref)
+    members = [member.name for member in ref.members]
+    found, why = record(network, classifier, np.array(_read(folder, asked["images"])), ref.options, members)
+    arrays, told = {}, []
+    for i, layer in enumerate(found):
+        held = {key: value for key, value in layer.facts.items() if isinstance(value, np.ndarray)}
+        arrays.update({f"{i}": layer.values, **{f"{i} {key}": value for key, value in held.items()}})
+        plain = {key: value for key, value in layer.facts.items() if key not in held}
+        told.append({"name": layer.name, "kind": layer.kind, "takes": layer.takes, "facts": plain, "arrays": [*held]})
+    np.savez(folder / asked["out"], **arrays)  # type: ignore[arg-type]
+    return {"layers": told, "why": why}
+
+
+def read_layers(answer: Mapping[str, Any], file: Path) -> list[Layer]:
+    """What ``layers`` wrote."""
+    with np.load(file, allow_pickle=False) as held:
+        return [
+            Layer(
+                name=told["name"],
+                kind=told["kind"],
+                values=held[f"{i}"],
+                takes=tuple(told["takes"]),
+                facts={
+                    **{key: tuple(value) if isinstance(value, list) else value for key, value in told["facts"].items()},
+                    **{key: held[f"{i} {key}"] for key in told["arrays"]},
+                },
+            )
+            for i, told in enumerate(answer["layers"])
+        ]
+
+
+MEASURES: dict[str, Callable[[ModelRef, Any, Path, Mapping[str, Any], Progress], Answer]] = {
+    "logits": logits, "gradients": gradients, "attack": attacked, "layers": layers,
 }  # fmt: skip
 
 

@@ -124,12 +124,11 @@ def _measure(
     from sparring.models.load import ModelRef
     from sparring.suites.certify_worker import MEASURES
 
-    classifier = _opened(ModelRef.from_json(model), device)
-
     def progress(done: int, total: int, unit: str) -> None:
         send("progress", done=done, total=total, what=unit)
 
-    return MEASURES[what](classifier, Path(folder), asked, progress)
+    ref = ModelRef.from_json(model)
+    return MEASURES[what](ref, _opened(ref, device), Path(folder), asked, progress)
 
 
 def _cell(
