@@ -1,39 +1,50 @@
-"""An ONNX file as a classifier: an ONNX Runtime session, which has no gradients."""
+"""An ONNX file as a classifier: scores from ONNX Runtime, gradients from its graph evaluated in torch."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from sparring.adapters.errors import InputError, missing_package
+from sparring.adapters.errors import InputError, NotSupported
+from sparring.adapters.onnx_session import door, first_line, images_of, open_session
 from sparring.adapters.preprocessing import (
     LEAST_PROBABILITY,
     ChannelOrder,
     Layout,
     Output,
-    check_input_shape,
     check_output,
     preprocessing,
 )
-from sparring.adapters.protocol import Images, Logits, check_images
+from sparring.adapters.protocol import Images, Logits, check_cotangent, check_images
 
-_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+if TYPE_CHECKING:
+    from sparring.adapters.onnx_gradients import Gradients
+    from sparring.adapters.onnx_graph import Graph
 
 
-class OnnxClassifier:
-    """An ONNX model with one input of images and one output (batch, classes), as a ``Classifier``.
+class OnnxOutputs:
+    """An ONNX model as a ``Classifier``: what it gives, by ONNX Runtime.
 
-    ``input_shape`` (channels, height, width) and ``classes`` are the file's own when they are None. ``layout`` is
-    channels-first when it is None, unless only the last axis can be channels. ``device`` is ``auto``, ``cpu`` or
-    ``cuda``; ``providers`` are those that the session really has. A file of a fixed batch size is run in batches of
-    that size; float16 and float64 inputs are cast to. With ``output='probabilities'`` the logarithm is taken, clipped
-    at 1e-30. The rest as for ``TorchClassifier``.
+    The file has one input, the images: (batch, channels, height, width) or channels last, grey ones also without the
+    axis of channels, or rows of all pixels (then ``input_shape`` is needed). Of several outputs the one of floats
+    (batch, classes) is taken. ``input_shape`` (channels, height, width) and ``classes`` are the file's own when they
+    are None. ``layout`` is channels-first when it is None, unless only the last axis can be channels. ``device`` is
+    ``auto``, ``cpu`` or ``cuda``; ``providers`` are those that the session really has. A file of a fixed batch size is
+    run in batches of that size. Inputs of float16 and float64 are cast to; for uint8 and int8 the images are rounded,
+    and ``input_range`` is the type's own (0 to 255, -128 to 127) unless another than (0, 1) is given. With
+    ``output='probabilities'`` a softmax that ends the graph is left out; of any other graph the logarithm is taken,
+    clipped at 1e-30. The rest as for ``TorchClassifier``.
 
-    Raises ``InputError`` for a file that is absent, not ONNX or truncated, for other inputs and outputs than these, for
-    a device that is absent, and where ONNX Runtime is not installed.
+    ``why_no_gradients`` is empty where the file has gradients (``OnnxClassifier``), and else says why it has none.
+
+    Raises ``InputError`` for a file that is absent, not ONNX or truncated, that has weights in another file which is
+    absent or outside its folder, or an operator that ONNX Runtime lacks; for other inputs and outputs than these, for a
+    device that is absent, and where ONNX Runtime is not installed.
     """
 
     framework = "onnx"
@@ -52,27 +63,31 @@ class OnnxClassifier:
         output: Output = "logits",
         device: str = "auto",
     ) -> None:
+        from sparring.adapters.onnx_graph import read_graph
+
         check_output(output)
         self.path = os.fspath(path)
-        self._session = _session(self.path, device)
+        graph = read_graph(self.path)
+        self._session = open_session(self.path, graph, device)
         self.providers: list[str] = self._session.get_providers()
+        self._door = door(self._session, self.path, output)
         self._probabilities = output == "probabilities"
-        batch, own = self._open_input()
-        layout = layout or _layout(own)
-        self.input_shape = self._images(own, input_shape, layout)
+        layout = layout or self._door.layout
+        self.input_shape = images_of(self._door, self.path, input_shape, layout)
+        if self._door.whole and tuple(input_range) == (0.0, 1.0):
+            kind = np.iinfo(self._door.dtype)
+            input_range = (kind.min, kind.max)
         self._before = preprocessing(
             self.input_shape, input_range=input_range, mean=mean, std=std, channel_order=channel_order, layout=layout
         )
-        self._batch = batch
-        try:
-            scores = self._run(np.zeros((1, *self.input_shape), np.float32))
-        except InputError:
-            raise
-        except Exception as exc:  # ONNX Runtime's errors have no base class of their own
-            raise InputError(f"{self.path} does not take images of shape {self.input_shape}: {_reason(exc)}") from exc
-        if classes not in (None, scores.shape[1]):
-            raise InputError(f"classes is {classes}, but {self.path} gives {scores.shape[1]} scores per image")
-        self.classes: int = scores.shape[1]
+        self._batch = self._door.batch
+        found = self._probe()
+        if classes not in (None, found):
+            raise InputError(f"classes is {classes}, but {self.path} gives {found} scores per image")
+        self.classes: int = found
+        if self._probabilities:
+            self._leave_softmax_out(graph, device)
+        self._gradients, self.why_no_gradients = self._find_gradients(graph)
 
     def logits(self, x: Images) -> Logits:
         """Class scores (N, classes), float32, of images (N, C, H, W). Raises ``InputError`` as the protocol says."""
@@ -83,78 +98,122 @@ class OnnxClassifier:
         return np.concatenate([self._run(x[start : start + size]) for start in range(0, len(x), size)])
 
     def _run(self, x: Images) -> Logits:
-        n = len(x)
-        images = self._before.apply(x).astype(self._dtype, copy=False)
-        if self._batch is not None and n < self._batch:
-            images = np.concatenate([images, np.zeros((self._batch - n, *images.shape[1:]), images.dtype)])
-        scores = self._session.run([self._output], {self._input: images})[0]
-        if not isinstance(scores, np.ndarray) or scores.ndim != 2 or len(scores) != len(images):
-            got = f"shape {scores.shape}" if isinstance(scores, np.ndarray) else type(scores).__name__
-            raise InputError(f"{self.path} must give class scores, ({len(images)}, classes), not {got}")
-        scores = scores[:n].astype(np.float32, copy=False)
+        return self._as_logits(self._scores(self._own(x)))[: len(x)]
+
+    def _own(self, x: Images) -> npt.NDArray[Any]:
+        """The images as the file takes them, filled up to its batch size."""
+        images: npt.NDArray[Any] = self._before.apply(x)
+        if len(self._door.sides) < 3:
+            images = images.reshape(len(x), *(self.input_shape[1:] if len(self._door.sides) == 2 else (-1,)))
+        if self._door.whole:
+            kind = np.iinfo(self._door.dtype)
+            images = np.rint(images).clip(kind.min, kind.max)
+        return self._filled(images.astype(self._door.dtype, copy=False))
+
+    def _filled(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if self._batch is None or len(rows) == self._batch:
+            return rows
+        return np.concatenate([rows, np.zeros((self._batch - len(rows), *rows.shape[1:]), rows.dtype)])
+
+    def _scores(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What the file gives for images in its own terms, (N, classes)."""
+        scores = self._session.run([self._door.output], {self._door.input: images})[0]
+        # some networks end in a pooling, whose sides of 1 remain
+        if scores.ndim < 2 or len(scores) != len(images) or scores.size != scores.shape[0] * scores.shape[1]:
+            raise InputError(f"{self.path} must give class scores, ({len(images)}, classes), not shape {scores.shape}")
+        rows: npt.NDArray[Any] = scores.reshape(scores.shape[:2])
+        return rows
+
+    def _as_logits(self, scores: npt.NDArray[Any]) -> Logits:
+        scores = scores.astype(np.float32, copy=False)
         return np.log(np.maximum(scores, np.float32(LEAST_PROBABILITY))) if self._probabilities else scores
 
-    def _open_input(self) -> tuple[int | None, list[int | None]]:
-        """The batch size and the three sides of an image, None where the file leaves them open."""
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1:
-            names = f"inputs {[i.name for i in inputs]} and outputs {[o.name for o in outputs]}"
-            raise InputError(f"{self.path} must have one input and one output, but has {names}")
-        (only,) = inputs
-        self._input, self._output = only.name, outputs[0].name
-        if only.type not in _DTYPES:
-            raise InputError(f"{self.path} must take float images, {' or '.join(_DTYPES)}, not {only.type}")
-        self._dtype = _DTYPES[only.type]
-        sides = [side if isinstance(side, int) and side > 0 else None for side in only.shape]
-        if len(sides) != 4:
-            raise InputError(f"{self.path} must take images, an input of 4 axes, not {only.shape}")
-        return sides[0], sides[1:]
+    def _probe(self) -> int:
+        """The number of classes. A file that says that it takes any batch and fails for two images gets single ones."""
+        try:
+            classes = self._run(np.zeros((1, *self.input_shape), np.float32)).shape[1]
+        except InputError:
+            raise
+        except Exception as exc:  # ONNX Runtime's errors have no base class of their own
+            raise InputError(
+                f"{self.path} does not take images of shape {self.input_shape}: {first_line(exc)}"
+            ) from exc
+        if self._batch is None:
+            try:
+                self._run(np.zeros((2, *self.input_shape), np.float32))
+            except Exception:  # a size that its author's single example had is written into it
+                self._batch = 1
+        return classes
 
-    def _images(
-        self, own: list[int | None], input_shape: tuple[int, int, int] | None, layout: Layout
-    ) -> tuple[int, int, int]:
-        sides = own if layout == "channels-first" else [own[2], own[0], own[1]]
-        if input_shape is None:
-            if None in sides:
-                raise InputError(f"{self.path} takes images of any size: give input_shape=(channels, height, width)")
-            return check_input_shape(sides)
-        given = check_input_shape(input_shape)
-        if any(a is not None and a != b for a, b in zip(sides, given, strict=True)):
-            raise InputError(f"input_shape is {given}, but {self.path} takes {tuple(sides)} (channels, height, width)")
-        return given
+    def _leave_softmax_out(self, graph: Graph, device: str) -> None:
+        """Where a softmax ends the graph: from here on take what goes into it."""
+        from sparring.adapters.onnx_gradients import softmax_input, with_output
 
+        value = softmax_input(graph, self._door.output)
+        content = with_output(self.path, value) if value else None
+        if value is None or content is None:
+            return
+        images = self._own(_noise(self.input_shape, self._batch))
+        session, shorter = open_session(content, graph, device), replace(self._door, output=value)
+        scores, expected = session.run([value, self._door.output], {self._door.input: images})
+        if scores.shape == expected.shape:
+            powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+            if np.abs(powers / powers.sum(axis=1, keepdims=True) - expected).max() < 1e-3:  # not over another axis
+                self._session, self._door, self._probabilities = session, shorter, False
 
-def _session(path: str, device: str) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as exc:
-        raise missing_package("onnxruntime", "pip install 'sparring[cpu]'", "an ONNX model") from exc
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"unknown device {device!r}; valid: auto, cpu, cuda")
-    if not os.path.isfile(path):
-        raise InputError(f"there is no ONNX file {path}")
-    wanted = ["CPUExecutionProvider"]
-    if device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        wanted.insert(0, "CUDAExecutionProvider")
-    options = onnxruntime.SessionOptions()
-    options.use_deterministic_compute = True
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=wanted)
-    except Exception as exc:  # ONNX Runtime's errors have no base class of their own
-        raise InputError(f"{path} is not an ONNX model that can be run here: {_reason(exc)}") from exc
-    if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
-        have = ", ".join(session.get_providers())
-        raise InputError(f"device 'cuda' is not there: ONNX Runtime has {have} (pip install 'sparring[gpu]')")
-    return session
+    def _find_gradients(self, graph: Graph) -> tuple[Gradients | None, str]:
+        from sparring.adapters.onnx_gradients import gradients_of
+
+        images = self._own(_noise(self.input_shape, self._batch))
+        device = "cuda" if "CUDAExecutionProvider" in self.providers else "cpu"
+        expected = self._as_logits(self._scores(images))
+        return gradients_of(graph, self._door, self._probabilities, device, images, expected)
 
 
-def _layout(sides: list[int | None]) -> Layout:
-    first, _, last = sides
-    return "channels-last" if last in (1, 3) and first not in (1, 3) else "channels-first"
+class OnnxClassifier(OnnxOutputs):
+    """An ONNX model as a ``Differentiable``: its gradients come from the graph in the file, evaluated in torch.
+
+    Options as for ``OnnxOutputs``. Raises ``InputError`` as that does, and ``NotSupported`` for a file without
+    gradients: one with an operator that can't be evaluated in torch, or that rises in steps (quantised models, trees),
+    and one whose evaluation gives other scores than ONNX Runtime.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
+        super().__init__(path, **options)
+        if self.why_no_gradients:
+            raise NotSupported(self.why_no_gradients)
+
+    @classmethod
+    def of(cls, outputs: OnnxOutputs) -> OnnxClassifier:
+        """The same file, opened already, whose ``why_no_gradients`` is empty."""
+        classifier = cls.__new__(cls)
+        classifier.__dict__.update(outputs.__dict__)
+        return classifier
+
+    def vjp(self, x: Images, cotangent: Logits) -> Images:
+        """Gradient (N, C, H, W), float32, of ``(logits(x) * cotangent).sum()``. Raises as the protocol says."""
+        check_images(x, self.input_shape)
+        check_cotangent(cotangent, len(x), self.classes)
+        if not len(x):
+            return np.zeros_like(x)
+        size = self._batch or len(x)
+        parts = [slice(start, start + size) for start in range(0, len(x), size)]
+        return np.concatenate([self._vjp(x[part], cotangent[part]) for part in parts])
+
+    def _vjp(self, x: Images, cotangent: Logits) -> Images:
+        assert self._gradients is not None  # __init__ and onnx_classifier have seen to it
+        gradient = self._gradients.vjp(self._own(x), self._filled(cotangent))[: len(x)]
+        channels, height, width = self.input_shape
+        laid = (height, width, channels) if self._before.channels_last else self.input_shape
+        return self._before.transposed(gradient.reshape(len(x), *laid))
 
 
-def _reason(exc: BaseException) -> str:
-    """The first line of ONNX Runtime's message, which begins with `[ONNXRuntimeError] : 7 : INVALID_PROTOBUF :`."""
-    first = (str(exc).strip() or type(exc).__name__).splitlines()[0]
-    return first.split(" : ", 3)[-1]
+def onnx_classifier(path: str | os.PathLike[str], **options: Any) -> OnnxOutputs:
+    """An ``OnnxClassifier`` where the file has gradients, else an ``OnnxOutputs`` that says why it has none."""
+    opened = OnnxOutputs(path, **options)
+    return opened if opened.why_no_gradients else OnnxClassifier.of(opened)
+
+
+def _noise(input_shape: tuple[int, int, int], batch: int | None) -> Images:
+    """Two images, or one where more aren't taken."""
+    return np.random.default_rng(0).random((min(batch or 2, 2), *input_shape), np.float32)

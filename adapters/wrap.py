@@ -35,8 +35,9 @@ def wrap(
     channel, in units of the input range and in the model's ``channel_order``; ``layout`` is the framework's own when it
     is None. ``output='probabilities'`` takes a final softmax off. ``device`` is auto, cpu or cuda.
 
-    A torch module or a Keras model gives a ``Differentiable``, an ONNX file a ``Classifier``. Raises ``InputError`` for
-    anything else, and for options that don't fit the model.
+    Each gives a ``Differentiable``, but an ONNX file whose graph has no gradients (a quantised one, a tree, an operator
+    that is not known): it gives a ``Classifier`` whose ``why_no_gradients`` says why. Raises ``InputError`` for anything
+    else, and for options that don't fit the model.
     """
     options: dict[str, Any] = {
         "input_shape": input_shape,
@@ -60,9 +61,9 @@ def wrap(
 
         return TorchClassifier(model, **{**options, "layout": layout or "channels-first"})
     if isinstance(model, str | os.PathLike) and os.fspath(model).endswith(".onnx"):
-        from sparring.adapters.onnx import OnnxClassifier
+        from sparring.adapters.onnx import onnx_classifier
 
-        return OnnxClassifier(model, **options)
+        return onnx_classifier(model, **options)
     kind = type(model)
     given = repr(os.fspath(model)) if isinstance(model, str | os.PathLike) else f"a {kind.__module__}.{kind.__name__}"
     raise InputError(f"a model is a torch.nn.Module, a Keras 3 model or the path of an .onnx file, not {given}")
