@@ -24,9 +24,9 @@ from sparring.adapters.protocol import Images, Logits, check_cotangent, check_im
 
 import keras  # isort: skip
 
-LARGEST = {"cpu": 32}
-"""Images that go through at once, by platform: on a CPU gradients of pooling take twice as long in larger batches."""
-LARGEST_ELSEWHERE = 256
+CPU_SIZES = (1, 8, 32)
+"""How many images go through at once. In larger batches the gradient of pooling takes twice as long for each image."""
+OTHER_SIZES = (1, 32, 256)
 
 
 class KerasJaxClassifier:
@@ -36,8 +36,8 @@ class KerasJaxClassifier:
     else as for ``TorchClassifier``. Weights are read at every call: who trains on attacks the trained model. What a
     layer draws or updates while it is called with ``training=False`` is thrown away.
 
-    XLA compiles a program for each size of batch, which takes longer than most batches. So images go through in batches
-    of a power of two, at most ``LARGEST``, the last one filled up with copies of its last image.
+    XLA compiles a program for each size of batch, which takes longer than to run most batches. So images go through in
+    batches of three sizes, the last one filled up with copies of its last image.
     """
 
     framework = "keras-jax"
@@ -66,7 +66,7 @@ class KerasJaxClassifier:
         self._device = _choose_device(device)
         kind = "cuda" if self._device.platform == "gpu" else self._device.platform
         self.device = kind if kind == "cpu" else f"{kind}:{self._device.id}"
-        self._largest = LARGEST.get(kind, LARGEST_ELSEWHERE)
+        self._sizes = CPU_SIZES if kind == "cpu" else OTHER_SIZES
         model, log = without_softmax(model) if output == "probabilities" else (model, False)
 
         def first(x: Images) -> Logits:
@@ -103,10 +103,11 @@ class KerasJaxClassifier:
 
         weights = jax.device_put([variable.value for variable in self._variables], self._device)
         done = []
-        for start in range(0, len(arrays[0]), self._largest):
-            part = [array[start : start + self._largest] for array in arrays]
+        for start in range(0, len(arrays[0]), self._sizes[-1]):
+            part = [array[start : start + self._sizes[-1]] for array in arrays]
             n = len(part[0])
-            given = jax.device_put([_filled_up(array, 1 << (n - 1).bit_length()) for array in part], self._device)
+            size = next(size for size in self._sizes if size >= n)
+            given = jax.device_put([_filled_up(array, size) for array in part], self._device)
             done.append(np.asarray(function(weights, *given))[:n])
         return np.concatenate(done)  # a copy: JAX's own arrays are read-only
 

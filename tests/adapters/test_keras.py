@@ -1,4 +1,7 @@
-"""On the backend that Keras has in this process; the last test runs the whole file again on the other one."""
+"""On the backend that Keras has in this process; the last test runs the whole file again on torch.
+
+``test_keras_jax.py`` runs it on JAX.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from sparring.adapters.conformance import (
 )
 from sparring.adapters.errors import InputError
 from sparring.adapters.keras import KerasTensorflowClassifier, keras_classifier
+from sparring.adapters.keras_jax import KerasJaxClassifier
 from sparring.adapters.keras_torch import KerasTorchClassifier
 from sparring.adapters.protocol import Counter, TensorflowNative, TorchNative
 
@@ -29,7 +33,7 @@ from keras import layers
 
 CLASSES = 5
 BACKEND = keras.backend.backend()
-NATIVE_CHECK = {"tensorflow": check_tensorflow_function, "torch": check_torch_module}[BACKEND]
+NATIVE_CHECKS = {"tensorflow": [check_tensorflow_function], "torch": [check_torch_module]}.get(BACKEND, [])
 
 
 def cnn(channels: int = 3, head: tuple[Any, ...] = ()) -> Any:
@@ -104,7 +108,7 @@ def outputs(model: Any, x: np.ndarray) -> np.ndarray:
     return keras.ops.convert_to_numpy(model(x.transpose(0, 2, 3, 1), training=False))
 
 
-@pytest.mark.parametrize("check", [*DIFFERENTIABLE_CHECKS, NATIVE_CHECK], ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", [*DIFFERENTIABLE_CHECKS, *NATIVE_CHECKS], ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", CASES)
 def test_laws(name: str, check: Check) -> None:
     check(case(name)[1])
@@ -192,18 +196,17 @@ def test_bad_models_and_options_are_named(build: Any, options: dict[str, Any], m
         wrapped(build(), **options)
 
 
-def test_the_other_backend_is_another_process() -> None:
-    other, kind = {
-        "tensorflow": ("torch", KerasTorchClassifier),
-        "torch": ("tensorflow", KerasTensorflowClassifier),
-    }[BACKEND]
-    with pytest.raises(InputError, match=rf"runs on {BACKEND} and .* needs Keras on {other}: .* KERAS_BACKEND={other}"):
-        kind(cnn())
+def test_another_backend_is_another_process() -> None:
+    others = {"tensorflow": KerasTensorflowClassifier, "torch": KerasTorchClassifier, "jax": KerasJaxClassifier}
+    del others[BACKEND]
+    for other, kind in others.items():
+        with pytest.raises(InputError, match=rf"runs on {BACKEND} and .* on {other}: .* KERAS_BACKEND={other}"):
+            kind(cnn())
 
 
 def test_a_backend_that_sparring_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(InputError, match=r"Keras runs on jax in this process.* set KERAS_BACKEND"):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "openvino")
+    with pytest.raises(InputError, match=r"Keras runs on openvino in this process.* set KERAS_BACKEND"):
         keras_classifier(object())
 
 
@@ -248,12 +251,11 @@ def test_tensorflow_estimators_of_the_libraries_get_the_right_gradients() -> Non
     assert counter.backwards == 5 * len(x)
 
 
-@pytest.mark.skipif("SPARRING_INNER_TEST" in os.environ, reason="this is the run on the other backend")
-def test_all_of_this_on_the_other_backend() -> None:
-    other = {"tensorflow": "torch", "torch": "tensorflow"}[BACKEND]
+@pytest.mark.skipif("SPARRING_INNER_TEST" in os.environ, reason="this is the run on another backend")
+def test_all_of_this_on_torch() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", __file__, "-p", "no:cacheprovider"],
-        env={**os.environ, "KERAS_BACKEND": other, "SPARRING_INNER_TEST": "1"},
+        [sys.executable, "-m", "pytest", __file__, "-n0", "-p", "no:cacheprovider"],
+        env={**os.environ, "KERAS_BACKEND": "torch", "SPARRING_INNER_TEST": "1"},
         capture_output=True,
         text=True,
     )
