@@ -69,6 +69,20 @@ def moved(source: Opened, framework: str) -> Opened:
     return replace(source, network=network, framework=framework, architecture=name, options=options)
 
 
+def named(source: Opened) -> Opened:
+    """A torch classifier as the network of an architecture's name, for a file that says no more than that.
+
+    One that is called by its name is it already; a network of the user's is recognised, and a folded MobileNet v2
+    becomes one with batch normalisation. Raises ``InputError`` for a network that is not recognised.
+    """
+    arrays = weights.torch_arrays(source.network)
+    if source.architecture.isidentifier() and "Conv1.bias" not in arrays:
+        return source
+    name, shape = twin(source.architecture, arrays), source.input_shape
+    network = _in_torch(torch_to_keras(arrays, name, shape), name, shape, source.classes)
+    return replace(source, network=network, architecture=name)
+
+
 def to_torch(model: Any, architecture: str, input_shape: Shape, classes: int) -> Any:
     """The torch module, in evaluation mode, that computes what a Keras model of a named architecture does.
 

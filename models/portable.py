@@ -29,11 +29,11 @@ def save_torch(
     module: Any, path: Path, *, architecture: str, input_shape: Shape, classes: int, options: Mapping[str, Any]
 ) -> None:
     """Write a torch module of a named architecture as .safetensors, with its description in the metadata."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     said = {"architecture": architecture, "input_shape": input_shape, "classes": classes, "options": dict(options)}
-    arrays = weights.torch_arrays(module)
-    weights.atomically(path, lambda temporary: save_file(arrays, temporary, {METADATA: json.dumps(said)}))
+    content = save(weights.torch_arrays(module), {METADATA: json.dumps(said)})
+    weights.atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def described(path: Path) -> dict[str, Any]:
