@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparring.adapters.errors import NotSupported
 from sparring.adapters.onnx_read import dtype_of
-from sparring.adapters.onnx_table import Table
+from sparring.adapters.onnx_table import ElementType, Table
 
 _NARROW = (torch.uint16, torch.uint32, torch.uint64)
 
@@ -69,10 +69,12 @@ def mean_of_all(*inputs: Tensor) -> Tensor:
 
 
 def shift(x: Tensor, y: Tensor, *, direction: Literal["LEFT", "RIGHT"]) -> Tensor:
-    """By at least the width: zero, where C leaves it open."""
+    """By the width or more, or by less than nothing: all is shifted out, and the sign stays."""
     bits = torch.iinfo(x.dtype).bits
-    shifted = torch.bitwise_left_shift(x, y) if direction == "LEFT" else torch.bitwise_right_shift(x, y)
-    return torch.where(y >= bits, torch.zeros_like(shifted), shifted)
+    left = direction == "LEFT"
+    far, within = (y < 0) | (y >= bits), y.clamp(0, bits - 1)
+    shifted = torch.bitwise_left_shift(x, within) if left else torch.bitwise_right_shift(x, within)
+    return torch.where(far, torch.zeros_like(x) if left else -(x < 0).to(x.dtype), shifted)
 
 
 def is_inf(x: Tensor, *, detect_negative: int = 1, detect_positive: int = 1) -> Tensor:
@@ -82,7 +84,7 @@ def is_inf(x: Tensor, *, detect_negative: int = 1, detect_positive: int = 1) -> 
     return infinite if detect_positive else infinite & (x < 0)
 
 
-def cast(x: Tensor, *, to: int, saturate: int = 1, round_mode: str = "up") -> Tensor:
+def cast(x: Tensor, *, to: ElementType, saturate: int = 1, round_mode: str = "up") -> Tensor:
     """To a float, an integer or bool; ``saturate`` and ``round_mode`` are about 8-bit floats, which we don't have."""
     return _to(x, dtype_of(to))
 

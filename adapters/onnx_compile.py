@@ -164,7 +164,7 @@ def _overload(proto: Any) -> str:
 
 
 def _label(node: NodeProto) -> str:
-    return node.name or next((name for name in node.output if name), node.op_type)
+    return str(node.name or next((name for name in node.output if name), node.op_type))
 
 
 def _attributes(node: NodeProto, place: _Place) -> dict[str, AttributeProto]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparring.adapters.errors import NotSupported
 from sparring.adapters.onnx_read import dtype_of
-from sparring.adapters.onnx_table import Floats, Table
+from sparring.adapters.onnx_table import ElementType, Floats, Table
 
 
 def batch_normalization(
@@ -32,7 +32,14 @@ def instance_normalization(x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: f
 
 
 def group_normalization(
-    x: Tensor, scale: Tensor, bias: Tensor, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1, opset: int
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    *,
+    num_groups: int,
+    epsilon: float = 1e-5,
+    stash_type: ElementType = 1,
+    opset: int,
 ) -> Tensor:
     """Until opset 20 scale and bias are per group, since then per channel."""
     if opset < 21:
@@ -43,7 +50,7 @@ def group_normalization(
 
 def layer_normalization(
     x: Tensor, scale: Tensor, bias: Tensor | None = None,
-    *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1, outputs: int,
+    *, axis: int = -1, epsilon: float = 1e-5, stash_type: ElementType = 1, outputs: int,
 ) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
     first = axis % x.ndim
     wide = x.to(dtype_of(stash_type)) if x.dtype in (torch.float16, torch.bfloat16) else x
@@ -59,7 +66,7 @@ def layer_normalization(
 
 
 def rms_normalization(
-    x: Tensor, scale: Tensor, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+    x: Tensor, scale: Tensor, *, axis: int = -1, epsilon: float = 1e-5, stash_type: ElementType = 1
 ) -> Tensor:
     wide = x.to(dtype_of(stash_type)) if x.dtype in (torch.float16, torch.bfloat16) else x
     axes = tuple(range(axis % x.ndim, x.ndim))

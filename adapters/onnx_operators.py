@@ -16,6 +16,7 @@ from sparring.adapters import (
     onnx_normalisation,
     onnx_pooling,
     onnx_products,
+    onnx_quantisation,
     onnx_recurrent,
     onnx_reductions,
     onnx_resize,
@@ -33,6 +34,7 @@ OPERATORS: Mapping[str, Table] = {
         **onnx_normalisation.TABLE,
         **onnx_pooling.TABLE,
         **onnx_products.TABLE,
+        **onnx_quantisation.TABLE,
         **onnx_recurrent.TABLE,
         **onnx_reductions.TABLE,
         **onnx_resize.TABLE,
@@ -51,14 +53,14 @@ def find(operator: str, domain: str, opset: int) -> tuple[Function | None, str]:
     if function is None:
         return None, ""
     oldest, newest = _VERSIONS[domain]
-    if opset < oldest:
-        return None, f"of opset {opset}, where {oldest} is the oldest that is known"
     try:
         schema = onnx.defs.get_schema(operator, opset, domain)
     except Exception:  # onnx's SchemaError has no stable home
         return None, f"which opset {opset} does not have"
     if schema.deprecated:
         return None, f"which opset {opset} no longer has"
-    if max(schema.since_version, opset if opset > onnx.defs.onnx_opset_version() else 0) > newest and not domain:
-        return None, f"as it is since opset {schema.since_version}, where {newest} is the newest that is known"
+    if opset < oldest and schema.since_version != onnx.defs.get_schema(operator, oldest, domain).since_version:
+        return None, f"as it was in opset {opset}, where {oldest} is the oldest that is known"
+    if schema.since_version > newest or opset > max(newest, onnx.defs.onnx_opset_version()):
+        return None, f"as it is in opset {opset}, where {newest} is the newest that is known"
     return function, ""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparring.adapters.errors import NotSupported
 from sparring.adapters.onnx_convolutions import widths
 from sparring.adapters.onnx_shapes import padding
 from sparring.adapters.onnx_table import AutoPad, Ints, Table
@@ -87,13 +88,10 @@ def max_unpool(
         (side - 1) * s + k - b - a
         for side, s, k, b, a in zip(x.shape[2:], strides, kernel_shape, before, after, strict=True)
     ]
+    if shape is not None and shape[2:] != sides:
+        raise NotSupported(f"an output of {shape[2:]} instead of {sides}, of which ONNX and ONNX Runtime differ")
     flat = x.new_zeros(x.shape[0] * x.shape[1] * math.prod(sides)).scatter(0, indices.flatten(), x.flatten())
-    small = flat.reshape(*x.shape[:2], *sides)
-    if shape is None or shape[2:] == sides:
-        return small
-    # indices are those of the pooled tensor, which has the shape that is asked for
-    flat = x.new_zeros(math.prod(shape)).scatter(0, indices.flatten(), x.flatten())
-    return flat.reshape(shape)
+    return flat.reshape(*x.shape[:2], *sides)
 
 
 def average_pool(
@@ -150,7 +148,8 @@ def global_max_pool(x: Tensor) -> Tensor:
 
 
 def global_lp_pool(x: Tensor, *, p: int = 2) -> Tensor:
-    return torch.linalg.vector_norm(x, p, tuple(range(2, x.ndim)), keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(x, p, tuple(range(2, x.ndim)), keepdim=True)
+    return norm
 
 
 TABLE: Table = {

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparring.adapters.onnx_arithmetic import widened
 from sparring.adapters.onnx_read import dtype_of
-from sparring.adapters.onnx_table import Table
+from sparring.adapters.onnx_table import ElementType, Table
 
 
 def gemm(
@@ -33,21 +33,22 @@ def einsum(*inputs: Tensor, equation: str) -> Tensor:
 
 
 def det(x: Tensor) -> Tensor:
-    return torch.linalg.det(x)
+    found: Tensor = torch.linalg.det(x)
+    return found
 
 
 def attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, past_key: Tensor | None = None,
     past_value: Tensor | None = None, lengths: Tensor | None = None,
-    *, is_causal: int = 0, kv_num_heads: int = 0, q_num_heads: int = 0, qk_matmul_output_mode: Literal[0, 1, 2, 3] = 0,
-    scale: float | None = None, softcap: float = 0.0, softmax_precision: int | None = None, outputs: int,
+    *, is_causal: int = 0, kv_num_heads: int = 0, left_window_size: int = -1, q_num_heads: int = 0,
+    qk_matmul_output_mode: Literal[0, 1, 2, 3] = 0, right_window_size: int = -1, scale: float | None = None,
+    softcap: float = 0.0, softmax_precision: ElementType | None = None, outputs: int,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """(batch, heads, length, size) or (batch, length, heads * size); ``lengths`` are those of unpadded keys."""
     flat = q.ndim == 3
     if flat:
         q = torch.unflatten(q, 2, (q_num_heads, -1)).transpose(1, 2)
         k, v = (torch.unflatten(x, 2, (kv_num_heads, -1)).transpose(1, 2) for x in (k, v))
-    past = 0 if past_key is None else past_key.shape[2]
     if past_key is not None and past_value is not None:
         k, v = torch.cat([past_key, k], 2), torch.cat([past_value, v], 2)
     present = (k, v)
@@ -56,38 +57,52 @@ def attention(
         k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
     root = math.sqrt(1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     scores = (q * root) @ (k * root).transpose(-1, -2)
-    bias = _bias(scores, mask, bool(is_causal), past, lengths)
-    masked = scores if bias is None else scores + bias
-    capped = softcap * torch.tanh(masked / softcap) if softcap else masked
-    exact = capped if softmax_precision is None else capped.to(dtype_of(softmax_precision))
-    weights = exact.softmax(-1).to(q.dtype)
+    capped = softcap * torch.tanh(scores / softcap) if softcap else scores
+    before: int | Tensor = 0  # keys that come before the first query
+    if past_key is not None:
+        before = past_key.shape[2]
+    elif lengths is not None:
+        before = lengths.reshape(-1, 1, 1, 1).to(q.device) - q.shape[2]
+    bias = _open(scores, before, 0 if is_causal else right_window_size, left_window_size, lengths)
+    bias = _with_mask(bias, mask, scores)
+    masked, closed = capped, None
+    if bias is not None:
+        masked, closed = capped + bias, (bias == -math.inf).all(-1, keepdim=True)
+    exact = masked if softmax_precision is None else masked.to(dtype_of(softmax_precision))
+    if closed is None:
+        weights = exact.softmax(-1).to(q.dtype)
+    else:  # a query that may look nowhere gets zeros; its own softmax would be NaN, and so its gradient
+        weights = exact.masked_fill(closed, 0).softmax(-1).masked_fill(closed, 0).to(q.dtype)
     out = weights @ v
     if flat:
         out = out.transpose(1, 2).flatten(2)
-    return (out, *present, (scores, masked, capped, weights)[qk_matmul_output_mode])[:outputs]
+    return (out, *present, (scores, capped, masked, weights)[qk_matmul_output_mode])[:outputs]
 
 
-def _bias(scores: Tensor, mask: Tensor | None, causal: bool, past: int, lengths: Tensor | None) -> Tensor | None:
-    """What is added to the scores: the mask, and minus infinity where a query may not look."""
-    queries, keys = scores.shape[-2:]
-    bias = None
-    if mask is not None:
-        bias = mask
-        if mask.dtype == torch.bool:
-            bias = torch.zeros(mask.shape, dtype=scores.dtype, device=scores.device).masked_fill(~mask, -math.inf)
-        if bias.shape[-1] < keys:
-            bias = F.pad(bias, (0, keys - bias.shape[-1]), value=-math.inf)
-    hidden = None
-    position = torch.arange(keys, device=scores.device)
-    if causal:
-        hidden = position > torch.arange(queries, device=scores.device)[:, None] + past
+def _open(scores: Tensor, before: int | Tensor, right: int, left: int, lengths: Tensor | None) -> Tensor | None:
+    """Zero where a query may look: from ``left`` behind it to ``right`` ahead, -1 without end; elsewhere -inf."""
+    queries, keys = (torch.arange(n, device=scores.device) for n in scores.shape[-2:])
+    ahead = keys - (queries[:, None] + before)
+    hidden = torch.zeros_like(ahead, dtype=torch.bool)
+    if right >= 0:
+        hidden = hidden | (ahead > right)
+    if left >= 0:
+        hidden = hidden | (-ahead > left)
     if lengths is not None:
-        padded = position >= lengths.to(scores.device)[:, None, None, None]
-        hidden = padded if hidden is None else hidden | padded
-    if hidden is not None:
-        closed = torch.zeros(hidden.shape, dtype=scores.dtype, device=scores.device).masked_fill(hidden, -math.inf)
-        bias = closed if bias is None else bias + closed
-    return bias
+        hidden = hidden | (keys >= lengths.reshape(-1, 1, 1, 1).to(scores.device))
+    if right < 0 and left < 0 and lengths is None:
+        return None
+    return torch.zeros_like(hidden, dtype=scores.dtype).masked_fill(hidden, -math.inf)
+
+
+def _with_mask(bias: Tensor | None, mask: Tensor | None, scores: Tensor) -> Tensor | None:
+    if mask is None:
+        return bias
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, -math.inf)
+    if mask.shape[-1] < scores.shape[-1]:
+        mask = F.pad(mask, (0, scores.shape[-1] - mask.shape[-1]), value=-math.inf)
+    return mask if bias is None else bias + mask
 
 
 def rotary_embedding(

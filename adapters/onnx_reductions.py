@@ -49,7 +49,8 @@ def _l1(x: Tensor, axes: list[int], keep: bool) -> Tensor:
 
 def _l2(x: Tensor, axes: list[int], keep: bool) -> Tensor:
     exact = x if x.is_floating_point() else x.to(torch.float64)
-    return torch.linalg.vector_norm(exact, 2, axes, keepdim=keep)
+    norm: Tensor = torch.linalg.vector_norm(exact, 2, axes, keepdim=keep)
+    return norm
 
 
 def _log_sum(x: Tensor, axes: list[int], keep: bool) -> Tensor:

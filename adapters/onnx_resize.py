@@ -114,7 +114,7 @@ def _weights(mode: str, places: tuple[float, ...], side: int, scale: float, a: f
         neighbours = np.arange(first, math.floor(place + reach) + 1)
         distance = np.abs(neighbours - place) * narrow
         weight = np.maximum(0, 1 - distance) if mode == "linear" else _cubic(distance, a)
-        if exclude_outside or narrow < 1:
+        if exclude_outside:
             inside = (neighbours >= 0) & (neighbours < side)
             weight = np.where(inside, weight, 0)
         np.add.at(matrix[row], np.clip(neighbours, 0, side - 1), weight / weight.sum())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparring.adapters.errors import NotSupported
 from sparring.adapters.onnx_read import dtype_of
-from sparring.adapters.onnx_table import Ints, Table
+from sparring.adapters.onnx_table import ElementType, Floats, Ints, Table
 
 
 def identity(x: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def slice_(
 
 
 def pad(
-    x: Tensor, widths: Ints | None = None, fill: Tensor | None = None, over: Ints | None = None,
+    x: Tensor, widths: Ints | None = None, fill: Floats | None = None, over: Ints | None = None,
     *, mode: Literal["constant", "reflect", "edge", "wrap"] = "constant", pads: list[int] | None = None,
     value: float = 0.0,
 ) -> Tensor:  # fmt: skip
@@ -109,7 +109,7 @@ def pad(
     for i, axis in enumerate(axes):
         before[axis], after[axis] = widths[i], widths[len(axes) + i]
     if mode == "constant":
-        number = value if fill is None else fill.item()
+        number = fill[0] if fill else value
         return F.pad(x, padding(before, after), value=number)
     for axis, (first, last) in enumerate(zip(before, after, strict=True)):
         if first or last:
@@ -134,6 +134,8 @@ def _edge(length: int, before: int, after: int, mode: str) -> Tensor:
 
 
 def range_(start: Tensor, limit: Tensor, delta: Tensor, *, stash_type: int = 1) -> Tensor:
+    if start.requires_grad or limit.requires_grad or delta.requires_grad:
+        raise NotSupported("with numbers that depend on the input")
     first, last, step = start.item(), limit.item(), delta.item()
     count = max(0, math.ceil((last - first) / step))
     if not start.is_floating_point():
@@ -162,7 +164,7 @@ def constant_of_shape(shape: Ints, *, value: Tensor | None = None) -> Tensor:
     return torch.zeros(shape) if value is None else value.reshape(()).expand(shape)
 
 
-def eye_like(x: Tensor, *, dtype: int | None = None, k: int = 0) -> Tensor:
+def eye_like(x: Tensor, *, dtype: ElementType | None = None, k: int = 0) -> Tensor:
     ones = torch.ones(x.shape, dtype=x.dtype if dtype is None else dtype_of(dtype), device=x.device)
     return ones.triu(k).tril(k)
 

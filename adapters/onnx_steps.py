@@ -62,9 +62,12 @@ class Step:
         """The values that must be there, those that the bodies take from around them among them."""
         return {name for name in self.inputs if name}.union(*(body.captured for body in self.bodies.values()))
 
+    def lacking(self, reason: str) -> Missing:
+        return Missing(self.operator, self.domain, self.node, reason)
+
     @property
     def missing(self) -> list[Missing]:
-        own = [] if self.function else [Missing(self.operator, self.domain, self.node, self.reason)]
+        own = [] if self.function else [self.lacking(self.reason)]
         return own + [m for body in self.bodies.values() for step in body.steps for m in step.missing]
 
 
@@ -136,11 +139,14 @@ def run_block(block: Block, around: Mapping[str, Any], device: torch.device | No
 def call(step: Step, values: Mapping[str, Any], device: torch.device | None) -> Sequence[Any]:
     """The outputs of one step. Raises ``NotSupported`` that names operator and node."""
     if step.function is None:
-        raise StepFailed(str(step.missing[0]))
+        raise StepFailed(str(step.lacking(step.reason)))
     arguments: list[Any] = [values[name] if name else None for name in step.inputs]
     for position, numbers in step.host.items():
-        if isinstance(arguments[position], Tensor):
-            arguments[position] = numbers if numbers is not None else arguments[position].flatten().tolist()
+        given = arguments[position]
+        if isinstance(given, Tensor):
+            if given.requires_grad:  # as a number it would lose its gradient in silence
+                raise StepFailed(str(step.lacking("with numbers that depend on the input")))
+            arguments[position] = given.flatten().tolist() if numbers is None else numbers
     if device is not None:
         arguments = _together(arguments, device)
     bodies = {name: partial(run_block, body, values, device) for name, body in step.bodies.items()}
@@ -149,14 +155,13 @@ def call(step: Step, values: Mapping[str, Any], device: torch.device | None) -> 
     except (StepFailed, torch.OutOfMemoryError):
         raise
     except NotSupported as exc:
-        raise StepFailed(str(Missing(step.operator, step.domain, step.node, str(exc)))) from exc
+        raise StepFailed(str(step.lacking(str(exc)))) from exc
     except _FAILURES as exc:
         why = (str(exc).strip() or type(exc).__name__).splitlines()[0]
-        raise StepFailed(str(Missing(step.operator, step.domain, step.node, f"which fails: {why}"))) from exc
+        raise StepFailed(str(step.lacking(f"which fails: {why}"))) from exc
     results: Sequence[Any] = result if isinstance(result, tuple) else (result,)
     if len(results) < len(step.outputs):
-        reason = f"which has {len(step.outputs)} outputs where {len(results)} are known"
-        raise StepFailed(str(Missing(step.operator, step.domain, step.node, reason)))
+        raise StepFailed(str(step.lacking(f"which has {len(step.outputs)} outputs where {len(results)} are known")))
     return results
 
 

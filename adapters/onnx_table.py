@@ -24,6 +24,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 _HOST = "read on the host"
 Ints = Annotated[list[int], _HOST]
 Floats = Annotated[list[float], _HOST]
+ElementType = Literal[1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 16]
+"""Those of ``onnx_read.dtype_of``: floats of 16 bits and more, integers of 8 bits and more, bool."""
 AutoPad = Literal["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]
 
 Function = Callable[..., Any]
@@ -74,7 +76,10 @@ def signature(function: Function) -> Signature:
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) is Literal else ()
+    """Of a Literal, or of one that may be None."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    return next((found for found in map(_choices, get_args(hint)) if found), ())
 
 
 def _on_host(hint: Any) -> bool:
