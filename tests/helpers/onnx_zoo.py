@@ -265,7 +265,7 @@ def keras_cnn(activation: str | None = None) -> Any:
         (12, 12, 3), layers.Conv2D(8, 3, padding="same", activation="relu"), layers.BatchNormalization(),
         layers.MaxPooling2D(), layers.Conv2D(8, 3, strides=2, padding="same"), layers.LeakyReLU(),
         layers.AveragePooling2D(2, 1, padding="same"), layers.Flatten(), layers.Dropout(0.5),
-        layers.Dense(16, activation=_smooth), layers.Dense(CLASSES, activation=activation),
+        layers.Dense(16, activation="tanh"), layers.Dense(CLASSES, activation=activation),
     )  # fmt: skip
 
 
