@@ -20,6 +20,9 @@ TIE = 1e-4
 """Two classes are tied where their logits, the two highest of an image, differ by less."""
 COSINE = 0.9999
 """Least cosine of the two gradients of an image."""
+KINK = 0.25
+"""An image lies at a kink where the model's own gradient turns at least so far, as a share of what it is between both
+models (in 1 - cosine), and below the least cosine."""
 NOISE = 1e-6
 """A pixel's gradient counts for the sign where it is above this share of the image's largest."""
 
@@ -48,14 +51,27 @@ class LogitsCompared:
 @dataclass(frozen=True)
 class GradientsCompared:
     """Two models' gradients of the loss with respect to the same images. ``cosines`` (N,): 1 where both are exactly
-    zero, 0 where one is. ``signs``: share of the pixels that have a gradient in either model whose sign is the same."""
+    zero, 0 where one is. ``signs``: share of the pixels that have a gradient in either model whose sign is the same.
+
+    ``kinks`` are images, by number, that lie within rounding of a kink (of a ReLU, of a maximum): there the first
+    model's own gradient turns, too, when the pixels move so little that its logits change no more than from model to
+    model. They don't count for ``least``.
+    """
 
     cosines: Floats
     signs: float
+    kinks: tuple[int, ...] = ()
+
+    @property
+    def turned(self) -> tuple[int, ...]:
+        """The images whose cosine is too small, the smallest first."""
+        order = np.argsort(self.cosines, kind="stable")
+        return tuple(int(i) for i in order if not self.cosines[i] >= COSINE and i not in self.kinks)
 
     @property
     def least(self) -> float:
-        return float(self.cosines.min(initial=1.0))
+        counted = np.delete(self.cosines, list(self.kinks))
+        return float(counted.min(initial=1.0))
 
 
 @dataclass(frozen=True)
@@ -140,6 +156,9 @@ class Certificate:
             "disagreeing_images": list(logits.disagreeing),
             "gradient_cosine_min": gradients.least if gradients else None,
             "gradient_cosine_mean": float(gradients.cosines.mean()) if gradients else None,
+            "gradient_kinks": [
+                {"image": i, "cosine": float(gradients.cosines[i])} for i in (gradients.kinks if gradients else ())
+            ],
             "gradient_sign_agreement": gradients.signs if gradients else None,
             "verdict_flips": len(self.flips) if self.judged else None,
             "flips": [asdict(flip) for flip in self.flips],
@@ -205,6 +224,12 @@ def compare_gradients(a: Images, b: Images) -> GradientsCompared:
     return GradientsCompared(cosines, same / counted if counted else 1.0)
 
 
+def at_kinks(chosen: Sequence[int], cosines: Floats, own: npt.NDArray[np.floating]) -> tuple[int, ...]:
+    """Those of the chosen images on which the first model's own gradient turns as the two models' part, by the cosines
+    of both (N,) and the least of its own (chosen,)."""
+    return tuple(sorted(i for i, c in zip(chosen, own, strict=True) if c < COSINE and 1 - c >= KINK * (1 - cosines[i])))
+
+
 def judge(attack: str, made_on: str, y: Labels, a: Logits, b: Logits) -> Judged:
     """The verdicts of both models, by their logits (N, classes), on the images of one attack."""
     margins = _margins(a, y), _margins(b, y)
@@ -226,11 +251,10 @@ def reasons(logits: LogitsCompared, gradients: GradientsCompared | None) -> tupl
         found.append(f"logits differ by up to {logits.max_abs:.2e}, and {TOLERANCE:g} is allowed")
     if logits.disagreeing:
         found.append(f"{len(logits.disagreeing)} images are put into other classes")
-    if gradients is not None and not gradients.least >= COSINE:
-        bad = int((gradients.cosines < COSINE).sum())
+    if gradients is not None and gradients.turned:
         found.append(
-            f"the gradients of {bad} images point elsewhere: a cosine down to {gradients.least:.6f}, and {COSINE} "
-            "is the least allowed"
+            f"the gradients of {len(gradients.turned)} images point elsewhere: a cosine down to {gradients.least:.6f}, "
+            f"and {COSINE} is the least allowed"
         )
     return tuple(found)
 
@@ -266,6 +290,21 @@ def _above_noise(g: Floats) -> npt.NDArray[np.bool_]:
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
+
+
+def inputs_tried(x: Images, given: npt.NDArray[np.float32] | None) -> dict[str, npt.NDArray[np.float32]]:
+    """Images as a wrong conversion may take them, by what they are; ``given`` is what the other model's network takes
+    of them, after its preprocessing, if it has one."""
+    found = {}
+    if x.shape[1] == 3:
+        found["its three channels reversed (RGB against BGR)"] = x[:, ::-1]
+    if x.shape[2] == x.shape[3]:
+        found["its rows and columns swapped"] = x.swapaxes(2, 3)
+    found |= {"pixels from 0 to 255": x * 255, "pixels from 0 to 1/255": x / 255}
+    found |= {"pixels from -1 to 1": 2 * x - 1, "pixels from 1/2 to 1": (x + 1) / 2}
+    if given is not None and given.shape == x.shape:
+        found["the preprocessing of the other (its range, mean and std)"] = given
+    return {name: np.ascontiguousarray(values, np.float32) for name, values in found.items()}
 
 
 def differing_most(a: Logits, b: Logits, count: int) -> Sequence[int]:

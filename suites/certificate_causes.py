@@ -51,9 +51,8 @@ def recognised(pair: Pair) -> Cause | None:
     """The first of the rules below that explains all of B's numbers by A's; None where none does."""
     if pair.a.size == 0 or not np.isfinite(pair.b).all() or not np.isfinite(pair.a).all():
         return _not_finite(pair)
-    if _close(pair.a, pair.b):
-        return None
-    return next((cause for rule in RULES if (cause := rule(pair)) is not None), None)
+    rules = FINE if _close(pair.a, pair.b) else RULES
+    return next((cause for rule in rules if (cause := rule(pair)) is not None), None)
 
 
 def _not_finite(pair: Pair) -> Cause | None:
@@ -256,7 +255,7 @@ def _batch_statistics(pair: Pair) -> Cause | None:
 
 
 def _activation(pair: Pair) -> Cause | None:
-    """Two activations of the same numbers, or one that is missing."""
+    """Two activations of the same numbers; or one that only one of the two has, as has every layer and the next."""
     for z in (pair.takes_a, pair.takes_b):
         if z is None or z.values.size != pair.a.size or not pair.inputs_agree:
             continue
@@ -266,13 +265,12 @@ def _activation(pair: Pair) -> Cause | None:
         names = [_named(taken, values) for values in (pair.a, pair.b)]
         if names[0] and names[1] and names[0] != names[1]:
             return Cause(f"the activation is {names[0]} in A and {names[1]} in B")
-    for name, function in ACTIVATIONS.items():
-        if name == "nothing":
-            continue
-        if _close(function(pair.a), pair.b) and not _close(pair.a, pair.b):
-            return Cause(f"what B gives is {name} of what A gives")
-        if _close(function(pair.b), pair.a) and not _close(pair.a, pair.b):
-            return Cause(f"what A gives is {name} of what B gives")
+    far = float(np.abs(pair.b - pair.a).max())
+    for name, function in list(ACTIVATIONS.items())[1:]:
+        if _close(function(pair.a), pair.b):
+            return Cause(f"what B gives is {name} of what A gives", False, far)
+        if _close(function(pair.b), pair.a):
+            return Cause(f"what A gives is {name} of what B gives", False, far)
     return None
 
 
@@ -357,16 +355,19 @@ def _normalisation(pair: Pair) -> Cause | None:
     if fitted is None:
         return None
     factor, shift, live = fitted
-    far = float(np.abs(pair.b - pair.a).max() / max(np.abs(pair.a).max(), 1e-30))
+    far = float(np.abs(pair.b - pair.a).max())
     told = f"a factor ({_span(factor[live])}) and a constant ({_span(shift[live])}) for each channel"
-    certain = pair.layer_a.kind in ("preprocessing", "images") or pair.layer_b.kind in ("preprocessing", "images")
-    words = "the images are normalised otherwise: what B takes is what A takes with" if certain else "B gives A's with"
-    return Cause(f"{words} {told}", certain, far)
+    if {pair.layer_a.kind, pair.layer_b.kind} & {"preprocessing", "images"}:
+        return Cause(f"the images are normalised otherwise (range, mean, std): B takes what A takes with {told}")
+    return Cause(f"what B gives is what A gives with {told}", False, far)
 
 
 RULES: tuple[Callable[[Pair], Cause | None], ...] = (
     _parameters, _softmax, _epsilon, _batch_statistics, _activation, _bias, _factor, _channels_moved, _normalisation,
 )  # fmt: skip
+
+FINE = (_parameters, _epsilon)
+"""Of a difference so small that the other rules would hold of it as well as not."""
 
 
 # --- arithmetic -----------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def first_difference(a: Sequence[Layer], b: Sequence[Layer]) -> Difference:
     region_b = [b[j] for j in lost_b[:NEAR]] or [b[-1]]
     before = _last_good(a, lost_a[0], matched.good_a)
     after = (a[before].name, b[matched.nearest[before]].name)
-    pair, cause = _pair(a, b, region_a, region_b, matched.limit)
+    pair, cause = _preprocessed(a, b, lost_a, lost_b) or _pair(a, b, region_a, region_b, matched.limit)
     if pair is None:
         one, other = region_a[0], region_b[0]
         why = (
@@ -69,7 +69,9 @@ def first_difference(a: Sequence[Layer], b: Sequence[Layer]) -> Difference:
             return replace(found, after=after)
     delta = float(np.abs(pair.a - pair.b).max(initial=0))
     why = cause.text if cause else _unrecognised(pair, delta)
-    if skipped := [layer.name for layer in region_a[: [one.name for one in region_a].index(pair.layer_a.name)]]:
+    names = [layer.name for layer in region_a]
+    skipped = names[: names.index(pair.layer_a.name)] if pair.layer_a.name in names else []
+    if skipped and not (cause and cause.certain and "variance" not in pair.layer_a.facts):
         why += f" ({', '.join(skipped)} of A, before it, has no counterpart in B: fused, or part of the difference)"
     return Difference(pair.layer_a.name, pair.layer_b.name, delta, why, after)
 
@@ -189,7 +191,7 @@ def _pair(
 
 
 def _as_pair(a: Sequence[Layer], b: Sequence[Layer], one: Layer, other: Layer, laid: Floats, limit: float) -> Pair:
-    one, other = _folded(a, one, other), _folded(b, other, one)
+    one, other = _folded(a, _padded(a, one), other), _folded(b, _padded(b, other), one)
     takes = [layers[layer.takes[0]] if layer.takes else None for layers, layer in ((a, one), (b, other))]
     same, turned = False, False
     if takes[0] is not None and takes[1] is not None:
@@ -200,22 +202,60 @@ def _as_pair(a: Sequence[Layer], b: Sequence[Layer], one: Layer, other: Layer, l
     return Pair(one, other, one.values, laid, takes[0], takes[1], same, turned)
 
 
+def _preprocessed(
+    a: Sequence[Layer], b: Sequence[Layer], lost_a: Sequence[int], lost_b: Sequence[int]
+) -> tuple[Pair, Cause] | None:
+    """The difference of what is done to the images before the networks, if that is where it begins."""
+    first = [
+        layers[1] if 1 in lost and layers[1].kind == "preprocessing" else None
+        for layers, lost in ((a, lost_a), (b, lost_b))
+    ]
+    if first == [None, None]:
+        return None
+    one, other = first[0] or a[0], first[1] or b[0]
+    if one.values.shape != other.values.shape:
+        return None
+    pair = Pair(one, other, one.values, other.values, a[0], b[0], True, False)
+    cause = recognised(pair)
+    return None if cause is None else (pair, cause)
+
+
 def _left_out(
     a: Sequence[Layer], b: Sequence[Layer], lost_a: Sequence[int], lost_b: Sequence[int], limit: float
 ) -> Difference | None:
     """A step that one of the two doesn't have: the next layer has the same weights in both, and takes other numbers."""
     for i in lost_a[:NEAR]:
         for j in lost_b[:NEAR]:
-            if not same_weights(a[i].facts, b[j].facts) or not a[i].takes or not b[j].takes:
+            if not same_weights(a[i].facts, b[j].facts):
                 continue
-            one, other = a[a[i].takes[0]], b[b[j].takes[0]]
-            if one.takes and _agree(a[one.takes[0]], other, limit):
-                why = f"{one.name} ({one.kind}) of A is missing in B: {b[j].name} takes what {one.name} of A takes"
-                return Difference(one.name, b[j].name, None, why)
-            if other.takes and _agree(one, b[other.takes[0]], limit):
-                why = f"{other.name} ({other.kind}) of B is not in A: {a[i].name} takes what {other.name} of B takes"
-                return Difference(a[i].name, other.name, None, why)
+            one, other = _padded(a, a[i]), _padded(b, b[j])
+            if not one.takes or not other.takes:
+                continue
+            here, there = a[one.takes[0]], b[other.takes[0]]
+            if steps := _steps_to(a, one.takes[0], there, limit):
+                step = steps[-1]
+                why = f"{_listed(steps)} of A is missing in B: {b[j].name} takes what {step.name} of A takes"
+                return Difference(step.name, b[j].name, None, why)
+            if steps := _steps_to(b, other.takes[0], here, limit):
+                step = steps[-1]
+                why = f"{_listed(steps)} of B is not in A: {a[i].name} takes what {step.name} of B takes"
+                return Difference(a[i].name, step.name, None, why)
     return None
+
+
+def _steps_to(layers: Sequence[Layer], i: int, wanted: Layer, limit: float) -> list[Layer]:
+    """The steps back from layer i to the one that takes what is wanted; none where it isn't near."""
+    steps: list[Layer] = []
+    while len(steps) < 4 and layers[i].takes:
+        steps.append(layers[i])
+        i = layers[i].takes[0]
+        if _agree(layers[i], wanted, limit):
+            return steps
+    return []
+
+
+def _listed(steps: Sequence[Layer]) -> str:
+    return ", ".join(f"{step.name} ({step.kind})" for step in reversed(steps))
 
 
 def _agree(one: Layer, other: Layer, limit: float) -> bool:
@@ -238,7 +278,25 @@ def _folded(layers: Sequence[Layer], one: Layer, other: Layer) -> Layer:
         "bias": (before.facts["bias"] - one.facts["mean"]) * factor + one.facts["offset"],
     }
     # its own numbers stay, beside those of both: another epsilon shows in the outputs
-    return replace(one, facts={**one.facts, **folded}, takes=before.takes)
+    return _padded(layers, replace(one, facts={**one.facts, **folded}, takes=before.takes))
+
+
+def _padded(layers: Sequence[Layer], one: Layer) -> Layer:
+    """A convolution or pooling together with a step before it that puts zeros around the images."""
+    before = layers[one.takes[0]] if one.takes else None
+    if before is None or "pad" not in before.kind.lower() or "padding" not in one.facts or not before.takes:
+        return one
+    inner, outer = layers[before.takes[0]].values, before.values
+    if inner.ndim != 4 or outer.ndim != 4 or inner.shape[:2] != outer.shape[:2]:
+        return one
+    more = outer.shape[2] - inner.shape[2], outer.shape[3] - inner.shape[3]
+    for top in range(more[0] + 1):
+        for left in range(more[1] + 1):
+            sides = top, left, more[0] - top, more[1] - left
+            if np.array_equal(np.pad(inner, ((0, 0), (0, 0), sides[::2], sides[1::2])), outer):
+                padding = tuple(x + y for x, y in zip(one.facts["padding"], sides, strict=True))
+                return replace(one, facts={**one.facts, "padding": padding}, takes=before.takes)
+    return one
 
 
 def _gradual(a: Sequence[Layer], b: Sequence[Layer], matched: Matched) -> Difference:

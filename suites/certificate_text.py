@@ -51,7 +51,8 @@ def _measures(found: Certificate) -> Table:
     ties = f", {logits.ties} ties set apart" if logits.ties else ""
     table.add_row("predicted class agrees", f"{_share(logits.agreement)}{ties}", "100 %")
     if gradients is not None:
-        table.add_row("loss gradient, least cosine", f"{gradients.least:.6f}", f"{COSINE}")
+        kinks = f", {len(gradients.kinks)} images at kinks set apart" if gradients.kinks else ""
+        table.add_row("loss gradient, least cosine", f"{gradients.least:.6f}{kinks}", f"{COSINE}")
         table.add_row("loss gradient, sign agrees", _share(gradients.signs), "")
     else:
         table.add_row("loss gradient", "not compared: see the notes", "")

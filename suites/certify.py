@@ -19,7 +19,7 @@ from sparring.models.datasets import Dataset
 from sparring.models.load import ModelRef
 from sparring.models.spec import DataSpec
 from sparring.suites import certificate, certificate_layers
-from sparring.suites.certificate import Certificate, Difference
+from sparring.suites.certificate import Certificate, Difference, GradientsCompared
 from sparring.suites.certify_worker import read_layers
 from sparring.suites.plan import releases
 from sparring.suites.process import WorkerDied, WorkerFailed, backend
@@ -30,6 +30,8 @@ SAMPLES, ATTACKED = 1000, 200
 STEPS = 10
 """Of PGD: each a quarter of the budget, from the image itself."""
 
+MOST_KINKS = 50
+"""Of more images than these whose gradients part it isn't asked whether they lie at kinks."""
 LOOKED_AT, LOOKED_AT_LARGE = 7, 3
 """Images whose layers are compared, and of large ones: every output of every layer is kept. An odd number, lest it be
 taken for another axis."""
@@ -193,6 +195,7 @@ def _measured(
     gradients = None
     if gradients_a is not None and gradients_b is not None:
         gradients = certificate.compare_gradients(gradients_a, gradients_b)
+        gradients = replace(gradients, kinks=_kinks(a, gradients, logits_a, logits_b))
     reasons = certificate.reasons(logits, gradients)
     for side in (a, b):
         if not side.differentiable:
@@ -230,6 +233,22 @@ def _gradients(side: _Side) -> npt.NDArray[np.float32] | None:
     return side.array(file)
 
 
+def _kinks(
+    a: _Side, gradients: GradientsCompared, logits_a: npt.NDArray[np.float32], logits_b: npt.NDArray[np.float32]
+) -> tuple[int, ...]:
+    """Of the images whose gradients part, those on which the first model's own gradient does within rounding."""
+    chosen = gradients.turned
+    if not chosen or len(chosen) > MOST_KINKS:
+        return ()
+    allowed = np.abs(logits_a - logits_b).max(axis=1)[list(chosen)]
+    a.ask(
+        "kinks", "kinks.npy", images="images.npy", cotangents="cotangents.npy", chosen=list(chosen),
+        allowed=[float(value) for value in allowed],
+    )  # fmt: skip
+    least = a.array("kinks.npy")
+    return certificate.at_kinks(chosen, gradients.cosines, least)
+
+
 def _adversarial(side: _Side, count: int, eps: float, report: Reporter) -> list[tuple[str, _Side, str]]:
     """The attacks made on a model, with the files of their images; none where it has no gradients."""
     if not side.differentiable or not count:
@@ -256,12 +275,30 @@ def _first_difference(
     count = LOOKED_AT if data.x[0].size <= 64 * 64 * 3 else LOOKED_AT_LARGE
     x = data.x[list(certificate.differing_most(logits_a, logits_b, count))]
     np.save(a.folder / "looked-at.npy", x)
-    layers, blind = [], []
+    layers, said = [], []
     for side in (a, b):
         file = f"layers-{side.key}.npz"
         answer = side.ask("layers", file, images="looked-at.npy")
         *within, output = read_layers(answer, a.folder / file)
         layers.append([*within, replace(output, values=finish(output.values))])
-        blind += [f"the layers of {side.text} can't be looked at: {answer['why']}"] if answer["why"] else []
+        said += [f"the layers of {side.text} can't be looked at: {answer['why']}"] if answer["why"] else []
     found = certificate_layers.first_difference(*layers)
-    return replace(found, why="; ".join([found.why, *blind]))
+    for side, mine, others in ((b, layers[1], layers[0]), (a, layers[0], layers[1])):
+        given = next((layer.values for layer in others if layer.kind == "preprocessing"), None)
+        said += _another_input(side, x, given, mine[-1].values, others[-1].values, finish)
+    return replace(found, why="; ".join([found.why, *said]))
+
+
+def _another_input(
+    side: _Side, x: npt.NDArray[np.float32], given: npt.NDArray[np.float32] | None, own: npt.NDArray[np.float32],
+    wanted: npt.NDArray[np.float32], finish: Callable[[Any], Any],
+) -> list[str]:  # fmt: skip
+    """Of what the model would have to be given to compute what the other does, if that is one of the usual mistakes."""
+    for name, tried in certificate.inputs_tried(x, given).items():
+        np.save(side.folder / "tried.npy", tried)
+        seen = finish(_logits(side, "tried.npy"))
+        size = float(np.abs(wanted).max(initial=0))
+        if np.abs(seen - wanted).max() <= certificate.TOLERANCE * max(size, 1.0) < np.abs(own - wanted).max():
+            who, other = side.key.upper(), "BA"["AB".index(side.key.upper())]
+            return [f"given the images with {name}, {who} computes what {other} does of the images as they are"]
+    return []

@@ -13,10 +13,13 @@ from sparring.adapters.execute import attack
 from sparring.adapters.protocol import Classifier, Differentiable
 from sparring.models.layers import Layer, record
 from sparring.models.load import ModelRef, open_network
+from sparring.suites.certificate import compare_gradients
 
 BATCH = 50
 LIBRARY = "foolbox"
 """Whose FGSM and PGD make the images whose verdicts are compared, over the protocol on every runtime."""
+NUDGES = [2.0**-24 * 2**k for k in range(7) for _ in range(6)]
+"""By how much pixels are moved to see whether an image lies at a kink: a rounding of a pixel, and up to 4e-6."""
 
 Progress = Callable[[int, int, str], None]
 Answer = dict[str, Any]
@@ -48,6 +51,26 @@ def attacked(_: ModelRef, classifier: Classifier, folder: Path, asked: Mapping[s
         progress=lambda done, total: progress(done, total, asked["attack"]), params=asked["params"],
     )  # fmt: skip
     _made(folder, asked["out"], x.shape)[:] = done.images
+    return {}
+
+
+def kinks(_: ModelRef, classifier: Any, folder: Path, asked: Mapping[str, Any], progress: Progress) -> Answer:
+    """The least cosine of each chosen image's gradient with its own after the pixels moved by a rounding or some.
+
+    Float32 (N,). Moves count that change no logit by more than ``asked['allowed']``, one number an image.
+    """
+    chosen, allowed = list(asked["chosen"]), np.asarray(asked["allowed"])
+    x, cotangents = (np.array(_read(folder, asked[key])[chosen]) for key in ("images", "cotangents"))
+    least = np.ones(len(x), np.float32)
+    before = classifier.logits(x), classifier.vjp(x, cotangents)
+    rng = np.random.default_rng(0)
+    for done, size in enumerate(NUDGES):
+        moved = x + np.float32(size) * rng.choice(np.array([-1, 1], np.float32), x.shape)
+        small = np.abs(classifier.logits(moved) - before[0]).max(axis=1) <= allowed
+        cosines = compare_gradients(before[1], classifier.vjp(moved, cotangents)).cosines
+        least = np.where(small, np.minimum(least, cosines), least)
+        progress(done + 1, len(NUDGES), "nudges")
+    _made(folder, asked["out"], least.shape)[:] = least
     return {}
 
 
@@ -85,7 +108,7 @@ def read_layers(answer: Mapping[str, Any], file: Path) -> list[Layer]:
 
 
 MEASURES: dict[str, Callable[[ModelRef, Any, Path, Mapping[str, Any], Progress], Answer]] = {
-    "logits": logits, "gradients": gradients, "attack": attacked, "layers": layers,
+    "logits": logits, "gradients": gradients, "attack": attacked, "kinks": kinks, "layers": layers,
 }  # fmt: skip
 
 
