@@ -195,6 +195,7 @@ def _facts(layer: Any, taken: Any) -> dict[str, Any]:
         found = {
             "kernel": kernel.T.reshape(gates, layer.units, -1)[list(order)],
             "recurrent": recurrent.T.reshape(gates, layer.units, -1)[list(order)],
+            "activation": layer.activation.__name__,
         }
         return {**found, "reset_after": layer.reset_after} if gates == 3 else found
     return {}

@@ -158,9 +158,11 @@ def _facts(node: Any, constants: Mapping[str, TensorProto], shape: tuple[int, ..
         # the order of the specification: input, output, forget, cell; update, reset, new
         order = {"LSTM": [0, 2, 3, 1], "GRU": [1, 0, 2], "RNN": [0]}[node.op_type]
         hidden = recurrent.shape[2]
+        activations = [name.decode().lower() for name in said.get("activations", ())] or ["tanh", "tanh"]
         found = {
             "kernel": kernel[0].reshape(len(order), hidden, -1)[order],
             "recurrent": recurrent[0].reshape(len(order), hidden, -1)[order],
+            "activation": activations[0 if node.op_type == "RNN" else 1],
             "reset_after": bool(said.get("linear_before_reset", 0)) if node.op_type == "GRU" else None,
         }
     else:

@@ -155,6 +155,7 @@ def _facts(module: nn.Module, args: Any) -> dict[str, Any]:
         found = {
             "kernel": kernel.reshape(gates, module.hidden_size, -1),
             "recurrent": recurrent.reshape(gates, module.hidden_size, -1),
+            "activation": module.nonlinearity if gates == 1 else "tanh",
         }
         return {**found, "reset_after": True} if gates == 3 else found
     return {}

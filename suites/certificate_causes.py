@@ -74,7 +74,17 @@ def _parameters(pair: Pair) -> Cause | None:
     if other.get("training") or one.get("training"):
         who = "A" if one.get("training") else "B"
         said.append(f"batch normalisation of {who} is in training mode: it takes mean and variance from the batch")
-    for key in ("pool", "window", "stride", "dilation", "groups", "padding", "counts_padding", "reset_after"):
+    for key in (
+        "pool",
+        "window",
+        "stride",
+        "dilation",
+        "groups",
+        "padding",
+        "counts_padding",
+        "reset_after",
+        "activation",
+    ):
         if key in one and key in other and one[key] != other[key]:
             said.append(f"{_WORDS.get(key, key)}: {one[key]} in A, {other[key]} in B")
     if "epsilon" in one and "epsilon" in other and not np.isclose(one["epsilon"], other["epsilon"], rtol=1e-3):
@@ -103,6 +113,9 @@ _WORDS = {
 }  # fmt: skip
 
 
+_GATES = {4: ("input", "forget", "cell", "output"), 3: ("reset", "update", "new")}
+
+
 def same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether both are known to have the same weights."""
     return "weight" in one and "weight" in other and _same(one["weight"], other["weight"])
@@ -113,11 +126,12 @@ def _weights(pair: Pair) -> Iterator[str]:
     one, other = pair.layer_a.facts, pair.layer_b.facts
     for key in ("kernel", "recurrent"):
         if key in one and key in other and one[key].shape == other[key].shape and not _same(one[key], other[key]):
-            order = [next((k for k, gate in enumerate(other[key]) if _same(mine, gate)), -1) for mine in one[key]]
-            told = ", ".join(map(str, order))
+            found = [next((k for k, mine in enumerate(one[key]) if _same(mine, gate)), -1) for gate in other[key]]
+            names = _GATES.get(len(found), ("its",))
             yield (
-                f"the gates of its {key} weights are in another order: those of A stand in B at {told}"
-                if -1 not in order
+                f"its {key} weights are in another order: for the gates {', '.join(names)} B has those that A has for "
+                f"{', '.join(names[k] for k in found)}"
+                if -1 not in found
                 else f"its {key} weights differ"
             )
     if "weight" not in one or "weight" not in other:
@@ -355,6 +369,8 @@ def _normalisation(pair: Pair) -> Cause | None:
     if fitted is None:
         return None
     factor, shift, live = fitted
+    if not factor[live].all():
+        return None
     far = float(np.abs(pair.b - pair.a).max())
     told = f"a factor ({_span(factor[live])}) and a constant ({_span(shift[live])}) for each channel"
     if {pair.layer_a.kind, pair.layer_b.kind} & {"preprocessing", "images"}:

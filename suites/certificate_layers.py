@@ -51,8 +51,8 @@ def first_difference(a: Sequence[Layer], b: Sequence[Layer]) -> Difference:
     lost_a, lost_b = _without_heirs(a, matched.good_a), _without_heirs(b, matched.good_b)
     if not lost_a:
         return _gradual(a, b, matched)
-    region_a = [a[i] for i in lost_a[:NEAR]]
-    region_b = [b[j] for j in lost_b[:NEAR]] or [b[-1]]
+    region_a = [a[i] for i in lost_a if _tells(a[i])][:NEAR] or [a[lost_a[0]]]
+    region_b = [b[j] for j in lost_b if _tells(b[j])][:NEAR] or [b[-1]]
     before = _last_good(a, lost_a[0], matched.good_a)
     after = (a[before].name, b[matched.nearest[before]].name)
     pair, cause = _preprocessed(a, b, lost_a, lost_b) or _pair(a, b, region_a, region_b, matched.limit)
@@ -174,8 +174,7 @@ def _pair(
     """The first two layers at which the difference is recognised; else the two of one size that are nearest."""
     pairs = [
         _as_pair(a, b, one, other, laid, limit)
-        for one in region_a
-        for other in region_b
+        for one, other in (_last_steps(one, other) for one in region_a for other in region_b)
         for laid in layouts(one.values, other.values)
     ]
     if not pairs:
@@ -188,6 +187,17 @@ def _pair(
     near = min(first, key=lambda pair: _off(pair.a, pair.b))
     # a layer that is nearly the same is the counterpart, and those before it are fused
     return (near if _off(near.a, near.b) < 0.1 else first[0]), None
+
+
+def _last_steps(one: Layer, other: Layer) -> tuple[Layer, Layer]:
+    """Of two recurrent layers what they give at the end: some give all steps, some the last."""
+    if "kernel" not in one.facts or "kernel" not in other.facts:
+        return one, other
+    ends = []
+    for layer in (one, other):
+        hidden = layer.facts["kernel"].shape[1]
+        ends.append(replace(layer, values=layer.values.reshape(len(layer.values), -1, hidden)[:, -1]))
+    return ends[0], ends[1]
 
 
 def _as_pair(a: Sequence[Layer], b: Sequence[Layer], one: Layer, other: Layer, laid: Floats, limit: float) -> Pair:
