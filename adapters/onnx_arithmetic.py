@@ -44,7 +44,7 @@ def mod(a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:
 def power(x: Tensor, y: Tensor) -> Tensor:
     if y.numel() == 1 and y.ndim <= x.ndim and y.device.type == "cpu" and not y.requires_grad:
         return torch.pow(x, y.item()).to(x.dtype)  # its derivative needs no logarithm
-    return torch.pow(x, y).to(x.dtype)
+    return torch.pow(x, y.to(x.dtype) if x.is_floating_point() else y).to(x.dtype)
 
 
 def maximum(*inputs: Tensor, producer: str) -> Tensor:

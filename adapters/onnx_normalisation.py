@@ -20,11 +20,19 @@ def batch_normalization(
     if not training_mode:
         if outputs != 1:
             raise NotSupported("more outputs than one, which are for training")
-        return F.batch_norm(x, mean, var, scale, bias, False, 0.0, epsilon)
+        if not mean.requires_grad and not var.requires_grad:
+            return F.batch_norm(x, mean, var, scale, bias, False, 0.0, epsilon)
+        return _batch_norm(x, scale, bias, mean, var, epsilon)
     axes = (0, *range(2, x.ndim))
     now_mean, now_var = x.mean(axes), x.var(axes, unbiased=False)
-    y = F.batch_norm(x, now_mean, now_var, scale, bias, False, 0.0, epsilon)
+    y = _batch_norm(x, scale, bias, now_mean, now_var, epsilon)
     return y, mean * momentum + now_mean * (1 - momentum), var * momentum + now_var * (1 - momentum)
+
+
+def _batch_norm(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, epsilon: float) -> Tensor:
+    """With derivatives in the statistics, which torch's own doesn't have."""
+    scale, bias, mean, var = (v.reshape(-1, *[1] * (x.ndim - 2)) for v in (scale, bias, mean, var))
+    return (x - mean) * torch.rsqrt(var + epsilon) * scale + bias
 
 
 def instance_normalization(x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: float = 1e-5) -> Tensor:
