@@ -116,7 +116,7 @@ class ModelSpec(Spec):
             raise ValueError("`convert` needs a `framework` other than onnx (for that there is `export`)")
         if self.ensemble and self.framework:
             raise ValueError("an `ensemble` has the frameworks of its members: leave `framework` out")
-        if "combine" in self.model_fields_set and not self.ensemble:
+        if self.combine != "probabilities" and not self.ensemble:  # a stored suite says all keys
             raise ValueError("`combine` is for an `ensemble`")
         return self
 

@@ -258,7 +258,6 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["pgd", "--libraries", "art,foolbox", "--model", "nothing"], "unknown model 'nothing'"),
         (["pgd", "--libraries", "art,foolbox", "--param", "steps"], "write key=value"),
         (["pgd", "--libraries", "art,foolbox", "--plot", "paths.txt"], "must end in .png"),
-        (["pgd", "--libraries", "art,foolbox", "--model", "cnn-onnx"], "gives logits only"),
     ],
 )
 def test_bad_input_on_the_command_line(
