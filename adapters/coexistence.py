@@ -3,7 +3,8 @@
 Both bring their own LLVM, and both register its command line options in one global table. When triton (which that torch
 wheel brings, and which any torch optimizer and ``import torchvision`` load) comes *after* TensorFlow, LLVM finds
 ``bitcode-mdindex-threshold`` registered twice and calls ``abort()``: no exception, no message that names the cause. The
-other order is harmless, and so is a torch that sees no triton; it only loses ``torch.compile`` on a GPU.
+other order is harmless, and so is a torch that sees no triton; it only loses ``torch.compile`` on a GPU. JAX, in
+whatever order, changes nothing.
 """
 
 from __future__ import annotations

@@ -30,6 +30,14 @@ def test_both_work_in_either_order_with_the_guard_between(first: str) -> None:
     assert (done.returncode, done.stdout) == (0, "torch 0 tensorflow 3.0\n"), done.stderr[-2000:]
 
 
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed: pip install 'sparring[jax]'")
+def test_jax_after_both() -> None:
+    """Before both it is wherever Keras runs on it: ``test_keras_jax.py``."""
+    code = f"import tensorflow\n{GUARD}{USE_BOTH}import jax\nprint('jax', jax.jit(jax.numpy.sum)(jax.numpy.ones(3)))"
+    done = python(code)
+    assert (done.returncode, done.stdout) == (0, "torch 0 tensorflow 3.0\njax 3.0\n"), done.stderr[-2000:]
+
+
 def test_without_the_guard_the_process_aborts() -> None:
     if importlib.util.find_spec("triton") is None:
         pytest.skip("this torch brings no triton: there is nothing to guard against")
