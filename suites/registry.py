@@ -135,6 +135,16 @@ def studies() -> list[Any]:
     return [table]
 
 
+def operators() -> list[Any]:
+    """The operators of ONNX that are evaluated, and differentiated, in torch: a file made of others has no gradients."""
+    from sparring.adapters.onnx_operators import OPERATORS
+
+    table = _table("ONNX operators", "domain", "how many", "operators")
+    for domain, functions in OPERATORS.items():
+        _row(table, domain or "ai.onnx", str(len(functions)), ", ".join(sorted(functions)))
+    return [table, "A file with another one is attacked as a black box; a row that wants gradients names it."]
+
+
 def _table(title: str, *headers: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     for header in headers:
@@ -153,5 +163,6 @@ LISTINGS: Mapping[str, Callable[[], list[Any]]] = {
     "ledger": ledger,
     "models": models,
     "datasets": datasets,
+    "operators": operators,
     "studies": studies,
 }

@@ -78,6 +78,7 @@ def test_the_schema_is_json(sparring):
         ("models", ["cnn", "rnn", "resnet18"]),
         ("datasets", ["digits", "embedded"]),
         ("studies", ["quickstart"]),
+        ("operators", ["ai.onnx.ml", "LayerNormalization"]),
     ],
 )
 def test_lists_name_what_there_is(what, words, sparring):
