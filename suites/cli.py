@@ -355,7 +355,9 @@ def explain_command(
 
 @app.command("list")
 def list_command(
-    what: Annotated[str, typer.Argument(help="attacks, parameters, libraries, ledger, models, datasets, operators or studies")],
+    what: Annotated[
+        str, typer.Argument(help="attacks, parameters, libraries, ledger, models, datasets, operators or studies")
+    ],
 ) -> None:
     """List what there is: attacks (canonical and raw, and what runs where), models, data sets, ONNX operators, ..."""
     from sparring.adapters.errors import InputError, unknown

@@ -136,7 +136,7 @@ def studies() -> list[Any]:
 
 
 def operators() -> list[Any]:
-    """The operators of ONNX that are evaluated, and differentiated, in torch: a file made of others has no gradients."""
+    """The operators of ONNX that are evaluated, and differentiated, in torch; a file of others has no gradients."""
     from sparring.adapters.onnx_operators import OPERATORS
 
     table = _table("ONNX operators", "domain", "how many", "operators")
