@@ -27,6 +27,8 @@ def _frame(
     A window that begins beyond the image and what is before it doesn't count, in torch, and in ONNX since opset 22.
     """
     sides = x.shape[2:]
+    if auto_pad.startswith("SAME") and max(dilations) > 1:
+        raise NotSupported(f"auto_pad={auto_pad!r} with dilations, of which ONNX and ONNX Runtime differ")
     before, after = widths(sides, kernel, strides, dilations, pads, auto_pad)
     beyond = []
     for side, k, s, d, b, a in zip(sides, kernel, strides, dilations, before, after, strict=True):

@@ -27,15 +27,16 @@ _PLAIN: dict[str, Activation] = {
     "softsign": F.softsign,
     "tanh": torch.tanh,
 }
+_NONE = float("nan")
 _BENT: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {
-    "affine": (lambda x, a, b: a * x + b, 1.0, 0.0),
+    "affine": (lambda x, a, b: a * x + b, _NONE, _NONE),
     "elu": (lambda x, a, b: F.elu(x, a), 1.0, None),
     "hardsigmoid": (lambda x, a, b: F.hardtanh(a * x + b, 0.0, 1.0), 0.2, 0.5),
     "leakyrelu": (lambda x, a, b: F.leaky_relu(x, a), 0.01, None),
-    "scaledtanh": (lambda x, a, b: a * torch.tanh(b * x), 1.0, 1.0),
-    "thresholdedrelu": (lambda x, a, b: F.threshold(x, a, 0.0), 1.0, None),
+    "scaledtanh": (lambda x, a, b: a * torch.tanh(b * x), _NONE, _NONE),
+    "thresholdedrelu": (lambda x, a, b: F.threshold(x, a, 0.0), _NONE, None),
 }
-"""function of (x, alpha, beta), and their defaults; None: it has none"""
+"""function of (x, alpha, beta), and their defaults: None where it has no such number, nan where there is no default"""
 
 
 def rnn(
@@ -184,6 +185,10 @@ def _functions(
 def _bent(f: Callable[..., Tensor], a: float | None, b: float | None, left: object, right: object) -> Activation:
     alpha = None if a is None else next(left, a)  # type: ignore[call-overload]
     beta = None if b is None else next(right, b)  # type: ignore[call-overload]
+    if alpha != alpha or beta != beta:
+        raise NotSupported(
+            "an activation without its alpha or beta, which ONNX and ONNX Runtime take for different ones"
+        )
     return lambda x: f(x, alpha, beta)
 
 

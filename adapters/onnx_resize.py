@@ -37,11 +37,10 @@ def resize(
     keep_aspect_ratio_policy: Literal["stretch", "not_larger", "not_smaller"] = "stretch", mode: Mode = "nearest",
     nearest_mode: Nearest = "round_prefer_floor", opset: int,
 ) -> Tensor:  # fmt: skip
-    """Opset 10 has no modes: its second input are the scales, and the coordinates are asymmetric."""
-    coordinates: str = coordinate_transformation_mode
-    rounding: str = nearest_mode
+    """In opset 10 the second input are the scales, and there is no choice of coordinates and rounding."""
+    coordinates, rounding = str(coordinate_transformation_mode), str(nearest_mode)
     if opset < 11:
-        roi, scales, coordinates, rounding = None, roi, "asymmetric", "floor"
+        roi, scales, coordinates, rounding = None, roi, "asymmetric", "opset 10"
     over = list(range(x.ndim)) if axes is None else [axis % x.ndim for axis in axes]
     if sizes:
         scales = [size / x.shape[axis] for size, axis in zip(sizes, over, strict=True)]
@@ -51,19 +50,23 @@ def resize(
             sizes = [math.floor(one * x.shape[axis] + 0.5) for axis in over]
     if not scales:
         raise NotSupported("neither scales nor sizes")
+    if not sizes:  # ONNX Runtime's scales are float32, in which 1.2 * 5 is 6 and not a little less
+        sizes = [math.floor(np.float32(s) * np.float32(x.shape[axis])) for s, axis in zip(scales, over, strict=True)]
+    cropped = coordinates == "tf_crop_and_resize"
+    if not cropped and sizes == [x.shape[axis] for axis in over]:
+        return x  # as in ONNX Runtime, whatever the scales; below, with antialiasing, each axis alone
     dtype, x = x.dtype, x if x.is_floating_point() else x.to(torch.float64)
     outside = None
     for i, axis in enumerate(over):
-        side, scale = x.shape[axis], scales[i]
-        # ONNX Runtime's scales are float32, in which 1.2 * 5 is 6 and not a little less
-        out = sizes[i] if sizes else math.floor(np.float32(scale) * np.float32(side))
-        if out == side and scale == 1 and coordinates != "tf_crop_and_resize":
+        side, scale, out = x.shape[axis], scales[i], sizes[i]
+        if out == side and (scale == 1 or antialias) and not cropped:
             continue
-        region = (roi[i], roi[len(over) + i]) if roi and coordinates == "tf_crop_and_resize" else None
+        region = (roi[i], roi[len(over) + i]) if roi and cropped else None
         at = _places(side, out, scale, coordinates, region)
         if mode == "nearest":
-            index = [min(max(_ROUNDING[rounding](place), 0), side - 1) for place in at]
-            x = x.index_select(axis, torch.tensor(index, device=x.device))
+            round_ = math.ceil if rounding == "opset 10" and scale < 1 else _ROUNDING.get(rounding, math.floor)
+            index = [min(max(round_(place), 0), side - 1) for place in at]
+            x = x.index_select(axis, torch.tensor(index, dtype=torch.int64, device=x.device))
         else:
             filters = _weights(mode, tuple(at), side, scale if antialias else 1.0, cubic_coeff_a, bool(exclude_outside))
             x = torch.tensordot(x, filters.to(x), ([axis], [1])).movedim(-1, axis)
@@ -78,10 +81,10 @@ def resize(
 
 
 def _places(side: int, out: int, scale: float, coordinates: str, region: tuple[float, float] | None) -> list[float]:
-    """Where each output's centre is on the input's axis, in pixels."""
-    index = np.arange(out, dtype=np.float64)
+    """Where each output's centre is on the input's axis, in pixels; in float32, which decides ties of ONNX Runtime's."""
+    index, scale = np.arange(out, dtype=np.float32), np.float32(scale)
     if coordinates == "align_corners":
-        places = index * ((side - 1) / (out - 1)) if out > 1 else index * 0
+        places = index * (side - 1) / (out - 1) if out > 1 else index * 0
     elif coordinates == "asymmetric":
         places = index / scale
     elif coordinates == "pytorch_half_pixel" and out == 1:
@@ -95,8 +98,9 @@ def _places(side: int, out: int, scale: float, coordinates: str, region: tuple[f
         else:
             places = index + 0.5 * (start + end) * (side - 1)
     elif coordinates == "half_pixel_symmetric":
-        whole = scale * side  # what is cut off for a whole number of pixels is cut off at both ends
-        places = side / 2 * (1 - out / whole) + (index + 0.5) / scale - 0.5
+        # what is cut off for a whole number of pixels is cut off at both ends
+        shift = np.float32(side / 2) * (1 - np.float32(out) / (scale * np.float32(side)))
+        places = shift + ((index + 0.5) / scale - 0.5)
     else:
         places = (index + 0.5) / scale - 0.5
     found: list[float] = places.tolist()

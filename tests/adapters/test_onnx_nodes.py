@@ -239,7 +239,8 @@ def test_derivatives_are_those_of_finite_differences():
         try:
             both = derivatives(graph, inputs)
         except NotSupported as exc:
-            assert "numbers that depend on the input" in str(exc), name
+            if "numbers that depend on the input" not in str(exc):
+                raise
             continue
         if both is None:
             continue
