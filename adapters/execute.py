@@ -185,12 +185,13 @@ def _route(library: Library, classifier: Classifier, route: Route | None) -> Rou
 
 
 def _check_support(library: Library, asked: Request, classifier: Classifier) -> None:
-    reason = why_not(library, asked, getattr(classifier, "framework", "torch"), _lacks(classifier))
+    reason = why_not(library, asked, getattr(classifier, "framework", "torch"), lacks(classifier))
     if reason is not None:
         raise NotSupported(reason)
 
 
-def _lacks(classifier: Classifier) -> dict[str, str]:
+def lacks(classifier: Classifier) -> dict[str, str]:
+    """Which of ``gradients`` and ``logits`` the classifier has not, and why: words that go behind an attack's name."""
     found = {what: why for what in ("gradients", "logits") if (why := getattr(classifier, f"why_no_{what}", ""))}
     if not isinstance(classifier, Differentiable):
         found.setdefault("gradients", f"needs gradients, and a {type(classifier).__name__} gives logits only")

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sparring.adapters.errors import InputError
+from sparring.adapters.execute import lacks
 from sparring.adapters.ledger import habits as ledger_habits
 from sparring.adapters.library import Library, library_names, load_library
-from sparring.adapters.protocol import Classifier, Differentiable, Images, Labels
+from sparring.adapters.protocol import Classifier, Images, Labels
 from sparring.adapters.support import request
 from sparring.suites.explain_paths import Parting, Step, apart, batch_paths, first_parting, steps
 from sparring.suites.explain_search import Bench, Report, Trial
@@ -79,8 +80,8 @@ def explain(
         raise InputError(f"{attack}: explain compares canonical attacks, which every library calls by one name")
     if not len(x):
         raise InputError("explain needs at least one image")
-    if asked.canonical.needs == "gradients" and not isinstance(classifier, Differentiable):
-        raise InputError(f"{attack} needs gradients, and a {type(classifier).__name__} gives logits only")
+    if lacking := lacks(classifier).get(asked.canonical.needs):
+        raise InputError(f"{attack} {lacking}")
     libraries = _load(library_a), _load(library_b)
     names = _names((library_a, library_b), libraries)
     bench = Bench(asked, libraries, names, classifier, x, y, seed, report or (lambda what, done, total: None))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import planted
 import pytest
-from models_for_tests import labels, linear
+from models_for_tests import OutputsOnly, labels, linear
 from planted import OF_THE_END, OF_THE_LIBRARIES, OF_THE_REFEREE, SETTINGS, Planted
 from typer.testing import CliRunner
 
@@ -108,6 +108,14 @@ def test_equal_libraries_are_not_told_apart_on_saturated_logits(attack: str, nor
     classifier = planted.normalised(40.0)
     x, y = planted.data(classifier)
     assert explain(attack, a, b, classifier, x, y, SETTINGS[attack, norm], norm=norm).verdict == "same"
+
+
+def test_a_model_without_gradients_says_why() -> None:
+    classifier = OutputsOnly(planted.convolutional())
+    x, y = planted.data(planted.convolutional(), 2)
+    classifier.why_no_gradients = "needs gradients, and it.onnx has a staircase"  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"^pgd needs gradients, and it\.onnx has a staircase$"):
+        explain("pgd", "art", "foolbox", classifier, x, y, {"eps": 0.1})
 
 
 @pytest.mark.parametrize(("attack", "norm"), SETTINGS)
