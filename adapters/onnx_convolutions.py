@@ -64,10 +64,11 @@ def conv_transpose(
             for side, k, s, d, e in zip(x.shape[2:], w.shape[2:], strides, dilations, extra, strict=True)
         ]
         cut = [have - want for have, want in zip(whole, wanted, strict=True)]
-        if min(cut) < 0:  # a stride beyond the kernel: ONNX asks for zeros at the end, ONNX Runtime leaves them out
+        if any(c < 0 and not (output_shape and -c < s) for c, s in zip(cut, strides, strict=True)):
+            # SAME with a stride beyond the kernel: ONNX has zeros at the end, ONNX Runtime leaves them out
             raise NotSupported(f"an output of {wanted}, which is more than there is")
-        less, more = [c // 2 for c in cut], [c - c // 2 for c in cut]
-        before, after = (less, more) if auto_pad == "SAME_UPPER" else (more, less)
+        before = [(max(c, 0) + (auto_pad != "SAME_UPPER")) // 2 for c in cut]
+        after = [c - b for c, b in zip(cut, before, strict=True)]
     if (
         before == after
         and min(before) >= 0

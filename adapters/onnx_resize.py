@@ -81,16 +81,16 @@ def resize(
 
 
 def _places(side: int, out: int, scale: float, coordinates: str, region: tuple[float, float] | None) -> list[float]:
-    """Where each output's centre is on the input's axis, in pixels; in float32, which decides ties of ONNX Runtime's."""
-    index, scale = np.arange(out, dtype=np.float32), np.float32(scale)
+    """Where each output's centre is on the input's axis, in pixels; in float32, as ONNX Runtime's are, for the ties."""
+    index, factor = np.arange(out, dtype=np.float32), np.float32(scale)
     if coordinates == "align_corners":
         places = index * (side - 1) / (out - 1) if out > 1 else index * 0
     elif coordinates == "asymmetric":
-        places = index / scale
+        places = index / factor
     elif coordinates == "pytorch_half_pixel" and out == 1:
         places = index * 0
     elif coordinates == "tf_half_pixel_for_nn":
-        places = (index + 0.5) / scale
+        places = (index + 0.5) / factor
     elif coordinates == "tf_crop_and_resize":
         start, end = region or (0.0, 1.0)
         if out > 1:
@@ -99,10 +99,9 @@ def _places(side: int, out: int, scale: float, coordinates: str, region: tuple[f
             places = index + 0.5 * (start + end) * (side - 1)
     elif coordinates == "half_pixel_symmetric":
         # what is cut off for a whole number of pixels is cut off at both ends
-        shift = np.float32(side / 2) * (1 - np.float32(out) / (scale * np.float32(side)))
-        places = shift + ((index + 0.5) / scale - 0.5)
+        places = (side - np.float32(out) / factor) / 2 + (index + 0.5) / factor - 0.5
     else:
-        places = (index + 0.5) / scale - 0.5
+        places = (index + 0.5) / factor - 0.5
     found: list[float] = places.tolist()
     return found
 
