@@ -11,7 +11,7 @@ from sparring.adapters.errors import InputError
 
 if TYPE_CHECKING:
     from sparring.adapters.preprocessing import ChannelOrder, Layout, Output
-    from sparring.adapters.protocol import Classifier, Images
+    from sparring.adapters.protocol import Classifier, Images, Logits
 
 
 def wrap(
@@ -69,11 +69,14 @@ def wrap(
     raise InputError(f"a model is a torch.nn.Module, a Keras 3 model or the path of an .onnx file, not {given}")
 
 
-def check_outputs(classifier: Classifier, x: Images) -> None:
+PROBABILITIES = "the model's output looks like probabilities (rows sum to 1), not logits: say `output: probabilities`"
+
+
+def check_outputs(classifier: Classifier, x: Images, *, probabilities: bool = False) -> None:
     """Run a few images (N, C, H, W), best several different ones, and raise ``InputError`` unless logits come out.
 
     That is: (N, classes) with two classes or more, finite, and not probabilities (every row in [0, 1] with a sum of 1),
-    of which a loss would take the softmax a second time.
+    of which a loss would take the softmax a second time; unless ``probabilities`` are said to be well, too.
     """
     import numpy as np
 
@@ -85,11 +88,13 @@ def check_outputs(classifier: Classifier, x: Images) -> None:
     if not np.isfinite(scores).all():
         bad = int((~np.isfinite(scores)).any(axis=1).sum())
         raise InputError(f"the model's output is NaN or infinite for {bad} of {len(x)} images")
-    if len(x) and ((scores >= 0) & (scores <= 1)).all() and (abs(scores.sum(axis=1) - 1) < 1e-3).all():
-        raise InputError(
-            "the model's output looks like probabilities (every row sums to 1) where logits are due: "
-            "say `output: probabilities`"
-        )
+    if not probabilities and look_like_probabilities(scores):
+        raise InputError(PROBABILITIES)
+
+
+def look_like_probabilities(scores: Logits) -> bool:
+    """Whether every row (N, classes) lies in [0, 1] and sums to 1."""
+    return bool(len(scores) and ((scores >= 0) & (scores <= 1)).all() and (abs(scores.sum(axis=1) - 1) < 1e-3).all())
 
 
 def _is(model: Any, module: str, name: str) -> bool:

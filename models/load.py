@@ -23,7 +23,7 @@ from sparring.adapters.ensemble import Vote, ensemble
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.preprocessing import preprocessing
 from sparring.adapters.protocol import Classifier
-from sparring.adapters.wrap import check_outputs, wrap
+from sparring.adapters.wrap import PROBABILITIES, check_outputs, look_like_probabilities, wrap
 from sparring.models import (
     architectures,
     convert,
@@ -120,7 +120,8 @@ def is_prepared(
         recipe = _recipe(spec, sample, file, others or {}, _part(spec, data, base, download=False))
     except InputError:
         return None  # who loads the data says what is wrong with them
-    return _known(recipes.folder(recipe), spec, base)
+    known = _known(recipes.folder(recipe), spec, base)
+    return None if known is None or _gives_probabilities(known) else known
 
 
 def prepare(
@@ -131,12 +132,28 @@ def prepare(
     others: Mapping[str, ModelRef] | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    probabilities: bool = False,
 ) -> ModelRef:
     """Make sure that the model exists and fits the data: train, export or load it, and run a few images, once.
 
     Trained weights and exported files stay in the cache; ``export`` takes its source from ``others``. Raises
-    ``InputError`` for what the user can put right, and for a Keras model of another backend than this process has.
+    ``InputError`` for what the user can put right, and for a Keras model of another backend than this process has. One
+    that gives probabilities where logits are due is refused, too, unless ``probabilities``; then it lacks ``logits``.
     """
+    ref = _prepared(spec, data, base, others, device, progress)
+    if not probabilities and _gives_probabilities(ref):
+        raise InputError(PROBABILITIES)
+    return ref
+
+
+def _prepared(
+    spec: ModelSpec,
+    data: DataSpec,
+    base: Path,
+    others: Mapping[str, ModelRef] | None,
+    device: str,
+    progress: Progress | None,
+) -> ModelRef:
     others = others or {}
     _check_spec(spec)
     key = next((key for key in FROM_OTHERS if getattr(spec, key)), "")
@@ -423,13 +440,19 @@ def _object_digest(spec: ModelSpec, network: Any) -> str:
 
 def _checked(ref: ModelRef, classifier: Classifier, sample: Dataset) -> ModelRef:
     """The ref with the classes that the model really has. Raises ``InputError`` if it doesn't fit the data."""
-    check_outputs(classifier, sample.x)
+    check_outputs(classifier, sample.x, probabilities=True)
     if classifier.classes < len(sample.class_names):
         raise InputError(
             f"labels out of range: {sample.name} has {len(sample.class_names)} classes, the model {classifier.classes}"
         )
     lacks = {what: why for what in ("gradients", "logits") if (why := getattr(classifier, f"why_no_{what}", ""))}
+    if look_like_probabilities(classifier.logits(sample.x)):
+        lacks["logits"] = PROBABILITIES
     return replace(ref, classes=classifier.classes, lacks=lacks)
+
+
+def _gives_probabilities(ref: ModelRef) -> bool:
+    return ref.lacks.get("logits") == PROBABILITIES
 
 
 def _shape(sample: Dataset) -> tuple[int, int, int]:

@@ -55,7 +55,11 @@ def first_difference(a: Sequence[Layer], b: Sequence[Layer]) -> Difference:
     region_b = [b[j] for j in lost_b if _tells(b[j])][:NEAR] or [b[-1]]
     before = _last_good(a, lost_a[0], matched.good_a)
     after = (a[before].name, b[matched.nearest[before]].name)
-    pair, cause = _preprocessed(a, b, lost_a, lost_b) or _pair(a, b, region_a, region_b, matched.limit)
+    pair, cause = (
+        _preprocessed(a, b, lost_a, lost_b)
+        or _at_the_end(a, b, lost_a, region_b)
+        or _pair(a, b, region_a, region_b, matched.limit)
+    )
     if pair is None:
         one, other = region_a[0], region_b[0]
         why = (
@@ -228,6 +232,17 @@ def _preprocessed(
     pair = Pair(one, other, one.values, other.values, a[0], b[0], True, False)
     cause = recognised(pair)
     return None if cause is None else (pair, cause)
+
+
+def _at_the_end(
+    a: Sequence[Layer], b: Sequence[Layer], lost_a: Sequence[int], region_b: Sequence[Layer]
+) -> tuple[Pair, Cause] | None:
+    """Where all layers agree and the outputs don't: what these have to do with one another, and B's first step more."""
+    if lost_a != [len(a) - 1]:
+        return None
+    whole = Pair(a[-1], region_b[0], a[-1].values, b[-1].values, None, None, False, False)
+    cause = recognised(whole)
+    return (whole, cause) if cause is not None and cause.certain else None
 
 
 def _left_out(

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
 from sparring.adapters.errors import InputError
 from sparring.models import datasets
 from sparring.models.datasets import Dataset
+from sparring.models.layers import Layer
 from sparring.models.load import ModelRef
 from sparring.models.spec import DataSpec
 from sparring.suites import certificate, certificate_layers
@@ -81,33 +83,24 @@ def _with_data(reference: Reference, data: DataSpec) -> Reference:
 
 
 def _opened(references: list[Reference], processes: Processes, report: Reporter, notes: list[str]) -> list[ModelRef]:
-    """Both models. A file that gives probabilities where the other gives logits is a finding, not bad input: its output
-    is then compared as it is. Where both give probabilities, their logarithms are compared."""
-    refs, silent = [], []
-    for reference in references:
-        try:
-            refs.append(open_reference(reference, pool=processes, device=processes.device, report=report))
-            silent.append(False)
-        except InputError as error:
+    """Both models. One that gives probabilities where the other gives logits is a finding, not bad input: its output is
+    then compared as it is. Where both give probabilities, or one is said to, their logarithms are compared."""
+
+    def opened(reference: Reference) -> ModelRef:
+        return open_reference(reference, pool=processes, device=processes.device, report=report, probabilities=True)
+
+    refs = [opened(reference) for reference in references]
+    silent = ["logits" in ref.lacks and not ref.members for ref in refs]
+    said = all(silent) or any(reference.spec.output == "probabilities" for reference in references)
+    for index, reference in enumerate(references):
+        if silent[index] and said and reference.spec.output == "logits":
             spec = reference.spec.model_copy(update={"output": "probabilities"})
-            try:
-                refs.append(
-                    open_reference(
-                        replace(reference, spec=spec), pool=processes, device=processes.device, report=report
-                    )
-                )
-            except InputError:
-                raise error from None
-            silent.append(True)
-    if all(ref.options.get("output") == "probabilities" for ref in refs):
-        return refs
-    for index in (0, 1):
-        if silent[index]:
+            refs[index] = opened(replace(reference, spec=spec))
+        elif silent[index]:
             notes.append(
-                f"{references[index].text} gives probabilities (every row sums to 1), which are compared as they are; "
-                "if that is meant, say `output: probabilities`"
+                f"{reference.text} gives probabilities (every row sums to 1) where logits are due: they are compared "
+                "as they are"
             )
-            refs[index] = replace(refs[index], options={**refs[index].options, "output": "logits"})
     return refs
 
 
@@ -280,7 +273,9 @@ def _first_difference(
         file = f"layers-{side.key}.npz"
         answer = side.ask("layers", file, images="looked-at.npy")
         *within, output = read_layers(answer, a.folder / file)
-        layers.append([*within, replace(output, values=finish(output.values))])
+        if finish is certificate.log_probabilities:  # whether or not the network takes the softmax itself
+            within.append(Layer("probabilities", "softmax", softmax(output.values, axis=1), (len(within) - 1,)))
+        layers.append([*within, replace(output, values=finish(output.values), takes=(len(within) - 1,))])
         said += [f"the layers of {side.text} can't be looked at: {answer['why']}"] if answer["why"] else []
     found = certificate_layers.first_difference(*layers)
     for side, mine, others in ((b, layers[1], layers[0]), (a, layers[0], layers[1])):

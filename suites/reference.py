@@ -95,16 +95,18 @@ def resolve_all(texts: Sequence[str], *, suite: str | None = None, data: str | N
 
 
 def open_reference(
-    reference: Reference, *, pool: Pool | Processes | None = None, device: str = "auto", report: Reporter | None = None
-) -> ModelRef:
+    reference: Reference, *, pool: Pool | Processes | None = None, device: str = "auto",
+    report: Reporter | None = None, probabilities: bool = False,
+) -> ModelRef:  # fmt: skip
     """The model, prepared (trained, exported, loaded, and checked on a few images) in worker processes of its backends.
 
-    Raises ``InputError`` as ``models.load.prepare`` does, with the text that names the model in front.
+    Raises ``InputError`` as ``models.load.prepare`` does, with the text that names the model in front. With
+    ``probabilities`` a model that gives these is none for itself.
     """
     if pool is None:
         pool = Processes(device)
         try:
-            return open_reference(reference, pool=pool, device=device, report=report)
+            return open_reference(reference, pool=pool, device=device, report=report, probabilities=probabilities)
         finally:
             pool.close()
     told = report or Reporter()
@@ -122,6 +124,7 @@ def open_reference(
         "base": str(reference.base),
         "others": {name: ref.to_json() for name, ref in others.items()},
         "device": device,
+        "probabilities": probabilities,
     }
     try:
         answer = pool.worker(backend(runtime)).ask(

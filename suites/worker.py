@@ -58,8 +58,9 @@ def main() -> None:
 
 
 def _prepare(
-    send: Send, spec: dict[str, Any], data: dict[str, Any], base: str, others: dict[str, Any], device: str
-) -> dict[str, Any]:
+    send: Send, spec: dict[str, Any], data: dict[str, Any], base: str, others: dict[str, Any], device: str,
+    probabilities: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     from sparring.models.load import ModelRef, prepare
     from sparring.models.spec import DataSpec, ModelSpec
 
@@ -70,6 +71,7 @@ def _prepare(
         others={name: ModelRef.from_json(value) for name, value in others.items()},
         device=device,
         progress=lambda done, total, what: send("progress", done=done, total=total, what=what),
+        probabilities=probabilities,
     )
     return ref.to_json()
 
