@@ -191,8 +191,8 @@ def _export_elsewhere(classifier: Any, model: Any, path: Path, options: Options)
         )
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        said = done.stderr.strip().splitlines()
-        raise ValueError(f"by Keras on {backend}: {said[-1] if said else f'it ended with code {done.returncode}'}")
+        said = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
+        raise ValueError(f"by Keras on {backend}: {said.rpartition('Error: ')[2]}")
     return lines[-1]
 
 
