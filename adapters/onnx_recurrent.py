@@ -49,7 +49,7 @@ def rnn(
 
     def step_of(i: int) -> Step:
         (f,), back = functions[i], r[i].T
-        return lambda gates, state: (f(_clipped(gates + state[0] @ back, clip)),)
+        return lambda gates, state: (f(_clipped(torch.addmm(gates, state[0], back), clip)),)
 
     return _run(x, w, b, lengths, (h,), step_of, direction, layout, r.shape[-1])[:outputs]
 
@@ -75,13 +75,14 @@ def gru(
 
         def step(gates: Tensor, state: State) -> State:
             (before,) = state
-            update, reset = f(_clipped(gates[:, : 2 * size] + before @ both, clip)).chunk(2, 1)
+            outer, inner = torch.split(gates, [2 * size, size], 1)
+            update, reset = f(_clipped(torch.addmm(outer, before, both), clip)).chunk(2, 1)
             if linear_before_reset:
                 product = before @ hidden
                 own = reset * (product if extra is None else product + extra)
             else:
                 own = (reset * before) @ hidden
-            new = g(_clipped(gates[:, 2 * size :] + own, clip))
+            new = g(_clipped(inner + own, clip))
             return ((1 - update) * new + update * before,)
 
         return step
@@ -106,15 +107,16 @@ def lstm(
 
         def step(gates: Tensor, state: State) -> State:
             before, cell = state
-            enter, leave, forget, new = (gates + before @ back).chunk(4, 1)
+            three, new = torch.split(torch.addmm(gates, before, back), [3 * size, size], 1)
+            if peep is None:
+                enter, leave, forget = f(_clipped(three, clip)).chunk(3, 1)
+            else:
+                enter, leave, forget = three.chunk(3, 1)
+                enter, forget = (f(_clipped(v + p * cell, clip)) for v, p in ((enter, peep[0]), (forget, peep[2])))
+            cell = (1 - enter if input_forget else forget) * cell + enter * g(_clipped(new, clip))
             if peep is not None:
-                enter, forget = enter + peep[0] * cell, forget + peep[2] * cell
-            enter = f(_clipped(enter, clip))
-            forget = 1 - enter if input_forget else f(_clipped(forget, clip))
-            cell = forget * cell + enter * g(_clipped(new, clip))
-            if peep is not None:
-                leave = leave + peep[1] * cell
-            return f(_clipped(leave, clip)) * hh(cell), cell
+                leave = f(_clipped(leave + peep[1] * cell, clip))
+            return leave * hh(cell), cell
 
         return step
 
@@ -151,8 +153,9 @@ def _run(
 def _over_time(gates: Tensor, state: State, step: Step, backwards: bool, alive: Tensor | None) -> tuple[Tensor, State]:
     """Beyond a row's length its state stays, and its outputs are zero; backwards its end comes first."""
     outputs: list[Tensor] = []
+    every = gates.unbind()  # one gradient for all steps, where gates[t] would have a large one each
     for t in range(len(gates))[:: -1 if backwards else 1]:
-        new = step(gates[t], state)
+        new = step(every[t], state)
         if alive is None:
             outputs.append(new[0])
         else:
