@@ -246,7 +246,7 @@ def _converted_ensemble(
     """An ensemble of which every member is converted on its own; None where ``convert`` gives none."""
     members = {}
     for name, member in zip(source.spec.sources, source.members, strict=True):
-        there = ModelSpec(name=name, framework=spec.framework, convert=name)
+        there = ModelSpec.model_validate({"name": name, "framework": spec.framework, "convert": name})
         ref = member if member.framework == spec.runtime else convert(there, others={name: member})
         if ref is None:
             return None
@@ -555,7 +555,7 @@ def _options(spec: ModelSpec, file: Path | None) -> dict[str, Any]:
     options = {key: getattr(spec, key) for key in OPTIONS}
     if spec.architecture:
         options["layout"] = "channels-first" if spec.runtime == "torch" else "channels-last"
-    folded = spec.architecture == "mobilenet_v2" and file is not None and file.suffix == ".npz"
+    folded = spec.architecture in mobilenet.NAMES and file is not None and file.suffix == ".npz"
     if folded and "input_range" not in spec.model_fields_set:
         options["input_range"] = mobilenet.INPUT_RANGE
     return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}

@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from sparring.adapters.errors import InputError
 
+NAMES = ("mobilenet_v2", "mobilenet_v2_keras")
+"""The architectures into which these weights go."""
 INPUT_RANGE = (-1.0, 1.0)
 EPSILON = 1e-3
 """Of the batch normalisations of ``keras.applications``."""

@@ -48,7 +48,7 @@ def build(architecture: str, framework: str, input_shape: Shape, classes: int) -
 
 def with_weights(architecture: str, framework: str, input_shape: Shape, classes: int, path: Path) -> Any:
     """The network with the weights of a file. Raises ``InputError`` for a file that can't be used or doesn't fit."""
-    if path.suffix == ".npz" and architecture == "mobilenet_v2":
+    if path.suffix == ".npz" and architecture in mobilenet.NAMES:
         arrays = weights.read_npz(path)
         if framework == "torch" or mobilenet.is_folded(arrays):
             mobilenet.check(arrays, str(path))

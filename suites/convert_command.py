@@ -7,7 +7,7 @@ import os
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparring.adapters.errors import InputError, unknown
 
@@ -91,7 +91,7 @@ def _to_torch(opened: Opened, _source: Classifier, path: Path) -> tuple[Classifi
     from sparring.models import convert, networks, portable
 
     made = convert.named(opened) if opened.framework == "torch" else convert.moved(opened, "torch")
-    options = {key: made.options.get(key) for key in convert.SCALES}
+    options: dict[str, Any] = {key: made.options[key] for key in convert.SCALES if made.options.get(key) is not None}
     portable.save_torch(
         made.network, path, architecture=made.architecture, input_shape=made.input_shape, classes=made.classes,
         options=options,
