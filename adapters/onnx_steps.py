@@ -88,7 +88,7 @@ class Block:
         self._moved: dict[torch.device, Values] = {}
 
     def constants_on(self, device: torch.device | None) -> Values:
-        """Moved once; small integers stay on the host, where shapes are computed."""
+        """Moved once; single numbers and small integers stay on the host, where shapes are computed."""
         if device is None:
             return self.constants
         if device not in self._moved:
@@ -100,7 +100,7 @@ class Block:
 
 
 def _belongs_there(x: Tensor) -> bool:
-    return x.is_floating_point() or x.numel() > _SMALL
+    return x.ndim > 0 and (x.is_floating_point() or x.numel() > _SMALL)
 
 
 Schedule = list[tuple[Step, tuple[str, ...]]]
@@ -147,7 +147,7 @@ def call(step: Step, values: Mapping[str, Any], device: torch.device | None) -> 
             if given.requires_grad:  # as a number it would lose its gradient in silence
                 raise StepFailed(str(step.lacking("with numbers that depend on the input")))
             arguments[position] = given.flatten().tolist() if numbers is None else numbers
-    if device is not None:
+    if device is not None and not step.bodies:
         arguments = _together(arguments, device)
     bodies = {name: partial(run_block, body, values, device) for name, body in step.bodies.items()}
     try:
@@ -166,8 +166,10 @@ def call(step: Step, values: Mapping[str, Any], device: torch.device | None) -> 
 
 
 def _together(arguments: list[Any], device: torch.device) -> list[Any]:
-    """All on the device where one of them is; what is on the host alone is arithmetic with shapes, and stays there."""
-    tensors = [x for x in arguments if isinstance(x, Tensor)]
-    if len({x.device for x in tensors}) < 2:
+    """All on the device where one of them is, but for single numbers, which torch takes from anywhere.
+
+    What is on the host alone is arithmetic with shapes, and stays there: fetching a number would make the device wait.
+    """
+    if len({x.device for x in arguments if isinstance(x, Tensor)}) < 2:
         return arguments
-    return [x.to(device) if isinstance(x, Tensor) else x for x in arguments]
+    return [x.to(device) if isinstance(x, Tensor) and x.ndim else x for x in arguments]
