@@ -86,7 +86,7 @@ class OnnxOutputs:
             raise InputError(f"classes is {classes}, but {self.path} gives {found} scores per image")
         self.classes: int = found
         if self._probabilities:
-            self._leave_softmax_out(graph, device)
+            graph = self._leave_softmax_out(graph, device)
         self._gradients, self.why_no_gradients = self._find_gradients(graph)
 
     def logits(self, x: Images) -> Logits:
@@ -145,21 +145,27 @@ class OnnxOutputs:
                 self._batch = 1
         return classes
 
-    def _leave_softmax_out(self, graph: Graph, device: str) -> None:
-        """Where a softmax ends the graph: from here on take what goes into it."""
+    def _leave_softmax_out(self, graph: Graph, device: str) -> Graph:
+        """Where a softmax ends the graph: from here on take what goes into it, from the graph that is returned."""
         from sparring.adapters.onnx_gradients import softmax_input, with_output
+        from sparring.adapters.onnx_graph import read_graph
 
         value = softmax_input(graph, self._door.output)
-        content = with_output(self.path, value) if value else None
-        if value is None or content is None:
-            return
+        model = with_output(self.path, value) if value else None
+        if value is None or model is None:
+            return graph
+        inside = any(value in node.output for node in model.graph.node if node.op_type == "LinearClassifier")
         images = self._own(_noise(self.input_shape, self._batch))
-        session, shorter = open_session(content, graph, device), replace(self._door, output=value)
-        scores, expected = session.run([value, self._door.output], {self._door.input: images})
+        session, shorter = open_session(model.SerializeToString(), graph, device), replace(self._door, output=value)
+        (scores,), expected = session.run([value], {self._door.input: images}), self._scores(images)
         if scores.shape == expected.shape:
             powers = np.exp(scores - scores.max(axis=1, keepdims=True))
             if np.abs(powers / powers.sum(axis=1, keepdims=True) - expected).max() < 1e-3:  # not over another axis
                 self._session, self._door, self._probabilities = session, shorter, False
+                if inside:
+                    graph, file = read_graph(model), graph.file
+                    graph.file = file
+        return graph
 
     def _find_gradients(self, graph: Graph) -> tuple[Gradients | None, str]:
         from sparring.adapters.onnx_gradients import gradients_of

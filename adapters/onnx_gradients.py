@@ -42,6 +42,10 @@ STEPS = (
     "Less",
     "LessOrEqual",
     "Cast",
+    "Binarizer",
+    "Hardmax",
+    "Equal",
+    "Not",
 )
 """Operators that may be why a gradient is zero everywhere."""
 
@@ -126,22 +130,37 @@ def gradients_of(
 
 
 def softmax_input(graph: Graph, output: str) -> str | None:
-    """The value that goes into the softmax that ends the graph, if one does."""
+    """The value that goes into the softmax that ends the graph, or into the exponential of a log-probability.
+
+    A ``LinearClassifier`` has its softmax inside: then its own output, which ``with_output`` turns into its input.
+    """
     makers = {name: step for step in graph.main.steps for name in step.outputs}
-    step = makers.get(output)
-    while step is not None and step.operator in ("Identity", "Cast"):
-        step = makers.get(step.inputs[0])
-    return step.inputs[0] if step is not None and (step.operator, step.domain) == ("Softmax", "") else None
-
-
-def with_output(path: str, value: str) -> bytes | None:
-    """The file's content with one more output; None where it has no such value, or is too large to be written anew."""
-    model = onnx.load(path)
-    made = any(value in node.output for node in model.graph.node)
-    if not made or model.ByteSize() >= 2**31:
+    step, name = makers.get(output), output
+    while step is not None and step.operator in ("Identity", "Cast", "Normalizer"):  # scikit-learn's sums to 1 already
+        name = step.inputs[0]
+        step = makers.get(name)
+    if step is None:
         return None
-    model.graph.output.append(onnx.ValueInfoProto(name=value))
-    return bytes(model.SerializeToString())
+    if step.operator == "LinearClassifier":
+        return name
+    return step.inputs[0] if (step.operator, step.domain) in (("Softmax", ""), ("Exp", "")) else None
+
+
+def with_output(path: str, value: str) -> onnx.ModelProto | None:
+    """The file with one more output; None where it has no such value, or is too large to be written anew.
+
+    Of a ``LinearClassifier`` with a softmax the scores are given without it.
+    """
+    model = onnx.load(path)
+    node = next((node for node in model.graph.node if value in node.output), None)
+    if node is None or model.ByteSize() >= 2**31:
+        return None
+    for attribute in node.attribute if node.op_type == "LinearClassifier" else ():
+        if attribute.name == "post_transform" and attribute.s == b"SOFTMAX":
+            attribute.s = b"NONE"
+    if value not in [output.name for output in model.graph.output]:
+        model.graph.output.append(onnx.ValueInfoProto(name=value))
+    return model
 
 
 def _reached(graph: Graph, it: Door) -> Iterator[Step]:

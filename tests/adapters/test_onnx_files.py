@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 from models_for_tests import labels
-from onnx_zoo import BLACK_BOXES, ZOO, digits, images, path_of, source_of
+from onnx_zoo import BLACK_BOXES, ZOO, digits, images, path_of, sklearn_file, source_of
 
 from sparring.adapters import attack, wrap
 from sparring.adapters.conformance import (
@@ -72,6 +73,41 @@ def test_rows_of_pixels_from_scikit_learn(name: str) -> None:
     scores = np.exp(opened(name).logits(x[600:]))
     np.testing.assert_allclose(scores / scores.sum(axis=1, keepdims=True), expected, atol=1e-5)
     assert (scores.argmax(axis=1) == y[600:]).mean() > 0.8
+
+
+def _bayes() -> Any:
+    from sklearn.naive_bayes import GaussianNB
+
+    return GaussianNB(var_smoothing=1e-4)
+
+
+def _steep() -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=1e6, max_iter=300)
+
+
+@pytest.mark.parametrize("build", [_bayes, _steep])
+def test_sure_probabilities_of_scikit_learn_keep_their_gradient(build: Any, tmp_path: Path) -> None:
+    """A softmax inside an operator, or written as an exponential: the logarithm of 0 and of 1 would have none."""
+    source = sklearn_file(build)
+    source.write(tmp_path / "sure.onnx")
+    classifier = OnnxClassifier(tmp_path / "sure.onnx", **source.options)
+    model, x = source.classifier(), digits()[0][600:610]
+    assert (model.predict_proba(x.reshape(10, -1)).max(axis=1) == 1).any()
+    cotangent = np.zeros((10, 10), np.float32)
+    cotangent[np.arange(10), classifier.logits(x).argmax(axis=1)] = 1
+    cotangent -= 0.1
+    gradient = classifier.vjp(x, cotangent)
+    assert (np.abs(gradient).max(axis=(1, 2, 3)) > 0).all()
+
+    def slope(z: np.ndarray) -> np.ndarray:
+        return (model.predict_joint_log_proba(z) if build is _bayes else model.decision_function(z)) * cotangent
+
+    step = 1e-4 * np.random.default_rng(0).normal(size=x.shape)
+    rows, move = x.reshape(10, -1).astype(np.float64), step.reshape(10, -1)
+    expected = (slope(rows + move) - slope(rows - move)).sum(axis=1) / 2
+    np.testing.assert_allclose((gradient * step).sum(axis=(1, 2, 3)), expected, rtol=1e-3, atol=1e-4)
 
 
 STAIRS = {
