@@ -25,7 +25,7 @@ from sparring.suites.certificate import Certificate, Difference, GradientsCompar
 from sparring.suites.certify_worker import read_layers
 from sparring.suites.plan import releases
 from sparring.suites.process import WorkerDied, WorkerFailed, backend
-from sparring.suites.reference import Processes, Reference, images, open_reference, resolve_all
+from sparring.suites.reference import Processes, Reference, images, open_reference, resolve_all, takes
 from sparring.suites.reporter import Reporter
 
 SAMPLES, ATTACKED = 1000, 200
@@ -42,21 +42,25 @@ taken for another axis."""
 def certify(
     a: str, b: str, *, suite: str | None = None, data: str | None = None, samples: int = SAMPLES,
     attack_samples: int = ATTACKED, eps: float | None = None, device: str = "auto", reporter: Reporter | None = None,
+    processes: Processes | None = None,
 ) -> Certificate:  # fmt: skip
     """Compare two models (each a text as for ``reference.resolve``) on so many images of the data's own split.
 
     ``attack_samples`` of them are attacked, by FGSM and PGD in the L∞ ball of ``eps`` (when None: 0.1 for one channel,
-    else 8/255). Raises ``InputError`` for models or data that can't be used, and for models of other images or classes.
+    else 8/255). ``processes`` are left open; where there are none they are started and ended. Raises ``InputError`` for
+    models or data that can't be used, and for models of other images or classes.
     """
     report = reporter or Reporter()
     references = resolve_all([a, b], suite=suite, data=data)
+    _check_images(references)
     sample = images(references[0].data, samples)
     notes: list[str] = []
-    processes = Processes(device)
+    own = processes is None
+    processes = processes or Processes(device)
     folder = Path(tempfile.mkdtemp(prefix="sparring-certify-"))
     try:
         refs = _opened([_with_data(reference, sample) for reference in references], processes, report, notes)
-        _check_pair(references, refs)
+        _check_classes(references, refs)
         report.stage("loading the images")
         pictures = datasets.load(sample, base=Path.cwd())
         if len(pictures.x) < samples:
@@ -70,7 +74,8 @@ def certify(
             eps = 0.1 if pictures.x.shape[1] == 1 else 8 / 255
         return _measured(sides[0], sides[1], pictures, sample, attack_samples, eps, notes, report)
     finally:
-        processes.close()
+        if own:
+            processes.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -104,13 +109,18 @@ def _opened(references: list[Reference], processes: Processes, report: Reporter,
     return refs
 
 
-def _check_pair(references: list[Reference], refs: list[ModelRef]) -> None:
-    (one, other), (a, b) = (reference.text for reference in references), refs
-    if tuple(a.input_shape) != tuple(b.input_shape):
-        shapes = [" x ".join(map(str, ref.input_shape)) for ref in refs]
-        raise InputError(f"{one} takes images of {shapes[0]}, {other} of {shapes[1]}: they can't be compared")
+def _check_images(references: list[Reference]) -> None:
+    """Of two files that say what they take, before anything is opened."""
+    shapes = [takes(reference.text, reference.spec)[0] for reference in references]
+    if None not in shapes and shapes[0] != shapes[1]:
+        (one, other), said = references, [" x ".join(map(str, shape or ())) for shape in shapes]
+        raise InputError(f"{one.text} takes images of {said[0]}, {other.text} of {said[1]}: they can't be compared")
+
+
+def _check_classes(references: list[Reference], refs: list[ModelRef]) -> None:
+    (one, other), (a, b) = references, refs
     if a.classes != b.classes:
-        raise InputError(f"{one} has {a.classes} classes, {other} {b.classes}: they can't be compared")
+        raise InputError(f"{one.text} has {a.classes} classes, {other.text} {b.classes}: they can't be compared")
 
 
 @dataclass

@@ -244,7 +244,7 @@ def _said(data: str) -> DataSpec:
 def _fitting(texts: Sequence[str], specs: Sequence[ModelSpec]) -> DataSpec:
     """The data set by name that has images like those that the files take."""
     for text, spec in zip(texts, specs, strict=True):
-        shape, classes = _takes(text, spec)
+        shape, classes = takes(text, spec)
         if shape in FITTING:
             name = "gtsrb" if (shape, classes) == ((3, 32, 32), 43) else FITTING[shape]
             return DataSpec.model_validate({"name": name})
@@ -253,7 +253,7 @@ def _fitting(texts: Sequence[str], specs: Sequence[ModelSpec]) -> DataSpec:
     raise InputError(f"{texts[0]} doesn't say what images it takes: say which, with --data NAME or --data PATH")
 
 
-def _takes(text: str, spec: ModelSpec) -> tuple[Shape | None, int | None]:
+def takes(text: str, spec: ModelSpec) -> tuple[Shape | None, int | None]:
     """The images (C, H, W) and the classes of a model whose file tells; None for what it doesn't."""
     path = Path(spec.onnx or spec.weights or "").expanduser()
     if not path.is_file():

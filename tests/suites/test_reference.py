@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from sparring.adapters.errors import InputError
 from sparring.models.load import open_model
-from sparring.suites.reference import images, open_reference, resolve, resolve_all
+from sparring.suites.reference import Processes, images, open_reference, resolve, resolve_all
 
 SUITE = """\
 name: mine
@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def an_onnx_file(path: Path, sides: list[int | str]) -> None:
     """The mean of every channel of an image, as scores."""
-    axes = [2, 3] if sides[1] != 32 else [1, 2]
+    axes = [2, 3] if sides[2] != 3 else [1, 2]
     node = helper.make_node("ReduceMean", ["images"], ["scores"], axes=axes, keepdims=0)
     graph = helper.make_graph(
         [node], "g", [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", *sides])],
@@ -116,10 +116,24 @@ def test_bad_input_is_one_message(folder: Path, text: str, options: dict[str, st
 
 
 def test_prepared_in_a_process_and_opened(folder: Path) -> None:
-    ref = open_reference(resolve("both", suite="mine.yaml"))
-    assert (ref.framework, ref.frameworks, ref.classes) == ("ensemble", ("torch", "onnx"), 4)
-    x = np.full((2, 1, 8, 8), 0.5, np.float32)
-    assert open_model(ref).logits(x).shape == (2, 4)
-    (folder / "w.pt").write_bytes(b"\x93 not one")
-    with pytest.raises(InputError, match=r"^\{weights: w.pt, architecture: cnn\}: weights: .*w.pt"):
-        open_reference(resolve("{weights: w.pt, architecture: cnn}", data="digits"))
+    an_onnx_file(folder / "a.onnx", [3, 16, 16])
+    rng = np.random.default_rng(0)
+    np.savez(folder / "colours.npz", x=rng.integers(0, 256, (9, 16, 16, 3), np.uint8), y=np.arange(9) % 3)
+    (folder / "two.yaml").write_text(
+        "name: two\ndata: {path: colours.npz}\nattacks: [{attack: fgsm, eps: 0.1}]\nmodels:\n"
+        "  - {name: a, onnx: a.onnx}\n  - {name: b, onnx: a.onnx, channel_order: bgr}\n"
+        "  - {name: both, ensemble: [a, b], combine: logits}\n"
+    )
+    processes = Processes("cpu")
+    try:
+        ref = open_reference(resolve("both", suite="two.yaml"), pool=processes, device="cpu")
+        (folder / "w.pt").write_bytes(b"\x93 not one")
+        broken = resolve("{weights: w.pt, architecture: cnn}", data="digits")
+        with pytest.raises(InputError, match=r"^\{weights: w.pt, architecture: cnn\}: weights: .*w.pt"):
+            open_reference(broken, pool=processes, device="cpu")
+    finally:
+        processes.close()
+    assert (ref.framework, ref.frameworks, ref.classes) == ("ensemble", ("onnx",), 3)
+    x = rng.random((2, 3, 16, 16), np.float32)
+    means = x.mean((2, 3))
+    assert open_model(ref).logits(x) == pytest.approx((means + means[:, ::-1]) / 2, abs=1e-6)
