@@ -103,12 +103,12 @@ def lp_normalization(x: Tensor, *, axis: int = -1, p: Literal[1, 2] = 2) -> Tens
 
 def dropout(
     x: Tensor, rate: Floats | None = None, training: Floats | None = None,
-    *, ratio: float = 0.5, seed: int = 0, outputs: int,
+    *, ratio: float = 0.5, seed: int = 0, opset: int, outputs: int,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
-    """Only opset 12 and later can ask for training."""
+    """Only opset 12 and later can ask for training; before it ONNX Runtime's mask, which means nothing, is false."""
     if training and training[0] and (rate is None or rate[0]):
         raise NotSupported("training, which is random")
-    return (x, torch.ones_like(x, dtype=torch.bool)) if outputs == 2 else x
+    return (x, torch.full_like(x, opset >= 12, dtype=torch.bool)) if outputs == 2 else x
 
 
 TABLE: Table = {
