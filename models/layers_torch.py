@@ -152,12 +152,12 @@ def _facts(module: nn.Module, args: Any) -> dict[str, Any]:
     if isinstance(module, (nn.LSTM, nn.GRU, nn.RNN)) and module.num_layers == 1 and not module.bidirectional:
         gates = {"LSTM": 4, "GRU": 3}.get(type(module).__name__, 1)
         kernel, recurrent = _array(module.weight_ih_l0), _array(module.weight_hh_l0)
-        found = {
+        recurrence: dict[str, Any] = {
             "kernel": kernel.reshape(gates, module.hidden_size, -1),
             "recurrent": recurrent.reshape(gates, module.hidden_size, -1),
             "activation": module.nonlinearity if gates == 1 else "tanh",
         }
-        return {**found, "reset_after": True} if gates == 3 else found
+        return {**recurrence, "reset_after": True} if gates == 3 else recurrence
     return {}
 
 

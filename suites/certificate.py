@@ -157,7 +157,7 @@ class Certificate:
             "gradient_cosine_min": gradients.least if gradients else None,
             "gradient_cosine_mean": float(gradients.cosines.mean()) if gradients else None,
             "gradient_kinks": [
-                {"image": i, "cosine": float(gradients.cosines[i])} for i in (gradients.kinks if gradients else ())
+                {"image": i, "cosine": float(one.cosines[i])} for one in [gradients] if one for i in one.kinks
             ],
             "gradient_sign_agreement": gradients.signs if gradients else None,
             "verdict_flips": len(self.flips) if self.judged else None,
@@ -207,7 +207,7 @@ def cotangents(logits: Logits, y: Labels) -> Logits:
     label = np.arange(z.shape[1]) == y[:, None]
     others = np.where(label, -np.inf, z)
     shares = np.exp(others - others.max(axis=1, keepdims=True))
-    return np.where(label, -shares.sum(axis=1, keepdims=True), shares).astype(np.float32)
+    return np.asarray(np.where(label, -shares.sum(axis=1, keepdims=True), shares), np.float32)
 
 
 def compare_gradients(a: Images, b: Images) -> GradientsCompared:
@@ -295,7 +295,7 @@ def _finite(value: float) -> float | None:
 def inputs_tried(x: Images, given: npt.NDArray[np.float32] | None) -> dict[str, npt.NDArray[np.float32]]:
     """Images as a wrong conversion may take them, by what they are; ``given`` is what the other model's network takes
     of them, after its preprocessing, if it has one."""
-    found = {}
+    found: dict[str, npt.NDArray[Any]] = {}
     if x.shape[1] == 3:
         found["its three channels reversed (RGB against BGR)"] = x[:, ::-1]
     if x.shape[2] == x.shape[3]:

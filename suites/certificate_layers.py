@@ -26,6 +26,8 @@ MOST = 1e-3
 NEAR = 12
 """So many layers after the first difference are looked at for what it is."""
 
+_AXES: dict[int, list[tuple[int, ...]]] = {3: [(0, 1, 2), (0, 2, 1)], 4: [(0, 1, 2, 3), (0, 3, 1, 2), (0, 2, 3, 1)]}
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -88,7 +90,7 @@ def match(a: Sequence[Layer], b: Sequence[Layer]) -> Matched:
     for i, layer in enumerate(a):
         best, off, own = -1, float("inf"), _signature(layer.values)
         tells = i in (0, len(a) - 1) or _tells(layer)
-        for j in [len(b) - 1] if i == len(a) - 1 else range(len(b) - 1):
+        for j in range(len(b) - 1, len(b)) if i == len(a) - 1 else range(len(b) - 1):
             if not _alike(own, signatures[j]):
                 continue
             distance = min((_off(layer.values, laid) for laid in layouts(layer.values, b[j].values)), default=np.inf)
@@ -116,16 +118,10 @@ def layouts(like: Floats, values: Floats) -> Iterator[Floats]:
     """The values in the shape of ``like``: as they are, and with channels moved to the front or to the end."""
     if like.size != values.size:
         return
-    seen = set()
-    for axes in {2: [(0, 1)], 3: [(0, 1, 2), (0, 2, 1)], 4: [(0, 1, 2, 3), (0, 3, 1, 2), (0, 2, 3, 1)]}.get(
-        values.ndim, [tuple(range(values.ndim))]
-    ):
+    for axes in _AXES.get(values.ndim, [tuple(range(values.ndim))]):
         turned = values.transpose(axes)
         if turned.shape == like.shape or min(like.ndim, values.ndim) == 2 or _squeezed(turned) == _squeezed(like):
-            key = axes if turned.ndim > 2 else ()
-            if key not in seen:
-                seen.add(key)
-                yield np.ascontiguousarray(turned).reshape(like.shape)
+            yield np.ascontiguousarray(turned).reshape(like.shape)
 
 
 def _squeezed(values: Floats) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from sparring.adapters.errors import InputError
 from sparring.models import datasets
 from sparring.models.datasets import Dataset
 from sparring.models.layers import Layer
-from sparring.models.load import ModelRef
+from sparring.models.ref import ModelRef
 from sparring.models.spec import DataSpec
 from sparring.suites import certificate, certificate_layers
 from sparring.suites.certificate import Certificate, Difference, GradientsCompared

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from sparring.adapters.execute import attack
 from sparring.adapters.protocol import Classifier, Differentiable
 from sparring.models.layers import Layer, record
-from sparring.models.load import ModelRef, open_network
+from sparring.models.opening import open_network
+from sparring.models.ref import ModelRef
 from sparring.suites.certificate import compare_gradients
 
 BATCH = 50

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from sparring.adapters.errors import InputError, unknown
 from sparring.models import datasets
-from sparring.models.load import OPTIONS, ModelRef
+from sparring.models.ref import ModelRef
 from sparring.models.spec import DataSpec, ModelSpec, facts
+from sparring.models.spec_check import OPTIONS
 from sparring.suites.pool import Pool
 from sparring.suites.preparation import what_to_do
 from sparring.suites.process import Worker, WorkerDied, WorkerFailed, backend
@@ -276,11 +277,10 @@ def takes(text: str, spec: ModelSpec) -> tuple[Shape | None, int | None]:
 
 def _onnx_takes(path: Path, spec: ModelSpec) -> tuple[Shape | None, int | None]:
     import onnx
-    from google.protobuf.message import DecodeError
 
     try:
         graph = onnx.load(str(path), load_external_data=False).graph
-    except (DecodeError, OSError) as exc:
+    except Exception as exc:  # protobuf's errors, and the system's
         raise InputError(f"{path} can't be read as an ONNX model: {exc}") from exc
     held = {tensor.name for tensor in graph.initializer}
     inputs = [_dimensions(value) for value in graph.input if value.name not in held]
