@@ -143,7 +143,7 @@ class OnnxOutputs:
                 self._run(np.zeros((2, *self.input_shape), np.float32))
             except Exception:  # a size that its author's single example had is written into it
                 self._batch = 1
-        return classes
+        return int(classes)
 
     def _leave_softmax_out(self, graph: Graph, device: str) -> Graph:
         """Where a softmax ends the graph: from here on take what goes into it, from the graph that is returned."""

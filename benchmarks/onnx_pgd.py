@@ -25,7 +25,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 from sparring.adapters import attack
 from sparring.adapters.coexistence import guard
 from sparring.models import datasets
-from sparring.models.load import open_model, prepare
+from sparring.models.load import prepare
+from sparring.models.opening import open_model
 from sparring.models.spec import DataSpec, ModelSpec
 
 SHORT = {"epochs": 2, "seed": 0, "samples": 10000}

@@ -23,7 +23,7 @@ import torch
 
 from sparring.adapters import wrap
 from sparring.models.datasets import Dataset, array_digest
-from sparring.models.load import ModelRef
+from sparring.models.ref import ModelRef
 from sparring.models.spec import ModelSpec
 from sparring.suites import store
 from sparring.suites.cell import Cell, run_cell

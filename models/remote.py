@@ -141,7 +141,8 @@ def _serve() -> None:
 
 
 def _open(asked: Mapping[str, Any]) -> Any:
-    from sparring.models.load import ModelRef, open_model
+    from sparring.models.opening import open_model
+    from sparring.models.ref import ModelRef
 
     return open_model(ModelRef.from_json(asked["ref"]), device=asked["device"])
 

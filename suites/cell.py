@@ -13,7 +13,7 @@ import numpy as np
 
 from sparring.adapters.errors import InputError, NotSupported, SparringError
 from sparring.models.datasets import Dataset
-from sparring.models.load import ModelRef
+from sparring.models.ref import ModelRef
 
 if TYPE_CHECKING:
     from sparring.adapters.protocol import Classifier

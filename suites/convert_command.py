@@ -14,7 +14,7 @@ from sparring.adapters.errors import InputError, unknown
 if TYPE_CHECKING:
     from sparring.adapters.protocol import Classifier, Images
     from sparring.models.convert import Opened
-    from sparring.models.load import ModelRef
+    from sparring.models.ref import ModelRef
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".safetensors", "keras": ".keras"}
 COMPARED = 32
@@ -59,11 +59,12 @@ def write(ref: ModelRef, to: str, path: Path, x: Images) -> dict[str, str]:
     function.
     """
     from sparring.adapters.wrap import wrap
-    from sparring.models import export, load, weights
+    from sparring.models import export, weights
+    from sparring.models.opening import open_here
 
     if to == "keras" and ref.framework == "torch":
         _use_any_keras()
-    opened = load.open_here(ref)
+    opened = open_here(ref)
     source = wrap(opened.network, input_shape=ref.input_shape, device="cpu", **opened.options)
     said: dict[str, str] = {}
 

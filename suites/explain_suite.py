@@ -15,7 +15,9 @@ from sparring.adapters import attacks
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.protocol import Classifier, Images, Labels
 from sparring.models import datasets
-from sparring.models.load import ModelRef, open_model, prepare
+from sparring.models.load import prepare
+from sparring.models.opening import open_model
+from sparring.models.ref import ModelRef
 from sparring.models.spec import ModelSpec
 from sparring.suites.process import backend
 from sparring.suites.reporter import Reporter

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sparring.adapters.errors import InputError
-from sparring.models.load import ModelRef
+from sparring.models.ref import ModelRef
 from sparring.suites import judging, store
 from sparring.suites.plan import Planned
 from sparring.suites.pool import Pool, in_threads

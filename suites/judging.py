@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparring.adapters.errors import InputError
-from sparring.models.load import ModelRef
+from sparring.models.ref import ModelRef
 from sparring.suites import store
 from sparring.suites.plan import releases
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from sparring.adapters.errors import InputError
 from sparring.models.datasets import Dataset
-from sparring.models.load import ModelRef
+from sparring.models.ref import ModelRef
 from sparring.suites import store
 from sparring.suites.plan import Planned
 from sparring.suites.suite import Suite

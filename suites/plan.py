@@ -11,7 +11,7 @@ from sparring.adapters.ledger import habits, whose
 from sparring.adapters.library import Library, load_library
 from sparring.adapters.support import Request, why_not
 from sparring.models.datasets import Dataset
-from sparring.models.load import ModelRef
+from sparring.models.ref import ModelRef
 from sparring.models.spec import ModelSpec
 from sparring.suites.cell import Cell
 from sparring.suites.suite import Suite

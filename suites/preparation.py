@@ -6,7 +6,8 @@ from pathlib import Path
 
 from sparring.adapters.errors import InputError
 from sparring.models.datasets import Dataset
-from sparring.models.load import ModelRef, is_prepared
+from sparring.models.load import is_prepared
+from sparring.models.ref import ModelRef
 from sparring.models.spec import ModelSpec, facts
 from sparring.suites.pool import Pool
 from sparring.suites.process import WorkerDied, WorkerFailed, backend

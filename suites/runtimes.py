@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sparring.models.load import ModelRef
+from sparring.models.ref import ModelRef
 from sparring.suites.suite import Suite
 
 

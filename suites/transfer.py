@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparring.adapters.errors import InputError
-from sparring.models.load import ModelRef
+from sparring.models.ref import ModelRef
 from sparring.suites import judging, store
 from sparring.suites.judges import Failures
 from sparring.suites.metrics import mcnemar, paired_difference, wilson

@@ -107,8 +107,9 @@ def print_rich(found: Transfer, console: Console, value: str = "success_on_corre
         for _, line in shown.iterrows():
             table.add_row(*(escape(str(text)) for text in line))
         console.print(table)
-    for line in remarks(found):
-        console.print(line, highlight=False, markup=False, style="bold red" if line.startswith("DEVIATION") else None)
+    for remark in remarks(found):
+        style = "bold red" if remark.startswith("DEVIATION") else None
+        console.print(remark, highlight=False, markup=False, style=style)
 
 
 def _text(cells: pd.DataFrame, value: str, surrogate: str) -> str:

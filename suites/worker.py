@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparring.models.load import ModelRef
+    from sparring.models.ref import ModelRef
 
 Send = Callable[..., None]
 
@@ -61,7 +61,8 @@ def _prepare(
     send: Send, spec: dict[str, Any], data: dict[str, Any], base: str, others: dict[str, Any], device: str,
     probabilities: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    from sparring.models.load import ModelRef, prepare
+    from sparring.models.load import prepare
+    from sparring.models.ref import ModelRef
     from sparring.models.spec import DataSpec, ModelSpec
 
     ref = prepare(
@@ -77,7 +78,8 @@ def _prepare(
 
 
 def _flat(send: Send, model: dict[str, Any], run: str, cells: list[str], device: str) -> dict[str, Any]:
-    from sparring.models.load import ModelRef, open_model
+    from sparring.models.opening import open_model
+    from sparring.models.ref import ModelRef
     from sparring.suites.flat import mark
 
     classifier: Any = open_model(ModelRef.from_json(model), device=device)
@@ -101,7 +103,7 @@ class _Kept:
 
 
 def _opened(ref: ModelRef, device: str) -> Any:
-    from sparring.models.load import open_model
+    from sparring.models.opening import open_model
 
     wanted = json.dumps([ref.to_json(), device])
     if _Kept.model is None or _Kept.model[0] != wanted:
@@ -113,7 +115,7 @@ def _opened(ref: ModelRef, device: str) -> Any:
 def _judge(
     send: Send, model: dict[str, Any], run: str, cell: str, key: str, batch_size: int, device: str
 ) -> dict[str, Any]:
-    from sparring.models.load import ModelRef
+    from sparring.models.ref import ModelRef
     from sparring.suites.judging import judge
 
     judge(_opened(ModelRef.from_json(model), device), Path(run), cell, key, batch_size=batch_size)
@@ -123,7 +125,7 @@ def _judge(
 def _measure(
     send: Send, what: str, model: dict[str, Any], device: str, folder: str, asked: dict[str, Any]
 ) -> dict[str, Any]:
-    from sparring.models.load import ModelRef
+    from sparring.models.ref import ModelRef
     from sparring.suites.certify_worker import MEASURES
 
     def progress(done: int, total: int, unit: str) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from sparring.adapters.errors import InputError, SparringError
 from sparring.adapters.protocol import Differentiable
-from sparring.models.load import ModelRef, open_model, prepare
+from sparring.models.load import prepare
+from sparring.models.opening import open_model
+from sparring.models.ref import ModelRef
 from sparring.models.remote import open_remotely
 from sparring.models.spec import DataSpec, ModelSpec
 
@@ -65,7 +67,8 @@ def test_an_ensemble_of_two_keras_backends(fresh) -> None:
 from pathlib import Path
 import numpy as np
 from sparring.adapters.conformance import checks_for
-from sparring.models.load import open_model, prepare
+from sparring.models.load import prepare
+from sparring.models.opening import open_model
 from sparring.models.spec import DataSpec, ModelSpec
 data = DataSpec(name="digits", samples=20)
 import os, subprocess, sys, json
@@ -83,7 +86,7 @@ print(json.dumps(prepare(spec, data=DataSpec(name="digits", samples=20), base=Pa
                           env={**os.environ, "KERAS_BACKEND": backend})
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
-from sparring.models.load import ModelRef
+from sparring.models.ref import ModelRef
 refs = {name: ModelRef.from_json(made(name)) for name in ("keras-tensorflow", "keras-torch")}
 spec = ModelSpec(name="both", ensemble=list(refs))
 ref = prepare(spec, data=data, base=Path(), others=refs)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
 from sparring.adapters.errors import InputError
-from sparring.models.load import open_model
+from sparring.models.opening import open_model
 from sparring.suites.reference import Processes, images, open_reference, resolve, resolve_all
 
 SUITE = """\

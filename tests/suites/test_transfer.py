@@ -14,7 +14,9 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from sparring.adapters.errors import InputError
-from sparring.models.load import ModelRef, is_prepared, open_model
+from sparring.models.load import is_prepared
+from sparring.models.opening import open_model
+from sparring.models.ref import ModelRef
 from sparring.suites import load_suite, run
 from sparring.suites.judging import as_saved
 from sparring.suites.plan import plan

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sparring.models import datasets
-from sparring.models.load import is_prepared, open_model, prepare
+from sparring.models.load import is_prepared, prepare
+from sparring.models.opening import open_model
 from sparring.suites.suite import home, load_suite, studies
 
 SHIPPED = [name for name in studies() if name.startswith("versions-")]
