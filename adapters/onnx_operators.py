@@ -47,11 +47,6 @@ _VERSIONS = {"": (7, 28), "ai.onnx.ml": (1, 5)}
 """domain -> the oldest opset, which is ONNX Runtime's, and the newest one that the functions were written for"""
 
 
-def operators() -> list[tuple[str, str]]:
-    """Every operator that can be evaluated, as (domain, name), sorted; the domain of ONNX's own is ""."""
-    return sorted((domain, name) for domain, table in OPERATORS.items() for name in table)
-
-
 def find(operator: str, domain: str, opset: int) -> tuple[Function | None, str]:
     """The function of an operator, or None and what there is to say about it ("" where it is just not there)."""
     function = OPERATORS.get(domain, {}).get(operator)
