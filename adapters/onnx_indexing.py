@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sparring.adapters.errors import NotSupported
 from sparring.adapters.onnx_table import Ints, Table
 
 Reduction = Literal["none", "add", "mul", "max", "min"]
@@ -40,6 +41,8 @@ def scatter_elements(
 ) -> Tensor:
     counted = _counted(indices, x.shape[axis])
     if reduction == "none":
+        lines = counted.sort(axis).values
+        _once(lines.diff(dim=axis) == 0)
         return x.scatter(axis, counted, updates)
     return x.scatter_reduce(axis, counted, updates, _TORCH_REDUCTIONS[reduction])
 
@@ -47,15 +50,23 @@ def scatter_elements(
 def scatter_nd(x: Tensor, indices: Tensor, updates: Tensor, *, reduction: Reduction = "none") -> Tensor:
     depth = indices.shape[-1]
     parts = [_counted(part, side) for part, side in zip(indices.unbind(-1), x.shape, strict=False)]
-    if reduction in ("none", "add"):
-        return x.index_put(tuple(parts), updates, accumulate=reduction == "add")
     row = torch.zeros_like(parts[0])
     for part, side in zip(parts, x.shape, strict=False):
         row = row * side + part
+    if reduction == "none":
+        _once(row.flatten().sort().values.diff() == 0)
+    if reduction in ("none", "add"):
+        return x.index_put(tuple(parts), updates, accumulate=reduction == "add")
     flat = x.reshape(-1, *x.shape[depth:])
     values = updates.reshape(-1, *x.shape[depth:])
     index = row.reshape(-1, *[1] * (flat.ndim - 1)).expand(values.shape)
     return flat.scatter_reduce(0, index, values, _TORCH_REDUCTIONS[reduction]).reshape(x.shape)
+
+
+def _once(again: Tensor) -> None:
+    """ONNX leaves open which of several updates of one place stays, and torch's gradient goes to all of them."""
+    if bool(again.any()):
+        raise NotSupported("several updates of one place, without a reduction")
 
 
 def _counted(indices: Tensor, length: int) -> Tensor:
