@@ -172,9 +172,14 @@ def _pair(
     a: Sequence[Layer], b: Sequence[Layer], region_a: Sequence[Layer], region_b: Sequence[Layer], limit: float
 ) -> tuple[Pair | None, Cause | None]:
     """The first two layers at which the difference is recognised; else the two of one size that are nearest."""
+    apart = _normalised_apart(a), _normalised_apart(b)
     pairs = [
         _as_pair(a, b, one, other, laid, limit)
         for one, other in (_last_steps(one, other) for one in region_a for other in region_b)
+        # beside a layer that holds its batch normalisation the counterpart is the other's batch normalisation
+        if (one.name in apart[0]) == (other.name in apart[1])
+        or "weight" not in one.facts
+        or "weight" not in other.facts
         for laid in layouts(one.values, other.values)
     ]
     if not pairs:
@@ -182,11 +187,19 @@ def _pair(
     causes = [(pair, cause) for pair in pairs if (cause := recognised(pair)) is not None]
     if causes:
         weak = [item for item in causes if not item[1].certain]
-        return next((item for item in causes if item[1].certain), None) or min(weak, key=lambda item: item[1].far)
-    first = [pair for pair in pairs if pair.layer_b.name == pairs[0].layer_b.name]
+        certain = next((item for item in causes if item[1].certain), None)
+        return certain or min(weak, key=lambda item: (not item[0].inputs_agree, item[1].far))
+    # what is one step in one of the two may be several in the other: the last of these is its counterpart
+    begins = pairs[0].layer_a.name, pairs[0].layer_b.name
+    first = [pair for pair in pairs if pair.layer_a.name == begins[0] or pair.layer_b.name == begins[1]]
     near = min(first, key=lambda pair: _off(pair.a, pair.b))
     # a layer that is nearly the same is the counterpart, and those before it are fused
     return (near if _off(near.a, near.b) < 0.1 else first[0]), None
+
+
+def _normalised_apart(layers: Sequence[Layer]) -> set[str]:
+    """The layers with weights whose output a batch normalisation takes."""
+    return {layers[layer.takes[0]].name for layer in layers if "variance" in layer.facts and layer.takes}
 
 
 def _last_steps(one: Layer, other: Layer) -> tuple[Layer, Layer]:

@@ -200,6 +200,11 @@ def _measured(
         gradients = certificate.compare_gradients(gradients_a, gradients_b)
         gradients = replace(gradients, kinks=_kinks(a, gradients, logits_a, logits_b))
     reasons = certificate.reasons(logits, gradients)
+    first = None
+    if reasons and not certificate.reasons(logits, None):
+        first = Difference(None, None, None, "every layer gives the same numbers: only the gradients differ")
+    elif reasons:
+        first = _first_difference(a, b, data, logits_a, logits_b, finish, report)
     for side in (a, b):
         if not side.differentiable:
             notes.append(f"{side.text} has no gradients: {side.ref.lacks.get('gradients') or 'its runtime gives none'}")
@@ -215,7 +220,7 @@ def _measured(
         logits=logits,
         gradients=gradients,
         judged=tuple(judged),
-        first_difference=_first_difference(a, b, data, logits_a, logits_b, finish, report) if reasons else None,
+        first_difference=first,
         reasons=reasons,
         notes=tuple(notes),
     )  # fmt: skip

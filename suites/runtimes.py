@@ -19,7 +19,7 @@ def families(suite: Suite, models: Mapping[str, ModelRef]) -> dict[str, str]:
     found: dict[str, Any] = {}
     for spec in suite.models:
         if spec.ensemble:
-            found[spec.name] = [spec.combine, [found[name] for name in spec.ensemble]]
+            found[spec.name] = [spec.combine, sorted(json.dumps(found[name]) for name in spec.ensemble)]
         elif spec.sources:
             found[spec.name] = found[spec.sources[0]]
         elif spec.weights:
