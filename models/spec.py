@@ -106,7 +106,7 @@ class ModelSpec(Spec):
         if len(sources) != 1:
             raise ValueError(
                 "give exactly one of `architecture`, `object`, `onnx`, `export`, `convert`, `ensemble` "
-                "(or `weights` alone for a .keras file)"
+                "(or `weights` alone for a .keras file, or one of `sparring convert`)"
             )
         if self.train and not self.architecture:
             raise ValueError("`train` needs an `architecture`")
