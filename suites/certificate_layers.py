@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from sparring.models.layers import Layer
 from sparring.suites.certificate import Difference
-from sparring.suites.certificate_causes import Cause, Pair, recognised, same_weights
+from sparring.suites.certificate_causes import recognised
+from sparring.suites.certificate_pairs import Cause, Pair
+from sparring.suites.certificate_parameters import same_weights
 
 ROUNDING = 3e-6
 """A difference of a layer's outputs, as a share of its largest, is rounding at least up to here."""
@@ -172,14 +174,9 @@ def _pair(
     a: Sequence[Layer], b: Sequence[Layer], region_a: Sequence[Layer], region_b: Sequence[Layer], limit: float
 ) -> tuple[Pair | None, Cause | None]:
     """The first two layers at which the difference is recognised; else the two of one size that are nearest."""
-    apart = _normalised_apart(a), _normalised_apart(b)
     pairs = [
         _as_pair(a, b, one, other, laid, limit)
         for one, other in (_last_steps(one, other) for one in region_a for other in region_b)
-        # beside a layer that holds its batch normalisation the counterpart is the other's batch normalisation
-        if (one.name in apart[0]) == (other.name in apart[1])
-        or "weight" not in one.facts
-        or "weight" not in other.facts
         for laid in layouts(one.values, other.values)
     ]
     if not pairs:
@@ -216,13 +213,10 @@ def _last_steps(one: Layer, other: Layer) -> tuple[Layer, Layer]:
 def _as_pair(a: Sequence[Layer], b: Sequence[Layer], one: Layer, other: Layer, laid: Floats, limit: float) -> Pair:
     one, other = _folded(a, _padded(a, one), other), _folded(b, _padded(b, other), one)
     takes = [layers[layer.takes[0]] if layer.takes else None for layers, layer in ((a, one), (b, other))]
-    same, turned = False, False
-    if takes[0] is not None and takes[1] is not None:
-        for k, values in enumerate(layouts(takes[0].values, takes[1].values)):
-            if _off(takes[0].values, values) <= limit:
-                same, turned = True, k > 0
-                break
-    return Pair(one, other, one.values, laid, takes[0], takes[1], same, turned)
+    same = takes[0] is not None and takes[1] is not None and _agree(takes[0], takes[1], limit)
+    # the bias of a layer may stand in the batch normalisation after it
+    alike = (one.name in _normalised_apart(a)) == (other.name in _normalised_apart(b))
+    return Pair(one, other, one.values, laid, takes[0], takes[1], same, alike)
 
 
 def _preprocessed(
@@ -238,7 +232,7 @@ def _preprocessed(
     one, other = first[0] or a[0], first[1] or b[0]
     if one.values.shape != other.values.shape:
         return None
-    pair = Pair(one, other, one.values, other.values, a[0], b[0], True, False)
+    pair = Pair(one, other, one.values, other.values, a[0], b[0], True)
     cause = recognised(pair)
     return None if cause is None else (pair, cause)
 
@@ -249,7 +243,7 @@ def _at_the_end(
     """Where all layers agree and the outputs don't: what these have to do with one another, and B's first step more."""
     if lost_a != [len(a) - 1]:
         return None
-    whole = Pair(a[-1], region_b[0], a[-1].values, b[-1].values, None, None, False, False)
+    whole = Pair(a[-1], region_b[0], a[-1].values, b[-1].values, None, None, False)
     cause = recognised(whole)
     return (whole, cause) if cause is not None and cause.certain else None
 

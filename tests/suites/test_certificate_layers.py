@@ -381,6 +381,24 @@ def test_from_keras_to_a_file_with_a_mistake() -> None:
     assert (found(turn).layer_a, "transposed" in found(turn).why) == ("dense2", True)
 
 
+def test_a_bias_that_stands_in_the_batch_normalisation_is_not_missing() -> None:
+    """One convolution with a bias, and one without that a batch normalisation of no other effect follows."""
+    torch.manual_seed(0)
+    held, apart = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3, bias=False)
+    normalisation = nn.BatchNorm2d(4, eps=1e-3)
+    with torch.no_grad():
+        apart.weight.copy_(held.weight)
+        normalisation.weight.fill_(float(np.sqrt(1.001)))
+        normalisation.bias.copy_(held.bias)
+    last = [nn.Flatten(), nn.Linear(4 * 14 * 14, 3)]
+    one, other = nn.Sequential(held, *last).eval(), nn.Sequential(apart, normalisation, *last).eval()
+    assert "no layer stands out" in first_difference(layers(one), layers(other)).why
+    normalisation.eps = 3e-3
+    found = first_difference(layers(one), layers(other))
+    assert (found.layer_a, found.layer_b) == ("0", "1")
+    assert "another epsilon: 0.001 in A, 0.003 in B" in found.why
+
+
 # --- what can't be looked into --------------------------------------------------------------------------------------
 
 
