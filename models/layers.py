@@ -78,7 +78,7 @@ def _within(network: Any, classifier: Classifier, x: Images, given: Mapping[str,
     if framework == "onnx":
         from sparring.models import layers_onnx as look
 
-        options.setdefault("layout", look.layout(network, classifier.input_shape))
+        options = look.as_taken(network, options)
     elif framework == "torch":
         from sparring.models import layers_torch as look
     else:

@@ -15,13 +15,16 @@ _MOST = 4_000_000
 """Weights above this size are not read."""
 
 
-def layout(path: str, input_shape: tuple[int, int, int]) -> str:
-    """How the file wants its images (C, H, W), by the sides of its input."""
-    model = onnx.load(path, load_external_data=False)
-    sides = [axis.dim_value if axis.HasField("dim_value") else None for axis in _dimensions(_input(model.graph))[1:]]
-    last = (*input_shape[1:], input_shape[0])
-    fits = [all(a in (None, b) for a, b in zip(sides, wanted, strict=True)) for wanted in (input_shape, last)]
-    return "channels-last" if fits == [False, True] else "channels-first"
+def as_taken(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The preprocessing's options as ``OnnxOutputs`` completes them from the file: layout, range of whole numbers."""
+    taken = _input(onnx.load(path, load_external_data=False).graph)
+    sides = [axis.dim_value if axis.HasField("dim_value") else None for axis in _dimensions(taken)[1:]]
+    last = len(sides) == 3 and sides[2] in (1, 3) and sides[0] not in (1, 3)
+    found = {"layout": "channels-last" if last else "channels-first", **options}
+    dtype = _dtype(taken)
+    if dtype.kind in "iu" and tuple(found.get("input_range", (0, 1))) == (0, 1):
+        found["input_range"] = (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return found
 
 
 def record(path: str, x: np.ndarray, *, first: int) -> list[Layer]:
@@ -35,13 +38,19 @@ def record(path: str, x: np.ndarray, *, first: int) -> list[Layer]:
     there = {value.name for value in graph.output}
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs if name not in there)
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised
     # with its optimisations ONNX Runtime would fuse the steps that are to be seen
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    x = x.astype(helper.tensor_dtype_to_np_dtype(taken.type.tensor_type.elem_type), copy=False)
-    batch = _dimensions(taken)[0].dim_value or len(x)
-    values = _run(session, taken.name, x, outputs, batch)
+    axes, dtype = _dimensions(taken), _dtype(taken)
+    if len(axes) < 4:  # rows of all pixels, or grey images without an axis of channels
+        x = x.reshape(len(x), -1) if len(axes) == 2 else x.reshape(len(x), *x.shape[-2:])
+    x = (np.rint(x) if dtype.kind in "iu" else x).astype(dtype)
+    batch = axes[0].dim_value or len(x)
+    try:
+        values = _run(session, taken.name, x, outputs, batch)
+    except Exception:  # a file that says that it takes any batch, and doesn't
+        values = _run(session, taken.name, x, outputs, 1)
     return list(_layers(graph, taken.name, values, len(x), first))
 
 
@@ -89,6 +98,10 @@ def _run(session: Any, name: str, x: np.ndarray, outputs: list[str], batch: int)
 def _input(graph: Any) -> Any:
     held = {tensor.name for tensor in graph.initializer}
     return next(value for value in graph.input if value.name not in held)
+
+
+def _dtype(value: Any) -> Any:
+    return helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
 
 
 def _dimensions(value: Any) -> Any:
