@@ -211,10 +211,7 @@ def keras_file(build: Callable[[], Any], *, opset: int | None = None, softmax: b
 
     tf2onnx writes opset 18 at most, and ONNX's own converter lifts that to a newer one.
     """
-    import keras
-
-    keras.utils.set_random_seed(0)
-    model = build()
+    model, options = _keras(build), {"output": "probabilities"} if softmax else {}
 
     def write(path: Path) -> None:
         model(np.zeros((1, *model.input_shape[1:]), np.float32))  # Keras exports only what was called once
@@ -235,14 +232,22 @@ def keras_file(build: Callable[[], Any], *, opset: int | None = None, softmax: b
 
             onnx.save(convert_version(onnx.load(path), opset), path)
 
-    options: dict[str, Any] = {"output": "probabilities"} if softmax else {}
+    return Source(write, options, partial(_of_keras, build, softmax))
 
-    def classifier() -> Differentiable:
-        from sparring.adapters.keras import KerasTensorflowClassifier
 
-        return KerasTensorflowClassifier(model, device="cpu", **options)
+@lru_cache
+def _keras(build: Callable[[], Any]) -> Any:
+    import keras
 
-    return Source(write, options, classifier)
+    keras.utils.set_random_seed(0)
+    return build()
+
+
+@lru_cache
+def _of_keras(build: Callable[[], Any], softmax: bool) -> Differentiable:
+    from sparring.adapters.keras import KerasTensorflowClassifier
+
+    return KerasTensorflowClassifier(_keras(build), device="cpu", output="probabilities" if softmax else "logits")
 
 
 def _rows(shape: tuple[int, int, int], *layers: Any) -> Any:
@@ -406,6 +411,7 @@ def quiet() -> Iterator[None]:
 
 _SMALL, _MIDDLE, _LARGE = (3, 12, 12), (3, 16, 16), (3, 32, 32)
 _ROWS = (3, 8, 8)
+_LSTM = partial(keras_recurrent, "LSTM")
 
 ZOO: dict[str, Callable[[], Source]] = {
     "torch cnn": partial(torch_file, plain_cnn, _SMALL),
@@ -417,10 +423,9 @@ ZOO: dict[str, Callable[[], Source]] = {
     "torch resnet18, legacy": partial(torch_file, partial(resnet, (2, 2, 2, 2)), _LARGE, legacy=True),
     "torch mobilenet v2": partial(torch_file, mobile_v2, _LARGE),
     "torch mobilenet v2, legacy": partial(torch_file, mobile_v2, _LARGE, legacy=True),
-    "torch mobilenet v3": partial(torch_file, mobile_v3, _LARGE),
     "torch mobilenet v3, legacy": partial(torch_file, mobile_v3, _LARGE, legacy=True),
-    "torch squeezenet": partial(torch_file, squeeze, _LARGE),
-    "torch shufflenet": partial(torch_file, shuffle, _LARGE),
+    "torch squeezenet, legacy": partial(torch_file, squeeze, _LARGE, legacy=True),
+    "torch shufflenet, legacy": partial(torch_file, shuffle, _LARGE, legacy=True),
     "torch densenet, legacy": partial(torch_file, densely, _LARGE, legacy=True),
     "torch efficientnet": partial(torch_file, efficient, _LARGE),
     "torch convnext": partial(torch_file, convnext, _LARGE),
@@ -428,9 +433,7 @@ ZOO: dict[str, Callable[[], Source]] = {
     "torch vit, legacy": partial(torch_file, vision_transformer, _MIDDLE, legacy=True),
     "torch swin": partial(torch_file, swin, _MIDDLE),
     "torch encoder": partial(torch_file, Attention, _ROWS),
-    "torch lstm": partial(torch_file, partial(Recurrent, nn.LSTM), _ROWS),
     "torch lstm, legacy": partial(torch_file, partial(Recurrent, nn.LSTM, num_layers=2), _ROWS, legacy=True),
-    "torch gru": partial(torch_file, partial(Recurrent, nn.GRU), _ROWS),
     "torch rnn": partial(torch_file, partial(Recurrent, nn.RNN), _ROWS),
     "torch lstm, both ways": partial(torch_file, partial(Recurrent, nn.LSTM, bidirectional=True), _ROWS),
     "torch gru, both ways, legacy": partial(
@@ -442,14 +445,13 @@ ZOO: dict[str, Callable[[], Source]] = {
     **{f"keras cnn, opset {opset}": partial(keras_file, keras_cnn, opset=opset) for opset in (13, 15, 17, 18)},
     "keras cnn, lifted to 22": partial(keras_file, keras_cnn, opset=22),
     "keras rnn": partial(keras_file, partial(keras_recurrent, "SimpleRNN")),
-    "keras lstm": partial(keras_file, partial(keras_recurrent, "LSTM")),
+    "keras lstm": partial(keras_file, _LSTM),
     "keras gru": partial(keras_file, partial(keras_recurrent, "GRU")),
     "keras gru, opset 13": partial(keras_file, partial(keras_recurrent, "GRU", reset_after=False), opset=13),
     "keras rnn, opset 18": partial(keras_file, partial(keras_recurrent, "SimpleRNN", unroll=True), opset=18),
-    "keras lstm, opset 17": partial(keras_file, partial(keras_recurrent, "LSTM"), opset=17),
+    "keras lstm, opset 17": partial(keras_file, _LSTM, opset=17),
     "keras lstm, both ways": partial(keras_file, keras_bidirectional),
     "keras residual": partial(keras_file, keras_residual),
-    "keras residual, opset 18": partial(keras_file, keras_residual, opset=18),
     "keras attention": partial(keras_file, keras_attention),
     "keras attention, opset 18": partial(keras_file, keras_attention, opset=18),
     "sklearn logistic": partial(sklearn_file, logistic),
