@@ -117,14 +117,10 @@ def _batch_statistics(pair: Pair) -> Cause | None:
 def _activation(pair: Pair) -> Cause | None:
     """Two activations of the same numbers; or one that only one of the two has, as has every layer and the next."""
     for z in (pair.takes_a, pair.takes_b):
-        if z is None or z.values.size != pair.a.size or not pair.inputs_agree:
-            continue
-        taken = z.values if z.values.shape == pair.a.shape else None
-        if taken is None:
-            continue
-        names = [_named(taken, values) for values in (pair.a, pair.b)]
-        if names[0] and names[1] and names[0] != names[1]:
-            return Cause(f"the activation is {names[0]} in A and {names[1]} in B")
+        if z is not None and pair.inputs_agree and z.values.shape == pair.a.shape:
+            one, other = _named(z.values, pair.a), _named(z.values, pair.b)
+            if one and other and one != other:
+                return Cause(f"the activation is {one} in A and {other} in B")
     far = float(np.abs(pair.b - pair.a).max())
     for name, function in list(ACTIVATIONS.items())[1:]:
         if close(function(pair.a), pair.b):
