@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from sparring.adapters.errors import InputError, unknown
-from sparring.models import datasets
+from sparring.models import datasets, portable
 from sparring.models.ref import ModelRef
 from sparring.models.spec import DataSpec, ModelSpec, facts
 from sparring.models.spec_check import OPTIONS
@@ -28,10 +28,6 @@ FITTING = {(1, 28, 28): "mnist", (3, 32, 32): "cifar10", (1, 8, 8): "digits", (3
 FILES = (".onnx", ".keras", ".safetensors")
 BARE = (".pt", ".pth", ".bin", ".npz", ".h5")
 """Weights without the network that they belong to."""
-METADATA = "sparring"
-"""The key of a .safetensors file's metadata under which its network stands: JSON of architecture, input_shape, classes
-and options (keyword arguments of ``wrap``)."""
-
 Shape = tuple[int, int, int]
 
 
@@ -207,7 +203,7 @@ def _of_file(text: str, path: Path) -> ModelSpec:
         return ModelSpec.model_validate({"name": path.name, "onnx": str(path)})
     if path.suffix == ".keras":
         return ModelSpec.model_validate({"name": path.name, "weights": str(path)})
-    said = _metadata(path) if path.suffix == ".safetensors" else {}
+    said = portable.described(path) if path.suffix == ".safetensors" else {}
     if not said:
         framework = "keras" if path.suffix in (".npz", ".h5") else "torch"
         example = f"{{architecture: cnn, weights: {text}, framework: {framework}}}"
@@ -216,18 +212,6 @@ def _of_file(text: str, path: Path) -> ModelSpec:
     options.pop("layout", None)  # a named architecture has its own
     network = {"framework": "torch", "architecture": said.get("architecture"), "weights": str(path)}
     return _validated(text, {"name": path.name, **network, **options})
-
-
-def _metadata(path: Path) -> dict[str, Any]:
-    """What a .safetensors file says of its network; nothing where it was not written by sparring."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            said = json.loads((file.metadata() or {}).get(METADATA, "{}"))
-    except (SafetensorError, OSError, ValueError) as exc:
-        raise InputError(f"{path} can't be read as a .safetensors file: {exc}") from exc
-    return said if isinstance(said, dict) else {}
 
 
 # --- the data -------------------------------------------------------------------------------------------------------
@@ -269,7 +253,7 @@ def takes(text: str, spec: ModelSpec) -> tuple[Shape | None, int | None]:
             raise InputError(f"{text} can't be read as a .keras file: {exc}") from exc
         return _sides(shapes[0][1:], spec.layout or "channels-last") if shapes else None, None
     if path.suffix == ".safetensors":
-        said = _metadata(path)
+        said = portable.described(path)
         shape = said.get("input_shape")
         return (tuple(shape) if shape else None), said.get("classes")
     return None, None
