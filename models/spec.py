@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -30,12 +31,57 @@ class DataSpec(Spec):
     seed: int = Field(0, ge=0, description="draws the sample")
     resize: int | None = Field(None, ge=1, description="shorter side after resizing, pixels (image folders)")
     crop: int | None = Field(None, ge=1, description="side of the centre crop, pixels (image folders); 224 when absent")
+    size: int | None = Field(None, ge=1, description="both sides of every image after resizing (bilinear), pixels")
+    channels: Literal[1, 3] | None = Field(None, description="1: grey, 3: colour; as they are when absent")
+    test_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="pool the training and the test part and split them anew, by a fixed permutation: so much is test",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSpec:
         if (self.name is None) == (self.path is None):
             raise ValueError("give either `name` or `path`")
         return self
+
+    @property
+    def label(self) -> str:
+        """The data set's name, or that of its file or folder."""
+        return self.name or PurePath(str(self.path)).stem
+
+
+class DefenseSpec(Spec):
+    """One defense by name; every other key is a parameter of it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    defense: str = Field(description="`sparring list defenses` lists them; also art:ClassName and package.module:object")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The parameters as written."""
+        return dict(self.model_extra or {})
+
+    @property
+    def label(self) -> str:
+        """The name, with the parameters that were given: ``gaussian-blur(sigma=1.0)``."""
+        said = ", ".join(f"{key}={value}" for key, value in self.given.items())
+        return f"{self.defense}({said})" if said else self.defense
+
+
+class SearchSpec(Spec):
+    """A search over hyperparameters, before the training: the best by cross-validated accuracy is trained."""
+
+    how: Literal["grid", "random"] = "grid"
+    over: dict[str, tuple[Any, ...]] = Field(
+        min_length=1, description="keys of `train` or parameters of the architecture, each with the values to try"
+    )
+    trials: int = Field(10, ge=1, description="how many points are drawn (random)")
+    folds: int = Field(3, ge=2, description="of the stratified cross-validation")
+    samples: int | None = Field(None, ge=1, description="on so many training images, drawn by `seed`; all when absent")
+    seed: int = Field(0, ge=0, description="draws the points, the images and the folds")
 
 
 class TrainSpec(Spec):
@@ -46,11 +92,21 @@ class TrainSpec(Spec):
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = Field(1e-3, gt=0, description="learning rate (sgd has momentum .9)")
     batch_size: int = Field(32, ge=1)
-    augment: Literal["none", "shift", "flip-crop"] = Field(
+    augment: Literal["none", "shift", "flip-crop", "rotate-shift-zoom"] = Field(
         "none",
-        description="shift: up to 10 % each way; flip-crop: horizontal flip and a crop after padding by an eighth",
+        description="shift: up to 10 % each way; flip-crop: horizontal flip and a crop after padding by an eighth; "
+        "rotate-shift-zoom: up to 10 degrees, 10 % and 20 %",
     )
     samples: int | None = Field(None, ge=1, description="train on so many images, drawn by `seed`; all when absent")
+    l2: float = Field(0.0, ge=0, description="this times the sum of the squared kernels is added to the loss")
+    validation: float = Field(0.0, ge=0, lt=1, description="share of the training images that is held out, by `seed`")
+    keep: Literal["last", "best"] = Field("last", description="the weights of the last epoch, or of the best validation loss")
+
+    @model_validator(mode="after")
+    def _best_of_what(self) -> TrainSpec:
+        if self.keep == "best" and not self.validation:
+            raise ValueError("`keep: best` needs a `validation` share")
+        return self
 
 
 class ModelSpec(Spec):
@@ -80,6 +136,11 @@ class ModelSpec(Spec):
         "probabilities",
         description="of an ensemble: the mean of its members' probabilities or logits, or their majority vote",
     )
+    members: int | None = Field(
+        None, ge=2, description="so many networks, trained with the seeds `train.seed` and on, decided together"
+    )
+    search: SearchSpec | None = Field(None, description="hyperparameters to try before the training")
+    defenses: tuple[DefenseSpec, ...] = Field((), description="defenses of this model, in order")
     input_range: tuple[float, float] = Field((0.0, 1.0), description="what the model takes for a pixel of 0 and of 1")
     mean: tuple[float, ...] | None = Field(None, description="subtracted per channel, in units of the input range")
     std: tuple[float, ...] | None = Field(None, description="divided by per channel, in units of the input range")
@@ -90,6 +151,11 @@ class ModelSpec(Spec):
     output: Literal["logits", "probabilities"] = Field(
         "logits", description="probabilities: a final softmax is taken off"
     )
+
+    @field_validator("defenses", mode="before")
+    @classmethod
+    def _chain(cls, value: Any) -> Any:
+        return as_chain(value)
 
     @field_validator("name")
     @classmethod
@@ -112,12 +178,16 @@ class ModelSpec(Spec):
             raise ValueError("`train` needs an `architecture`")
         if self.train and self.weights:
             raise ValueError("give either `train` or `weights`")
+        if self.members and not self.train:
+            raise ValueError("`members` needs an `architecture` and `train`: its members are trained one by one")
+        if self.search and not self.train:
+            raise ValueError("`search` needs an `architecture` and `train`")
         if self.convert and self.framework in (None, "onnx"):
             raise ValueError("`convert` needs a `framework` other than onnx (for that there is `export`)")
         if self.ensemble and self.framework:
             raise ValueError("an `ensemble` has the frameworks of its members: leave `framework` out")
-        if self.combine != "probabilities" and not self.ensemble:  # a stored suite says all keys
-            raise ValueError("`combine` is for an `ensemble`")
+        if self.combine != "probabilities" and not (self.ensemble or self.members):  # a stored suite says all keys
+            raise ValueError("`combine` is for an `ensemble` or `members`")
         return self
 
     @property
@@ -138,6 +208,17 @@ class ModelSpec(Spec):
         keras_file = self.weights is not None and self.weights.endswith(".keras")
         framework = self.framework or ("keras" if keras_file else "torch")
         return "keras-tensorflow" if framework == "keras" else framework
+
+
+def as_chain(value: Any) -> Any:
+    """One defense, by name or as a mapping, or a list of such, as a list of mappings; anything else as it is."""
+    if value is None or value == "none":
+        return []
+    if isinstance(value, str | dict | DefenseSpec):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        return value
+    return [{"defense": item} if isinstance(item, str) else item for item in value]
 
 
 def facts(spec: BaseModel) -> dict[str, Any]:
