@@ -76,7 +76,7 @@ def named(source: Opened) -> Opened:
     becomes one with batch normalisation. Raises ``InputError`` for a network that is not recognised.
     """
     arrays = weights.torch_arrays(source.network)
-    if source.architecture.isidentifier() and "Conv1.bias" not in arrays:
+    if architectures.parse(source.architecture)[0].isidentifier() and "Conv1.bias" not in arrays:
         return source
     name, shape = twin(source.architecture, arrays), source.input_shape
     network = _in_torch(torch_to_keras(arrays, name, shape), name, shape, source.classes)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from sparring.adapters.coexistence import guard
 from sparring.models import mobilenet
+from sparring.models.architectures import plausible
 
 guard()
 
@@ -19,69 +20,167 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 
-def cnn(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """(N, C, H, W) -> (N, classes); H and W at least 6."""
+def cnn(
+    input_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    filters: tuple[int, int] = (32, 64),
+    units: int = 128,
+    conv_dropout: float = 0.25,
+    dropout: float = 0.5,
+) -> nn.Module:
+    """(N, C, H, W) -> (N, classes); H and W at least 6. ``conv_dropout`` follows the pooling, ``dropout`` the units."""
+    plausible(*filters, units, dropout=(conv_dropout, dropout))
     channels, height, width = input_shape
     if min(height, width) < 6:
         raise ValueError("two 3x3 convolutions and a pooling need 6 x 6 pixels")
-    flat = 64 * ((height - 4) // 2) * ((width - 4) // 2)
+    flat = filters[1] * ((height - 4) // 2) * ((width - 4) // 2)
     layers = {
-        "conv1": nn.Conv2d(channels, 32, 3),
+        "conv1": nn.Conv2d(channels, filters[0], 3),
         "relu1": nn.ReLU(),
-        "conv2": nn.Conv2d(32, 64, 3),
+        "conv2": nn.Conv2d(filters[0], filters[1], 3),
         "relu2": nn.ReLU(),
         "pool": nn.MaxPool2d(2),
-        "dropout1": nn.Dropout(0.25),
+        "dropout1": nn.Dropout(conv_dropout),
         "flatten": nn.Flatten(),
-        "dense1": nn.Linear(flat, 128),
+        "dense1": nn.Linear(flat, units),
         "relu3": nn.ReLU(),
-        "dropout2": nn.Dropout(0.5),
-        "logits": nn.Linear(128, classes),
+        "dropout2": nn.Dropout(dropout),
+        "logits": nn.Linear(units, classes),
     }
     return nn.Sequential(OrderedDict(layers))
 
 
-def dnn(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """(N, C, H, W) -> (N, classes)."""
+def cnn_unpooled(
+    input_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    filters: tuple[int, int] = (32, 64),
+    units: int = 128,
+    conv_dropout: float = 0.25,
+    dropout: float = 0.5,
+) -> nn.Module:
+    """(N, C, H, W) -> (N, classes); H and W at least 5. The CNN of Guliani, Enhancing Robustness of Machine Learning
+    Models Against Adversarial Attacks: ``conv_dropout`` follows each convolution, ``dropout`` the dense layer."""
+    plausible(*filters, units, dropout=(conv_dropout, dropout))
+    channels, height, width = input_shape
+    if min(height, width) < 5:
+        raise ValueError("two 3x3 convolutions need 5 x 5 pixels")
+    layers = {
+        "conv1": nn.Conv2d(channels, filters[0], 3),
+        "relu1": nn.ReLU(),
+        "dropout1": nn.Dropout(conv_dropout),
+        "conv2": nn.Conv2d(filters[0], filters[1], 3),
+        "relu2": nn.ReLU(),
+        "dropout2": nn.Dropout(conv_dropout),
+        "flatten": nn.Flatten(),
+        "dense": nn.Linear(filters[1] * (height - 4) * (width - 4), units),
+        "relu3": nn.ReLU(),
+        "dropout3": nn.Dropout(dropout),
+        "logits": nn.Linear(units, classes),
+    }
+    return nn.Sequential(OrderedDict(layers))
+
+
+def cnn_batchnorm(
+    input_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    filters: tuple[int, int] = (32, 64),
+    units: int = 128,
+    conv_dropout: float = 0.25,
+    dropout: float = 0.5,
+) -> nn.Module:
+    """(N, C, H, W) -> (N, classes); H and W at least 4. The CNN of Campbell and Lasselle, Enhancing the Robustness of
+    Deep Neural Networks, whose text has the order of the layers but not their sizes: those are ours."""
+    plausible(*filters, units, dropout=(conv_dropout, dropout))
+    channels, height, width = input_shape
+    if min(height, width) < 4:
+        raise ValueError("two poolings need 4 x 4 pixels")
+    layers = {
+        **_normed_block(1, channels, filters[0], conv_dropout),
+        **_normed_block(2, filters[0], filters[1], conv_dropout),
+        "flatten": nn.Flatten(),
+        "dense1": nn.Linear(filters[1] * (height // 4) * (width // 4), units),
+        "relu3": nn.ReLU(),
+        "dropout3": nn.Dropout(dropout),
+        "logits": nn.Linear(units, classes),
+    }
+    return nn.Sequential(OrderedDict(layers))
+
+
+def _normed_block(number: int, into: int, out: int, dropout: float) -> dict[str, nn.Module]:
+    return {
+        f"conv{number}": nn.Conv2d(into, out, 3, padding=1),
+        f"bn{number}": nn.BatchNorm2d(out),
+        f"relu{number}": nn.ReLU(),
+        f"dropout{number}": nn.Dropout(dropout),
+        f"pool{number}": nn.MaxPool2d(2),
+    }
+
+
+def dnn(
+    input_shape: tuple[int, int, int], classes: int, *, units: tuple[int, int] = (256, 128), dropout: float = 0.25
+) -> nn.Module:
+    """(N, C, H, W) -> (N, classes); ``dropout`` follows each dense layer."""
+    plausible(*units, dropout=(dropout,))
     channels, height, width = input_shape
     layers = {
         "flatten": nn.Flatten(),
-        "dense1": nn.Linear(channels * height * width, 256),
+        "dense1": nn.Linear(channels * height * width, units[0]),
         "relu1": nn.ReLU(),
-        "dropout1": nn.Dropout(0.25),
-        "dense2": nn.Linear(256, 128),
+        "dropout1": nn.Dropout(dropout),
+        "dense2": nn.Linear(units[0], units[1]),
         "relu2": nn.ReLU(),
-        "dropout2": nn.Dropout(0.25),
-        "logits": nn.Linear(128, classes),
+        "dropout2": nn.Dropout(dropout),
+        "logits": nn.Linear(units[1], classes),
     }
     return nn.Sequential(OrderedDict(layers))
 
 
-def rnn(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """(N, C, H, W) -> (N, classes); each row is a time step of W * C features, pixel by pixel."""
-    return _Rows("lstm", nn.LSTM, input_shape, classes)
+def rnn(
+    input_shape: tuple[int, int, int], classes: int, *, units: int = 128, dense: int = 64, dropout: float = 0.0
+) -> nn.Module:
+    """(N, C, H, W) -> (N, classes); each row is a time step of W * C features, pixel by pixel.
+
+    ``units`` has the cell, ``dense`` the layer after it; ``dropout`` lies between the two.
+    """
+    return _Rows("lstm", nn.LSTM, input_shape, classes, units, dense, dropout)
 
 
-def gru(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+def gru(
+    input_shape: tuple[int, int, int], classes: int, *, units: int = 128, dense: int = 64, dropout: float = 0.0
+) -> nn.Module:
     """As ``rnn``, with a GRU."""
-    return _Rows("gru", nn.GRU, input_shape, classes)
+    return _Rows("gru", nn.GRU, input_shape, classes, units, dense, dropout)
 
 
-def simple_rnn(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+def simple_rnn(
+    input_shape: tuple[int, int, int], classes: int, *, units: int = 128, dense: int = 64, dropout: float = 0.0
+) -> nn.Module:
     """As ``rnn``, with the plain cell, tanh."""
-    return _Rows("simple_rnn", nn.RNN, input_shape, classes)
+    return _Rows("simple_rnn", nn.RNN, input_shape, classes, units, dense, dropout)
 
 
 class _Rows(nn.Module):
     def __init__(
-        self, name: str, cell: Callable[..., nn.Module], input_shape: tuple[int, int, int], classes: int
+        self,
+        name: str,
+        cell: Callable[..., nn.Module],
+        input_shape: tuple[int, int, int],
+        classes: int,
+        units: int,
+        dense: int,
+        dropout: float,
     ) -> None:
         super().__init__()
+        plausible(units, dense, dropout=(dropout,))
         channels, _, width = input_shape
         self.name = name
-        self.add_module(name, cell(channels * width, 128, batch_first=True))
-        self.dense1 = nn.Linear(128, 64)
-        self.logits = nn.Linear(64, classes)
+        self.add_module(name, cell(channels * width, units, batch_first=True))
+        self.dropout = nn.Dropout(dropout) if dropout else None
+        self.dense1 = nn.Linear(units, dense)
+        self.logits = nn.Linear(dense, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.permute(0, 2, 3, 1).flatten(2)
@@ -89,7 +188,8 @@ class _Rows(nn.Module):
         attacked_on_gpu = x.is_cuda and not self.training
         with torch.backends.cudnn.flags(enabled=False) if attacked_on_gpu else nullcontext():
             steps, _ = self.get_submodule(self.name)(rows)
-        scores: Tensor = self.logits(F.relu(self.dense1(steps[:, -1])))
+        last = steps[:, -1] if self.dropout is None else self.dropout(steps[:, -1])
+        scores: Tensor = self.logits(F.relu(self.dense1(last)))
         return scores
 
 

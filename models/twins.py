@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sparring.adapters.errors import InputError
-from sparring.models import mobilenet
+from sparring.models import architectures, mobilenet
 
 Shape = tuple[int, int, int]
 Kind = Literal["conv", "depthwise", "dense", "norm", "lstm", "gru", "simple_rnn"]
@@ -51,11 +51,12 @@ def twin(architecture: str, arrays: Iterable[str]) -> str:
     for a network that has no twin.
     """
     there = {_layer_of(key) for key in arrays}
-    if not architecture.isidentifier() or architecture in (*MOVABLE, *_LAYERS):
+    said, parameters = architectures.parse(architecture)
+    if not said.isidentifier() or said in (*MOVABLE, *_LAYERS):
         for name in _LAYERS:
             layers = weighted_layers(name, (3, 32, 32))
             if there in ({layer.keras for layer in layers}, {layer.keras for layer in layers if layer.kind != "norm"}):
-                return name
+                return architectures.written(name, **parameters)
     raise InputError(
         f"the weights of {architecture} can't be moved between torch and Keras, only those of {', '.join(MOVABLE)}; "
         "any model of torch or Keras can be exported to ONNX"
@@ -69,25 +70,42 @@ def _layer_of(key: str) -> str:
 
 def weighted_layers(architecture: str, input_shape: Shape) -> tuple[Layer, ...]:
     """The layers with weights, in order; ``architecture`` is what ``twin`` gave."""
-    return tuple(_LAYERS[architecture](input_shape))
+    name, parameters = architectures.parse(architecture)
+    return tuple(_LAYERS[name](input_shape, **parameters))
 
 
-def _cnn(input_shape: Shape) -> Iterator[Layer]:
+def _cnn(input_shape: Shape, filters: tuple[int, int] = (32, 64), **_: Any) -> Iterator[Layer]:
     _, height, width = input_shape
     yield Layer("conv1", "conv")
     yield Layer("conv2", "conv")
-    yield Layer("dense1", "dense", (64, (height - 4) // 2, (width - 4) // 2))
+    yield Layer("dense1", "dense", (filters[1], (height - 4) // 2, (width - 4) // 2))
     yield Layer("logits", "dense")
 
 
-def _dnn(input_shape: Shape) -> Iterator[Layer]:
+def _cnn_unpooled(input_shape: Shape, filters: tuple[int, int] = (32, 64), **_: Any) -> Iterator[Layer]:
+    _, height, width = input_shape
+    yield Layer("conv1", "conv")
+    yield Layer("conv2", "conv")
+    yield Layer("dense", "dense", (filters[1], height - 4, width - 4))
+    yield Layer("logits", "dense")
+
+
+def _cnn_batchnorm(input_shape: Shape, filters: tuple[int, int] = (32, 64), **_: Any) -> Iterator[Layer]:
+    _, height, width = input_shape
+    for number in (1, 2):
+        yield from (Layer(f"conv{number}", "conv"), Layer(f"bn{number}", "norm"))
+    yield Layer("dense1", "dense", (filters[1], height // 4, width // 4))
+    yield Layer("logits", "dense")
+
+
+def _dnn(input_shape: Shape, **_: Any) -> Iterator[Layer]:
     yield Layer("dense1", "dense", input_shape)
     yield Layer("dense2", "dense")
     yield Layer("logits", "dense")
 
 
-def _rows(cell: Literal["lstm", "gru", "simple_rnn"]) -> Callable[[Shape], Iterator[Layer]]:
-    def layers(_: Shape) -> Iterator[Layer]:
+def _rows(cell: Literal["lstm", "gru", "simple_rnn"]) -> Callable[..., Iterator[Layer]]:
+    def layers(_: Shape, **__: Any) -> Iterator[Layer]:
         yield Layer(cell, cell)
         yield Layer("dense1", "dense")
         yield Layer("logits", "dense")
@@ -132,8 +150,10 @@ def _mobilenet_keras(_: Shape) -> Iterator[Layer]:
     yield Layer("predictions", "dense")
 
 
-_LAYERS: dict[str, Callable[[Shape], Iterator[Layer]]] = {
+_LAYERS: dict[str, Callable[..., Iterator[Layer]]] = {
     "cnn": _cnn,
+    "cnn_unpooled": _cnn_unpooled,
+    "cnn_batchnorm": _cnn_batchnorm,
     "dnn": _dnn,
     "rnn": _rows("lstm"),
     "gru": _rows("gru"),
@@ -143,5 +163,7 @@ _LAYERS: dict[str, Callable[[Shape], Iterator[Layer]]] = {
     "mobilenet_v2_torchvision": _mobilenet_torchvision,
     "mobilenet_v2_keras": _mobilenet_keras,
 }
-MOVABLE = ("cnn", "dnn", "rnn", "gru", "simple_rnn", "resnet18", "resnet50", "mobilenet_v2")
+MOVABLE = (
+    "cnn", "cnn_unpooled", "cnn_batchnorm", "dnn", "rnn", "gru", "simple_rnn", "resnet18", "resnet50", "mobilenet_v2",
+)  # fmt: skip
 """The names that a user gives."""
