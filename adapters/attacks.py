@@ -25,10 +25,11 @@ REQUIRED: Any = object()
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of an attack: its type, what it means, its valid range and its default.
+    """One parameter of an attack or a defense: its type, what it means, its valid range and its default.
 
     ``default`` may be a function of the other parameters (PGD's step depends on eps and steps). A float may be written
-    as a fraction (``8/255``). ``low`` and ``high`` are inclusive, ``above`` is exclusive.
+    as a fraction (``8/255``). ``low`` and ``high`` are inclusive, ``above`` is exclusive. A ``tuple`` is a pair of whole
+    numbers, a ``dict`` or a ``list`` is taken as it is; None is valid where it is the default.
     """
 
     type: type
@@ -41,6 +42,8 @@ class Parameter:
 
     def check(self, name: str, value: Any) -> Any:
         """The value in its own type. Raises ``InputError`` that names the parameter, the value and what is valid."""
+        if value is None and self.default is None:
+            return None
         try:
             converted = self._convert(value)
         except (TypeError, ValueError, ZeroDivisionError):
@@ -49,7 +52,7 @@ class Parameter:
             raise InputError(f"{name}: {value!r} is not one of {', '.join(map(repr, self.choices))}")
         numbers = converted if isinstance(converted, tuple) else (converted,)
         for number in numbers:
-            if isinstance(number, str):
+            if isinstance(number, str | dict | list):
                 continue
             if name == "eps" and self.high == 1 and number > 1:
                 raise InputError(
@@ -71,6 +74,10 @@ class Parameter:
             return (int(low), int(high))
         if isinstance(value, bool):
             raise TypeError
+        if self.type in (dict, list):
+            if not isinstance(value, self.type) and not (self.type is list and isinstance(value, tuple)):
+                raise TypeError
+            return self.type(value)
         if self.type is float:
             return _fraction(value) if isinstance(value, str) and "/" in value else float(value)
         if self.type is int:
@@ -81,7 +88,10 @@ class Parameter:
 
     def described(self) -> str:
         """In words: ``a number above 0 and at most 1``."""
-        words = {float: "a number", int: "a whole number", bool: "true or false", str: "a name", tuple: "a pair"}
+        words = {
+            float: "a number", int: "a whole number", bool: "true or false", str: "a name", tuple: "a pair",
+            dict: "a mapping", list: "a list",
+        }  # fmt: skip
         bounds = [f"at least {self.low:g}"] if self.low is not None else []
         bounds += [f"above {self.above:g}"] if self.above is not None else []
         bounds += [f"at most {self.high:g}"] if self.high is not None else []
@@ -118,22 +128,29 @@ class Attack:
 
     def resolve(self, given: Mapping[str, Any]) -> Params:
         """Every parameter with its value: those given, checked, and the defaults. Raises ``InputError``."""
-        for key in given:
-            if key not in self.parameters:
-                raise InputError(f"{self.name}: {unknown('parameter', key, self.parameters)}")
-        values: Params = {}
-        for key, parameter in self.parameters.items():
-            if key in given:
-                try:
-                    values[key] = parameter.check(key, given[key])
-                except InputError as error:
-                    raise InputError(f"{self.name}: {error}") from None
-            elif parameter.default is REQUIRED:
-                raise InputError(f"{self.name} needs a value for {key}: {parameter.help}")
-        for key, parameter in self.parameters.items():  # defaults that follow from other values come last
-            if key not in values:
-                values[key] = parameter.default(values) if callable(parameter.default) else parameter.default
-        return {key: values[key] for key in self.parameters}
+        return resolved(self.name, self.parameters, given)
+
+
+def resolved(name: str, parameters: Mapping[str, Parameter], given: Mapping[str, Any]) -> Params:
+    """Every parameter of ``name`` with its value: those given, checked, and the defaults. Raises ``InputError``."""
+    for key in given:
+        if key not in parameters:
+            raise InputError(f"{name}: {unknown('parameter', key, parameters)}")
+    values: Params = {}
+    for key, parameter in parameters.items():
+        if key in given:
+            try:
+                values[key] = parameter.check(key, given[key])
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from None
+        elif parameter.default is REQUIRED:
+            raise InputError(f"{name} needs a value for {key}: {parameter.help}")
+        elif not callable(parameter.default):
+            values[key] = parameter.default
+    for key, parameter in parameters.items():  # defaults that follow from other values come last
+        if key not in values:
+            values[key] = parameter.default(values)
+    return {key: values[key] for key in parameters}
 
 
 def shortest(attack: Attack, params: Params) -> Params:
