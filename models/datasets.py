@@ -12,6 +12,7 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,7 +22,7 @@ import numpy.typing as npt
 
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.protocol import Images, Labels
-from sparring.models import sources
+from sparring.models import reshaping, sources
 from sparring.models.sources import Indices, Pool, Progress, Split
 from sparring.models.spec import DataSpec
 
@@ -171,6 +172,16 @@ def _key(name: str) -> str:
 
 
 def _pool(spec: DataSpec, base: Path, split: Split, download: bool) -> Pool:
+    """One part, split anew and reshaped as the spec says."""
+    if spec.test_share is None:
+        return reshaping.reshaped(_found(spec, base, split, download), spec)
+    parts = [reshaping.reshaped(_found(spec, base, "test", download), spec)]
+    with suppress(sources.NoPart):
+        parts.insert(0, reshaping.reshaped(_found(spec, base, "train", download), spec))
+    return reshaping.split_anew(parts, spec.test_share, split)
+
+
+def _found(spec: DataSpec, base: Path, split: Split, download: bool) -> Pool:
     if spec.path is None:
         return _named(spec, str(spec.name), split, download)
     path = (base / Path(spec.path).expanduser()).absolute()

@@ -83,6 +83,10 @@ TORCHVISION: dict[str, tuple[str, Parts | None]] = {
 """Every labelled image data set of torchvision: our name -> its class and its parts (None: no official ones)."""
 
 
+class NoPart(InputError):
+    """The data come in one part, and the other was asked for."""
+
+
 @dataclass(frozen=True)
 class Pool:
     """One part of a data set before sampling."""
@@ -131,7 +135,7 @@ def from_npz(path: Path, spec: DataSpec, split: Split) -> Pool:
                     wanted = "wanted x_train, y_train, x_test, y_test, or x, y"
                     raise InputError(f"{path} has no array {key!r} for the {split} part: it holds {held}; {wanted}")
             if not suffix and split == "train":
-                raise InputError(f"{path} has no training part: it holds x, y; training needs x_train, y_train")
+                raise NoPart(f"{path} has no training part: it holds x, y; training needs x_train, y_train")
             x, y = archive[f"x{suffix}"], archive[f"y{suffix}"]
             # the classes are those of both parts: a small test part need not hold every class
             known = [archive[key] for key in sorted(keys & {"y", "y_train", "y_test"})]
@@ -241,7 +245,7 @@ def from_folder(path: Path, spec: DataSpec, split: Split) -> Pool:
     parts = {part: root for part in PARTS if (root := part_folder(path, part))}
     if split not in parts and (parts or split == "train"):
         held = ", ".join(p.name for p in parts.values()) or "class folders only"
-        raise InputError(f"{path} has no {split} part: it holds {held}; wanted the subfolders train and test")
+        raise NoPart(f"{path} has no {split} part: it holds {held}; wanted the subfolders train and test")
     # one numbering for both parts: a class that is absent from one must not shift the others
     folders = sorted({name for root in parts.values() or [path] for name in class_folders(root)})
     root = parts.get(split, path)
@@ -275,20 +279,27 @@ def _open(path: Path) -> Image:
 def _decode(
     items: list[Any], opened: Callable[[Any], Image], spec: DataSpec, what: str, progress: Progress | None
 ) -> Images:
-    """RGB pictures as float32 (N, 3, crop, crop); ``opened`` turns an item into a picture."""
-    crop = spec.crop or DEFAULT_CROP
-    x = np.empty((len(items), 3, crop, crop), dtype=np.float32)
+    """RGB pictures as float32 (N, 3, side, side), cropped; where only a size is asked for, that of the whole pictures.
+
+    ``opened`` turns an item into a picture.
+    """
+    whole = spec.size if spec.crop is None and spec.resize is None else None
+    side = whole or spec.crop or DEFAULT_CROP
+    x = np.empty((len(items), 3, side, side), dtype=np.float32)
     for i, item in enumerate(items):
-        picture = _fit(
-            opened(item).convert("RGB"),
-            spec.resize,
-            crop,
-            item if isinstance(item, Path) else f"image {item} of {what}",
-        )
+        picture = opened(item).convert("RGB")
+        name = item if isinstance(item, Path) else f"image {item} of {what}"
+        picture = _squeezed(picture, whole) if whole else _fit(picture, spec.resize, side, name)
         x[i] = np.moveaxis(np.asarray(picture, dtype=np.uint8), 2, 0).astype(np.float32) / np.float32(255)
         if progress:
             progress(i + 1, len(items), f"loading {what}")
     return x
+
+
+def _squeezed(picture: Image, side: int) -> Image:
+    from PIL.Image import Resampling
+
+    return picture.resize((side, side), Resampling.BILINEAR)
 
 
 def _fit(picture: Image, resize: int | None, crop: int, what: object) -> Image:
