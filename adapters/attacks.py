@@ -28,8 +28,8 @@ class Parameter:
     """One parameter of an attack or a defense: its type, what it means, its valid range and its default.
 
     ``default`` may be a function of the other parameters (PGD's step depends on eps and steps). A float may be written
-    as a fraction (``8/255``). ``low`` and ``high`` are inclusive, ``above`` is exclusive. A ``tuple`` is a pair of whole
-    numbers, a ``dict`` or a ``list`` is taken as it is; None is valid where it is the default.
+    as a fraction (``8/255``). ``low`` and ``high`` are inclusive, ``above`` is exclusive. A ``tuple`` is a pair of
+    whole numbers, a ``dict`` or a ``list`` is taken as it is; None is valid where it is the default.
     """
 
     type: type

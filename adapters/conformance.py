@@ -273,8 +273,14 @@ DIFFERENTIABLE_CHECKS: list[Check] = [
 
 
 def checks_for(classifier: Classifier) -> list[Check]:
-    """All checks that apply: those of a classifier, of its gradients if it has them, and of its native doors."""
+    """All checks that apply: those of a classifier, of its gradients if it has them, and of its native doors.
+
+    A defended classifier whose ``gradients`` are an estimate (``straight-through``, ``expectation``) is not held to the
+    derivative.
+    """
     checks = list(DIFFERENTIABLE_CHECKS if isinstance(classifier, Differentiable) else CLASSIFIER_CHECKS)
+    if isinstance(classifier, Differentiable) and getattr(classifier, "gradients", "exact") != "exact":
+        checks.remove(check_vjp_is_the_derivative)
     if isinstance(classifier, TorchNative):
         checks.append(check_torch_module)
     if isinstance(classifier, TensorflowNative):

@@ -34,11 +34,11 @@ class Defense:
     ``build`` of a wrapper: ``build(classifier, *, seed, **parameters)`` gives the classifier that is deployed, whose
     ``vjp`` is what an aware attacker uses. Of a training defense: ``build(training, **parameters)`` gives the
     ``Training`` (``training.py``) that is carried out. ``unaware`` is built like a wrapper: what an attacker sees who
-    doesn't know of the defense; without it that is the classifier undefended. ``gradients`` says how they pass through a
-    wrapper that lets nobody choose (``exact``, ``straight-through``, ``expectation``, ``none``); where one can, there is
-    a parameter of that name. ``check`` is called with all parameters and raises ``InputError`` for what their ranges
-    can't say. ``hides``: words that go behind an attack's name where the wrapper gives decisions only. ``version`` is
-    raised whenever the same parameters would give other numbers than before.
+    doesn't know of the defense; without it that is the classifier undefended. ``gradients`` says how they pass through
+    a wrapper (``exact``, ``straight-through``, ``expectation``, ``none``), unless there is a parameter of that name.
+    ``check`` is called with all parameters and raises ``InputError`` for what their ranges can't say. ``hides``: words
+    that go behind an attack's name where the wrapper gives decisions only. ``version`` is raised whenever the same
+    parameters would give other numbers than before.
     """
 
     name: str

@@ -113,8 +113,8 @@ WRAPPERS = (
     _transform(
         "random-resize-pad",
         "shrunk to a random size, and put at a random place on black",
-        "Xie et al. 2018, Mitigating Adversarial Effects Through Randomization, section 3, shrinking where it enlarges, "
-        "for the network's images keep their size",
+        "Xie et al. 2018, Mitigating Adversarial Effects Through Randomization, section 3, shrinking where it "
+        "enlarges, for the network's images keep their size",
         {"smallest": Parameter(float, "least side after shrinking, share of the side", 0.9, above=0, high=1)},
         choices=EXPECTED,
     ),
@@ -135,7 +135,7 @@ WRAPPERS = (
     _transform(
         "random-noise",
         "normal noise, cut off at the box",
-        "Cohen, Rosenfeld, Kolter 2019, Certified Adversarial Robustness via Randomized Smoothing (its one noisy copy); "
+        "Cohen, Rosenfeld, Kolter 2019, Certified Adversarial Robustness via Randomized Smoothing, one copy; "
         "expectation: Athalye et al. 2018, section 4.2",
         {"std": NOISE},
         choices=EXPECTED,
@@ -158,7 +158,8 @@ WRAPPERS = (
         "the logits are as they are, but the derivative of each that an attacker gets has noise on it",
         "Campbell, Lasselle (gradient masking); expectation: Athalye et al. 2018, section 4.2",
         {
-            "eps": Parameter(float, "standard deviation of the noise on the derivative of a logit by a pixel", 0.1, low=0),
+            "eps": Parameter(float, "standard deviation of the noise on the derivative of a logit by a pixel",
+                             0.1, low=0),
             **_draws(),
         },
         "sparring.adapters.gradient_noise:averaged",
@@ -195,7 +196,7 @@ TRAINING = (
             "ratio": Parameter(float, "share of adversarial images", 0.5, above=0, high=1),
             "when": Parameter(str, "made of the network as it is, batch by batch, or once before the training",
                               "batch", choices=("batch", "beforehand")),
-            "refresh": Parameter(int, "epochs after which the images made beforehand are made anew; 0: never", 0, low=0),
+            "refresh": Parameter(int, "epochs after which images made beforehand are made anew; 0: never", 0, low=0),
         },
     ),
     _trains(

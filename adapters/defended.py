@@ -1,0 +1,102 @@
+"""A classifier behind a transform of its images: the deployed defense, and the gradients of who knows of it.
+
+A transform is one function: images and coins in, the transformed images out, and with them the way back for a gradient.
+What is random is drawn from the seed and the content of each image alone, so that the laws of the protocol hold: the
+same image has the same logits, in whatever batch, and another image (that of the attack's next step) another draw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+
+from sparring.adapters.errors import InputError
+from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images
+
+Coins: TypeAlias = Callable[[int], np.random.Generator]
+"""The generator of the image of that row: asked once by a transform that draws, never by another."""
+Pull: TypeAlias = Callable[[Images], Images]
+"""The gradient with respect to the images, of that with respect to the transformed ones; both float32, (N, C, H, W)."""
+Transform: TypeAlias = Callable[[Images, Coins], tuple[Images, Pull]]
+"""Images (N, C, H, W), float32, to images of that shape in [0, 1], and the gradient's way back. Writes to neither."""
+
+GRADIENTS = ("exact", "straight-through", "expectation", "none")
+
+
+class Defended:
+    """A classifier whose images are transformed first, as a ``Classifier``: use ``defended`` to make one."""
+
+    framework = "defended"
+
+    def __init__(self, inner: Classifier, transform: Transform, seed: int, gradients: str, draws: int) -> None:
+        self.inner, self.transform, self.seed, self.gradients, self.draws = inner, transform, seed, gradients, draws
+        self.input_shape, self.classes = inner.input_shape, inner.classes
+        inherit_lacks(self, inner)
+
+    def logits(self, x: Images) -> Logits:
+        """Logits (N, classes), float32, of the transformed images. Raises ``InputError`` as the protocol says."""
+        check_images(x, self.input_shape)
+        moved, _ = self.transform(x, coins(self.seed, x, 0))
+        return self.inner.logits(moved)
+
+
+class DefendedDifferentiable(Defended):
+    """A ``Defended`` with gradients: how they pass through the transform is in ``gradients``."""
+
+    inner: Differentiable
+
+    def vjp(self, x: Images, cotangent: Logits) -> Images:
+        """The mean over ``draws`` of the gradient through the transform. Raises as the protocol says.
+
+        The draws are the attacker's own: none of them is the one that ``logits`` has of this image.
+        """
+        check_images(x, self.input_shape)
+        check_cotangent(cotangent, len(x), self.classes)
+        total = np.zeros(x.shape, np.float64)
+        for draw in range(1, self.draws + 1):
+            moved, pull = self.transform(x, coins(self.seed, x, draw))
+            gradient = self.inner.vjp(moved, cotangent)
+            total += gradient if self.gradients == "straight-through" else pull(gradient)
+        return np.asarray(total / self.draws, np.float32)
+
+
+def defended(
+    inner: Classifier, transform: Transform, *, seed: int = 0, gradients: str = "exact", draws: int = 1
+) -> Defended:
+    """The classifier behind the transform; a ``Differentiable`` where it was one and gradients pass.
+
+    ``gradients``: ``exact`` (the derivative of a transform that draws nothing), ``straight-through`` (as if it did
+    nothing: BPDA with the identity, Athalye, Carlini, Wagner 2018, section 4.1), ``expectation`` (the mean over
+    ``draws``: EOT, section 4.2 there) or ``none``. Raises ``InputError`` for another word.
+    """
+    if gradients not in GRADIENTS:
+        raise InputError(f"gradients must be one of {', '.join(GRADIENTS)}, not {gradients!r}")
+    if gradients != "none" and isinstance(inner, Differentiable):
+        return DefendedDifferentiable(inner, transform, seed, gradients, draws)
+    found = Defended(inner, transform, seed, gradients, draws)
+    if gradients == "none" and isinstance(inner, Differentiable):
+        found.why_no_gradients = "needs gradients, and none pass through the defense"  # type: ignore[attr-defined]
+    return found
+
+
+def inherit_lacks(outer: Classifier, inner: Classifier) -> None:
+    """What the inner classifier has not, of gradients and logits, the outer one has not, for the same reason."""
+    if not isinstance(inner, Differentiable):
+        why = getattr(inner, "why_no_gradients", f"needs gradients, and a {type(inner).__name__} gives logits only")
+        outer.why_no_gradients = why  # type: ignore[attr-defined]
+    if why := getattr(inner, "why_no_logits", ""):
+        outer.why_no_logits = why  # type: ignore[attr-defined]
+
+
+def coins(seed: int, x: Images, draw: int) -> Coins:
+    """A generator for each row, from the seed, the row's content and the number of the draw."""
+
+    def coin(row: int) -> np.random.Generator:
+        # adding 0 makes one of the two zeros that are equal but not the same bytes
+        content = hashlib.blake2b(np.ascontiguousarray(x[row] + np.float32(0)), digest_size=16).digest()
+        return np.random.default_rng([seed, int.from_bytes(content, "little"), draw])
+
+    return coin
