@@ -19,6 +19,7 @@ from sparring.adapters.protocol import (
     Differentiable,
     Images,
     Labels,
+    Logits,
     TensorflowNative,
     TorchNative,
     check_images,
@@ -40,14 +41,18 @@ class Attacked:
     (-1 without one), ``pred_clean``, ``pred_adv``, ``success`` (of a targeted attack: the target was reached; else: no
     longer y), ``l0``, ``l1``, ``l2``, ``linf``. ``forwards`` and ``backwards`` are images passed through the classifier
     by the library, in total; ``seconds`` is the library's own time. ``notes`` say where the library could not do
-    exactly what was asked.
+    exactly what was asked. ``logits_clean`` and ``logits_adv``, float32, (N, classes), are what the decisions come from;
+    ``prediction_seconds`` is the time that the latter took.
     """
 
     images: Images
     samples: dict[str, np.ndarray]
+    logits_clean: Logits
+    logits_adv: Logits
     forwards: int
     backwards: int
     seconds: float
+    prediction_seconds: float
     library: str
     library_version: str
     route: Route
@@ -79,6 +84,7 @@ def attack(
     started: Callable[[], None] | None = None,
     params: Mapping[str, Any] | None = None,
     reconcile: Sequence[str] = (),
+    judge: Classifier | None = None,
     **parameters: Any,
 ) -> Attacked:
     """Attack images (float32, (N, C, H, W), in [0, 1]) with one attack of one library.
@@ -89,6 +95,7 @@ def attack(
     another class for each image from ``seed``. ``route``: ``native`` or ``bridged``; native where there is one.
     ``progress(done, total)`` is called after each batch, ``started()`` when the library is loaded. ``reconcile`` holds
     ids of the ledger (``ledger.yaml``): the library runs with these differences from the attack's source taken away.
+    ``judge`` decides before and after in place of ``classifier``, which is then only what the attacker sees of it.
 
     Raises ``InputError`` for bad images, labels, names or parameters, ``NotSupported`` where the library or the
     classifier lacks what is asked, ``LibraryError`` where the library crashes or returns something that isn't images.
@@ -105,6 +112,7 @@ def attack(
     if images.size and (images.min() < 0 or images.max() > 1):
         raise InputError(f"images must lie in [0, 1], but go from {images.min():g} to {images.max():g}")
     goals = _goals(asked, y, targets, classifier.classes, seed)
+    judge = classifier if judge is None else judge
     counter, version = Counter(), chosen.version()
     taken = _route(chosen, classifier, route)
     _check_support(chosen, asked, classifier)
@@ -114,6 +122,7 @@ def attack(
 
     adversarial = np.empty_like(images)
     clean_logits, adv_logits = [], []
+    prediction_seconds = 0.0
     notes: dict[str, None] = {}
     call: dict[str, Any] = {}
     seconds = 0.0
@@ -128,7 +137,7 @@ def attack(
             notes.update(dict.fromkeys(said))
             call = {"class": target, "kwargs": {key: _plain(value) for key, value in kwargs.items()}}
             aims = targeted or (asked.canonical is not None and asked.canonical.aims)
-            clean_logits.append(classifier.logits(x))
+            clean_logits.append(judge.logits(x))
             begin = time.perf_counter()
             whose = goals[part] if aims else y[part]
             asks = Call(target, kwargs, x, whose, aims, asked.canonical, context if asked.canonical else None)
@@ -138,10 +147,13 @@ def attack(
             adversarial[part], judged = _legal(chosen, asked, x, result)
             notes.update(dict.fromkeys(judged))
             # in the batches of the attack: DeepFool's images lie on the boundary to within rounding
-            adv_logits.append(classifier.logits(adversarial[part]))
+            begin = time.perf_counter()
+            adv_logits.append(judge.logits(adversarial[part]))
+            prediction_seconds += time.perf_counter() - begin
             if progress is not None:
                 progress(min(start + batch_size, len(images)), len(images))
-    pred_clean, pred_adv = _decisions(clean_logits), _decisions(adv_logits)
+    logits_clean, logits_adv = _together(clean_logits, judge.classes), _together(adv_logits, judge.classes)
+    pred_clean, pred_adv = _decisions(logits_clean), _decisions(logits_adv)
     samples: dict[str, np.ndarray] = {
         "y": y,
         "target": goals if targeted else np.full_like(y, -1),
@@ -151,8 +163,8 @@ def attack(
         **distances(images, adversarial),
     }
     return Attacked(
-        adversarial, samples, counter.forwards, counter.backwards, seconds,
-        chosen.name, version, taken, call, tuple(notes),
+        adversarial, samples, logits_clean, logits_adv, counter.forwards, counter.backwards, seconds,
+        prediction_seconds, chosen.name, version, taken, call, tuple(notes),
     )  # fmt: skip
 
 
@@ -236,13 +248,15 @@ def _legal(library: Library, asked: Request, x: Images, result: Any) -> tuple[Im
     return legal, [f"{library.name} left the budget by up to {excess:.2g}: such images were moved back"]
 
 
-def _decisions(logits: list[np.ndarray]) -> Labels:
-    if not logits:
-        return np.zeros(0, np.int64)
-    whole = np.concatenate(logits)
+def _together(logits: list[Logits], classes: int) -> Logits:
+    whole = np.concatenate([np.zeros((0, classes), np.float32), *logits])
     if not np.isfinite(whole).all():
         raise LibraryError("the classifier gave NaN or infinite logits")
-    decisions: Labels = whole.argmax(axis=1).astype(np.int64)
+    return whole
+
+
+def _decisions(logits: Logits) -> Labels:
+    decisions: Labels = logits.argmax(axis=1).astype(np.int64)
     return decisions
 
 

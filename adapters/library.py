@@ -16,7 +16,7 @@ from sparring.adapters.errors import InputError, LibraryError, missing_package, 
 from sparring.adapters.protocol import Classifier, Counter, Images, Labels
 
 Route = Literal["native", "bridged"]
-Frameworks = ("torch", "keras-tensorflow", "keras-torch", "keras-jax", "onnx", "ensemble")
+Frameworks = ("torch", "keras-tensorflow", "keras-torch", "keras-jax", "onnx", "ensemble", "defended")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -21,9 +21,10 @@ from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.preprocessing import preprocessing
 from sparring.adapters.protocol import Classifier
 from sparring.adapters.wrap import PROBABILITIES, check_outputs, look_like_probabilities, wrap
-from sparring.models import convert, datasets, export, networks, recipes, training, weights
+from sparring.models import convert, datasets, defenses, export, networks, recipes, training, weights
 from sparring.models.convert import Opened
 from sparring.models.datasets import Dataset
+from sparring.models.defended import defended_ref
 from sparring.models.ensembles import converted_ensemble, ensemble_ref
 from sparring.models.opening import open_here, open_model, open_network, user_digest, user_network, wrapped
 from sparring.models.ref import ModelRef
@@ -40,6 +41,9 @@ def is_prepared(
     An ``object`` is always None: only running its code tells what it is. Raises ``InputError`` for what can't be
     prepared: an unknown architecture, a missing file, keys that don't go together.
     """
+    if spec.wrappers:
+        bare = is_prepared(spec.undefended, data=data, base=base, others=others)
+        return bare and defended_ref(spec, bare)
     check_spec(spec)
     if any(name not in (others or {}) for name in spec.sources):
         return None
@@ -92,6 +96,8 @@ def _prepared(
     progress: Progress | None,
 ) -> ModelRef:
     others = others or {}
+    if spec.wrappers:
+        return defended_ref(spec, _prepared(spec.undefended, data, base, others, device, progress))
     check_spec(spec)
     key = next((key for key in FROM_OTHERS if getattr(spec, key)), "")
     for name in spec.sources:
@@ -145,6 +151,7 @@ def _make(
     architecture = spec.architecture or (file.name if file else "")
     classes = (described_classes(file) if file else None) or len(sample.class_names)
     opened: Opened | None = None
+    known: dict[str, Any] = {}
     if spec.export:
         source, options = others[spec.export], {}
         file, architecture = folder / "model.onnx", source.architecture
@@ -164,7 +171,10 @@ def _make(
         content = recipes.file_digest(file)
     else:
         file = folder / ("weights.safetensors" if spec.runtime == "torch" else "weights.npz")
-        network = _train(spec, sample, options, part, device, progress)
+        chosen, trials = _searched(spec, sample, options, part, device, progress)
+        architecture = str(chosen.architecture)
+        network, known = _train(chosen, sample, options, part, device, progress)
+        known |= {"search": trials} if trials else {}
         (weights.save_torch if spec.runtime == "torch" else weights.save_keras)(network, file)
         content = networks.digest_of(network)
     ref = ModelRef(
@@ -178,6 +188,7 @@ def _make(
         artifact=str(file.absolute()),
         options=options,
         base=str(base.absolute()),
+        facts=known,
     )
     made = open_model(ref, device=device)
     if opened is not None:
@@ -193,29 +204,57 @@ def _train(
     part: Callable[[], Dataset],
     device: str,
     progress: Progress | None,
-) -> Any:
-    """The network of an architecture, trained, or with its initial weights where the spec has no ``train``."""
+) -> tuple[Any, dict[str, Any]]:
+    """The network of an architecture, trained, or with its initial weights where the spec has no ``train``; facts."""
     family = spec.runtime.partition("-")[0]
     if family == "keras":
         networks.use_keras(spec.runtime)
     shape, train = _shape(sample), spec.train
+    build = partial(networks.build, str(spec.architecture), spec.runtime, shape, len(sample.class_names))
+    if train is None:
+        with training.seeded(0, family):
+            return build(), {}
     before = preprocessing(shape, **{key: value for key, value in options.items() if key != "output"})
-    with training.seeded(train.seed if train else 0, family):
-        network = networks.build(str(spec.architecture), spec.runtime, shape, len(sample.class_names))
-        if train is None:
-            return network
-        x, y = part().x, part().y
-        if family == "torch":
-            from sparring.adapters.pytorch import choose_device
+    return training.trained(
+        build, spec.runtime, part().x, part().y, train,
+        defenses=spec.defenses, before=before, options=options, device=device, progress=progress,
+    )  # fmt: skip
 
-            chosen = str(choose_device(device))
-            training.train_torch(network, x, y, train, before=before, device=chosen, progress=progress)
+
+def _searched(
+    spec: ModelSpec,
+    sample: Dataset,
+    options: Mapping[str, Any],
+    part: Callable[[], Dataset],
+    device: str,
+    progress: Progress | None,
+) -> tuple[ModelSpec, list[dict[str, Any]]]:
+    """The spec with the best of its hyperparameters, and every trial; searched once for all members of an ensemble."""
+    if spec.search is None or spec.train is None:
+        return spec, []
+    from sparring.models import search
+
+    alike = spec.train.model_copy(update={"seed": 0})
+    folder = recipes.folder({
+        "search": [training.TRAINING_VERSION, facts(spec.search)], "architecture": spec.architecture,
+        "framework": spec.runtime, "train": facts(alike), "data": part().digest, "options": options,
+    })  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = folder / "search.json"
+    with FileLock(folder / ".lock"):
+        if stored.is_file():
+            found = json.loads(stored.read_text(encoding="utf-8"))
         else:
-            import keras
-
-            with keras.device("cpu") if device == "cpu" else nullcontext():
-                training.train_keras(network, x, y, train, before=before, progress=progress)
-    return network
+            best, trials = search.search(
+                spec, _shape(sample), len(sample.class_names), part().x, part().y, options,
+                device=device, progress=progress,
+            )  # fmt: skip
+            found = {"architecture": best.architecture, "train": facts(best.train or alike), "trials": trials}
+            content = json.dumps(found, indent=1)
+            weights.atomically(stored, lambda path: path.write_bytes(content.encode()))
+    train = TrainSpec.model_validate({**found["train"], "seed": spec.train.seed})
+    chosen = spec.model_copy(update={"architecture": found["architecture"], "train": train, "search": None})
+    return chosen, found["trials"]
 
 
 def _export(source: ModelRef, path: Path, sample: Dataset) -> None:
@@ -319,6 +358,10 @@ def _recipe(
         # torch decides by these where its downloads are
         return {**recipe, "weights": [spec.weights, *map(os.environ.get, ("TORCH_HOME", "XDG_CACHE_HOME"))]}
     recipe["training"] = [training.TRAINING_VERSION, facts(spec.train) if spec.train else None]
+    recipe |= {"search": facts(spec.search)} if spec.search else {}
+    if spec.defenses:
+        told = [(found.name, found.version, params) for found, params in map(defenses.resolve, spec.defenses)]
+        recipe["defenses"] = told
     if spec.train:
         recipe["training_data"] = part().digest
     return recipe
@@ -329,8 +372,26 @@ def _part(
 ) -> Callable[[], Dataset]:
     """What the model is trained on, read when it is first asked for."""
     train = spec.train or TrainSpec.model_validate({})
-    load = partial(datasets.load_train, data, base=base, samples=train.samples, seed=train.seed)
-    return cache(partial(load, progress=progress, download=download))
+
+    def read() -> Dataset:
+        key = json.dumps([facts(data), str(base.absolute()), str(datasets.data_folder()), train.samples, train.seed])
+        with _LOCK:
+            if key not in _PARTS:
+                while len(_PARTS) > 1:  # a suite has a few, each of which may be a third of a gigabyte
+                    _PARTS.pop(next(iter(_PARTS)))
+                found = datasets.load_train(
+                    data, base=base, samples=train.samples, seed=train.seed, progress=progress, download=download
+                )
+                found.x.setflags(write=False)
+                _PARTS[key] = found
+            return _PARTS[key]
+
+    return cache(read)
+
+
+_PARTS: dict[str, Dataset] = {}
+"""The training parts that were read last: one suite trains many models on each."""
+_LOCK = threading.Lock()
 
 
 def _known(folder: Path, spec: ModelSpec, base: Path) -> ModelRef | None:

@@ -11,24 +11,29 @@ from sparring.adapters.ensemble import ensemble
 from sparring.adapters.errors import InputError
 from sparring.adapters.protocol import Classifier
 from sparring.adapters.wrap import wrap
-from sparring.models import networks, recipes, weights
+from sparring.models import defenses, networks, recipes, weights
 from sparring.models.convert import Opened
 from sparring.models.ref import ModelRef
 from sparring.models.spec import ModelSpec
 from sparring.models.spec_check import ENUM, options_of
 
 
-def open_model(ref: ModelRef, *, device: str = "auto") -> Classifier:
+def open_model(ref: ModelRef, *, device: str = "auto", seed: int = 0) -> Classifier:
     """The classifier of a prepared model on the device (auto, cpu, cuda). Raises ``InputError`` if it is gone.
 
     Members of an ensemble that need another Keras backend than this process has run in processes of their own.
+    ``seed`` is that of what its defenses draw.
     """
+    if ref.wrappers:
+        return defenses.wrap_defended(open_model(ref.undefended, device=device), ref.wrappers, seed=seed)
     if ref.members:
         return ensemble([_member(member, ref.host, device) for member in ref.members], ref.spec.combine)
     return wrapped(open_network(ref), ref, device)
 
 
 def _member(ref: ModelRef, host: str, device: str) -> Classifier:
+    if ref.wrappers:
+        return defenses.wrap_defended(_member(ref.undefended, host, device), ref.wrappers, seed=0)
     if ref.framework.startswith("keras-") and ref.framework != host:
         from sparring.models.remote import open_remotely
 

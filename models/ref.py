@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sparring.models.spec import ModelSpec, facts
+from sparring.models.spec import DefenseSpec, ModelSpec, facts
+
+
+BY_DEFENSE = "(by its defense)"
+"""Ends the reasons that a wrapper gives for what the classifier lacks."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,26 @@ class ModelRef:
     """what the classifier has not, of ``gradients`` and ``logits`` (where it only decides), and why"""
     members: tuple[ModelRef, ...] = ()
     """of an ensemble"""
+    wrappers: tuple[DefenseSpec, ...] = ()
+    """the defenses that stand in front of and behind it when it is used, in order"""
+    undefended_digest: str = ""
+    """the digest without the wrappers; empty where there are none"""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """what is known of how it was made: the history of the training, a search, seconds; no part of the digest"""
+
+    @property
+    def undefended(self) -> ModelRef:
+        """The model without its wrappers."""
+        if not self.wrappers:
+            return self
+        bare = self.spec.model_copy(update={"defenses": ()})
+        own = {what: why for what, why in self.lacks.items() if not why.endswith(BY_DEFENSE)}
+        return replace(self, digest=self.undefended_digest, wrappers=(), undefended_digest="", spec=bare, lacks=own)
+
+    @property
+    def seen_as(self) -> str:
+        """The framework that an attack library sees: of a defended model, ``defended``."""
+        return "defended" if self.wrappers else self.framework
 
     @property
     def frameworks(self) -> tuple[str, ...]:
@@ -48,6 +72,7 @@ class ModelRef:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, from which ``from_json`` makes the same ref."""
         plain = {"spec": facts(self.spec), "input_shape": list(self.input_shape), "lacks": dict(self.lacks)}
+        plain |= {"wrappers": [spec.model_dump() for spec in self.wrappers], "facts": dict(self.facts)}
         return {**self.__dict__, **plain, "members": [member.to_json() for member in self.members]}
 
     @classmethod
@@ -55,4 +80,6 @@ class ModelRef:
         """The ref that ``to_json`` wrote."""
         shape, spec = tuple(value["input_shape"]), ModelSpec.model_validate(value["spec"])
         members = tuple(map(cls.from_json, value.get("members", ())))
-        return cls(**{**value, "input_shape": shape, "spec": spec, "members": members})
+        wrappers = tuple(map(DefenseSpec.model_validate, value.get("wrappers", ())))
+        told = {"input_shape": shape, "spec": spec, "members": members, "wrappers": wrappers}
+        return cls(**{**value, **told})

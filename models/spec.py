@@ -57,7 +57,9 @@ class DefenseSpec(Spec):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    defense: str = Field(description="`sparring list defenses` lists them; also art:ClassName and package.module:object")
+    defense: str = Field(
+        description="`sparring list defenses` lists them; also art:ClassName and package.module:object"
+    )
 
     @property
     def given(self) -> dict[str, Any]:
@@ -69,6 +71,18 @@ class DefenseSpec(Spec):
         """The name, with the parameters that were given: ``gaussian-blur(sigma=1.0)``."""
         said = ", ".join(f"{key}={value}" for key, value in self.given.items())
         return f"{self.defense}({said})" if said else self.defense
+
+
+class ChainSpec(Spec):
+    """Defenses of every model of a suite, in order."""
+
+    name: str | None = Field(None, description="what they are called in tables; their own names when absent")
+    chain: tuple[DefenseSpec, ...] = Field((), description="a defense by name, or a mapping with its parameters, each")
+
+    @field_validator("chain", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return as_chain(value)
 
 
 class SearchSpec(Spec):
@@ -100,7 +114,9 @@ class TrainSpec(Spec):
     samples: int | None = Field(None, ge=1, description="train on so many images, drawn by `seed`; all when absent")
     l2: float = Field(0.0, ge=0, description="this times the sum of the squared kernels is added to the loss")
     validation: float = Field(0.0, ge=0, lt=1, description="share of the training images that is held out, by `seed`")
-    keep: Literal["last", "best"] = Field("last", description="the weights of the last epoch, or of the best validation loss")
+    keep: Literal["last", "best"] = Field(
+        "last", description="the weights of the last epoch, or of the best validation loss"
+    )
 
     @model_validator(mode="after")
     def _best_of_what(self) -> TrainSpec:
@@ -141,6 +157,8 @@ class ModelSpec(Spec):
     )
     search: SearchSpec | None = Field(None, description="hyperparameters to try before the training")
     defenses: tuple[DefenseSpec, ...] = Field((), description="defenses of this model, in order")
+    defended_as: str | None = Field(None, description="what these are called in tables; their own names when absent")
+    attack: bool = Field(True, description="false: it is only a source, a member or a target of others")
     input_range: tuple[float, float] = Field((0.0, 1.0), description="what the model takes for a pixel of 0 and of 1")
     mean: tuple[float, ...] | None = Field(None, description="subtracted per channel, in units of the input range")
     std: tuple[float, ...] | None = Field(None, description="divided by per channel, in units of the input range")
@@ -194,6 +212,24 @@ class ModelSpec(Spec):
     def sources(self) -> tuple[str, ...]:
         """The names of the models of the suite that this one is made of."""
         return self.ensemble or tuple(name for name in (self.export, self.convert) if name)
+
+    @property
+    def defense(self) -> str:
+        """What the defenses are called in tables: joined by `` + ``; ``none`` without any."""
+        return self.defended_as or " + ".join(spec.label for spec in self.defenses) or "none"
+
+    @property
+    def wrappers(self) -> tuple[DefenseSpec, ...]:
+        """The defenses that stand around the model when it is used, in order."""
+        from sparring.models.defenses import find
+
+        return tuple(spec for spec in self.defenses if find(spec.defense).kind == "wrapper")
+
+    @property
+    def undefended(self) -> ModelSpec:
+        """The model without its wrappers; what trains it stays, unless others of the suite it is made of have it."""
+        kept = () if self.sources else tuple(spec for spec in self.defenses if spec not in self.wrappers)
+        return self.model_copy(update={"defenses": kept})
 
     @property
     def runtime(self) -> str:

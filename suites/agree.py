@@ -11,6 +11,7 @@ from sparring.adapters.errors import InputError
 from sparring.models import datasets
 from sparring.suites import agreement_table, heatmap, manifest, store
 from sparring.suites.agreement import Agreement, measure, narrowed, only, verified, with_referee
+from sparring.suites.expand import single
 from sparring.suites.pool import Pool
 from sparring.suites.preparation import prepare
 from sparring.suites.process import WorkerDied, WorkerFailed, backend
@@ -122,10 +123,10 @@ def _marker(folder: Path, device: str, report: Reporter) -> Callable[[dict[str, 
         if not wanted:
             return
         content = manifest.read(folder)
-        suite, base = Suite.model_validate(content["suite"]), Path(content.get("home", "."))
+        suite, base = single(Suite.model_validate(content["suite"])), Path(content.get("home", "."))
         pool = Pool(device)
         try:
-            data = datasets.load(suite.data, base=base)
+            data = datasets.load(suite.one_data, base=base)
             models = prepare(str(folder), suite, data, base, pool, device, report)
             for name, cells in wanted.items():
                 if name not in models or models[name].digest != content["models"][name]["digest"]:

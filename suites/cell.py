@@ -18,7 +18,7 @@ from sparring.models.ref import ModelRef
 if TYPE_CHECKING:
     from sparring.adapters.protocol import Classifier
 
-CELL_VERSION = 1
+CELL_VERSION = 2
 """Raised whenever the same cell would give other numbers than before."""
 
 Status = Literal["done", "failed", "timeout", "unsupported"]
@@ -44,6 +44,9 @@ class Cell:
     start: int
     stop: int
     defense: tuple[str, ...] = ()
+    """of the model, in order; what they are exactly is in its digest"""
+    attacker: Literal["", "unaware", "aware"] = ""
+    """whether the attacker knew of the defenses that stand around the model; empty where there are none"""
     reconcile: tuple[str, ...] = ()
     """the ledger's entries whose difference is taken away"""
     nudge: int = 0
@@ -53,6 +56,7 @@ class Cell:
         """What the id is made of: plain JSON values."""
         told: dict[str, Any] = {"reconcile": list(self.reconcile)} if self.reconcile else {}
         told |= {"nudge": self.nudge} if self.nudge else {}
+        told |= {"attacker": self.attacker} if self.attacker else {}
         return {
             **told,
             "cell_version": CELL_VERSION,
@@ -93,7 +97,8 @@ class Result:
     """What a cell left: its status with the reason, the cost, and, when done, facts per sample.
 
     ``arrays`` (only when done): ``x``, ``x_adv`` (float32, (n, C, H, W)), and, each of length n, ``y``, ``target``,
-    ``pred_clean``, ``pred_adv`` (int64), ``success`` (bool), ``l0``, ``l1``, ``l2``, ``linf`` (float64).
+    ``pred_clean``, ``pred_adv`` (int64), ``success`` (bool), ``l0``, ``l1``, ``l2``, ``linf`` (float64); and
+    ``logits_clean``, ``logits_adv`` (float32, (n, classes)).
     """
 
     status: Status
@@ -103,7 +108,7 @@ class Result:
     backwards: int = 0
     seconds: float = 0.0
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """device, the library's own call, ..."""
+    """device, the library's own call, ``prediction_seconds`` for all n, ..."""
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -112,10 +117,14 @@ def run_cell(
     classifier: Classifier,
     data: Dataset,
     *,
+    judge: Classifier | None = None,
     progress: Callable[[int, int], None] | None = None,
     started: Callable[[], None] | None = None,
 ) -> Result:
-    """Run one cell. Whatever goes wrong inside is a result that says why; only an interrupt passes through."""
+    """Run one cell. Whatever goes wrong inside is a result that says why; only an interrupt passes through.
+
+    ``classifier`` is what the attacker sees; ``judge``, where it is another, is the model that is used.
+    """
     from sparring.adapters.execute import attack
     from sparring.suites.steadiness import nudged
 
@@ -129,7 +138,7 @@ def run_cell(
             classifier, x, data.y[cell.start : cell.stop], cell.attack,
             library=cell.library, norm=cell.norm, targeted=cell.targeted, seed=cell.seed, route=cell.route,
             batch_size=cell.batch_size, progress=progress, started=started, params=cell.params,
-            reconcile=cell.reconcile,
+            reconcile=cell.reconcile, judge=judge,
         )  # fmt: skip
     except NotSupported as error:
         return Result("unsupported", str(error))
@@ -145,6 +154,9 @@ def run_cell(
         forwards=done.forwards,
         backwards=done.backwards,
         seconds=done.seconds,
-        facts={"call": done.call},
-        arrays={"x": x, "x_adv": done.images, **done.samples},
+        facts={"call": done.call, "prediction_seconds": done.prediction_seconds},
+        arrays={
+            "x": x, "x_adv": done.images, "logits_clean": done.logits_clean, "logits_adv": done.logits_adv,
+            **done.samples,
+        },  # fmt: skip
     )

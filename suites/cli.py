@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sparring.models.datasets import Dataset
     from sparring.suites.runner import Outlook
+    from sparring.suites.suite import Suite
 
 app = typer.Typer(
     name="sparring",
@@ -65,14 +69,14 @@ def run_command(
     from sparring.adapters.errors import InputError
     from sparring.suites import tables, transfer_table
     from sparring.suites.console import LiveReporter, console
-    from sparring.suites.runner import Interrupted, look_ahead, run
+    from sparring.suites.runner import Interrupted, command, look_ahead, run
 
     if retry not in (None, "failed"):
         raise InputError(f"--retry {retry}: the only choice is `failed`")
     if dry_run:
         _print_plan(look_ahead(suite, out=out, profile=profile, overrides=set_ or (), retry_failed=retry is not None))
         return
-    again = _command_again(suite, out, profile, set_)
+    again = command(suite, out, profile, set_ or ())
     try:
         with LiveReporter() as reporter:
             done = run(
@@ -127,6 +131,30 @@ def table_command(
         raise InputError("--format parquet is binary: name a file with --out")
     else:
         sys.stdout.write(content)
+
+
+@app.command("report")
+def report_command(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    out: Annotated[Path | None, typer.Option(help="the page  [default: RUN/report.html]", show_default=False)] = None,
+) -> None:
+    """Write one self-contained HTML page of a run: question, protocol, tables, figures, pictures, failures, versions."""
+    from sparring.suites import report
+    from sparring.suites.console import console
+
+    console.print(f"{report.write(run, out)}", highlight=False, soft_wrap=True)
+
+
+@app.command("plot")
+def plot_command(
+    run: Annotated[Path, typer.Argument(help="a run folder")],
+    out: Annotated[Path | None, typer.Option(help="a folder  [default: RUN/figures]", show_default=False)] = None,
+    form: Annotated[str, typer.Option("--format", help="svg, png, or both: svg,png")] = "svg,png",
+) -> None:
+    """Write the figures of a run: accuracy by eps, by defense and attack, confusion matrices, accuracy against time."""
+    from sparring.suites import plot_command as plots
+
+    sys.exit(plots.run(run, out, tuple(part.strip() for part in form.split(","))))
 
 
 @app.command("diff")
@@ -382,48 +410,44 @@ def schema_command() -> None:
     print(json.dumps(Suite.model_json_schema(), indent=2))
 
 
-def _command_again(suite: str, out: Path | None, profile: str | None, overrides: list[str] | None) -> str:
-    import shlex
-
-    words = ["sparring", "run", suite]
-    words += ["--out", str(out)] if out else []
-    words += ["--profile", profile] if profile else []
-    for override in overrides or ():
-        words += ["--set", override]
-    return shlex.join(words)
-
-
 def _print_plan(outlook: Outlook) -> None:
-    from rich.table import Table
-
     from sparring.suites.console import console
 
-    table = Table(
-        title=f"{outlook.suite.name}: {len(outlook.data.x)} images of {outlook.data.name}", title_justify="left"
-    )
-    for header in ("model", "framework", "rows", "stored", "can't run", "to compute", "first"):
-        table.add_column(header)
-    attacked = [spec.name for spec in outlook.suite.attacked]
-    for spec in outlook.suite.models:
-        if spec.name not in attacked:
-            table.add_row(spec.name, spec.runtime, *["–"] * 4, outlook.to_prepare.get(spec.name, "ready") + " (target)")
-            continue
-        if spec.name in outlook.to_prepare:
-            rows = (str(outlook.cells_to_prepare), "?", "?", "?", outlook.to_prepare[spec.name])
-            table.add_row(spec.name, spec.runtime, *rows)
-            continue
-        mine = [row for row in outlook.planned if row.model == spec.name]
-        stored = sum(row.cell.id in outlook.stored and row.unsupported is None for row in mine)
-        cannot = sum(row.unsupported is not None for row in mine)
-        table.add_row(
-            spec.name, mine[0].cell.model.framework, str(len(mine)), str(stored), str(cannot),
-            str(len(mine) - stored - cannot), "ready",
-        )  # fmt: skip
-    console.print(table)
+    for part, data in outlook.parts:
+        console.print(_plan_of(part, data, outlook))
     for row in outlook.planned:
         state = "can't run" if row.unsupported else "stored" if row.cell.id in outlook.stored else "to compute"
         eps = f" eps={row.asked.eps:.4g}" if row.asked.eps is not None else ""
         why = f": {row.unsupported}" if row.unsupported else ""
         text = f"{row.cell.id}  {state:10}  {row.model}: {row.cell.library} {row.asked.name}{eps} seed={row.cell.seed}"
+        text += f" {row.cell.attacker}" if row.cell.attacker else ""
+        text += f" on {row.cell.dataset}" if len(outlook.parts) > 1 else ""
         console.print(f"{text} {row.cell.route}{why}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"Results would be in {outlook.folder}/", highlight=False)
+
+
+def _plan_of(part: Suite, data: Dataset, outlook: Outlook) -> Table:
+    from rich.table import Table
+
+    from sparring.suites.plan import count
+
+    table = Table(title=f"{part.name}: {len(data.x)} images of {data.name}", title_justify="left")
+    for header in ("model", "framework", "rows", "stored", "can't run", "to compute", "first"):
+        table.add_column(header)
+    for spec in part.models:
+        first = outlook.to_prepare.get((data.name, spec.name), "ready")
+        if spec not in part.attacked:
+            what = "target" if part.transfer else "not attacked itself"
+            table.add_row(spec.name, spec.runtime, *["–"] * 4, f"{first} ({what})")
+            continue
+        if first != "ready":
+            table.add_row(spec.name, spec.runtime, str(count(part, spec)), "?", "?", "?", first)
+            continue
+        mine = [row for row in outlook.planned if row.model == spec.name and row.cell.dataset == data.name]
+        stored = sum(row.cell.id in outlook.stored and row.unsupported is None for row in mine)
+        cannot = sum(row.unsupported is not None for row in mine)
+        table.add_row(
+            spec.name, mine[0].cell.model.framework if mine else spec.runtime, str(len(mine)), str(stored), str(cannot),
+            str(len(mine) - stored - cannot), "ready",
+        )  # fmt: skip
+    return table

@@ -19,6 +19,7 @@ from sparring.models.load import prepare
 from sparring.models.opening import open_model
 from sparring.models.ref import ModelRef
 from sparring.models.spec import ModelSpec
+from sparring.suites.expand import single
 from sparring.suites.process import backend
 from sparring.suites.reporter import Reporter
 from sparring.suites.suite import Suite, home, load_suite
@@ -51,12 +52,12 @@ def subject(
     """Open a suite's model (the first that has gradients, unless one is named) and its data. Raises ``InputError``."""
     report = reporter or Reporter()
     report.stage(f"checking {suite}")
-    loaded, base = load_suite(suite, overrides=overrides), home(suite)
+    loaded, base = single(load_suite(suite, overrides=overrides)), home(suite)
     canonical = attacks.find(attack, norm)
     found, said = parameters(canonical, loaded, _given(params))
     spec = _model(loaded, model, canonical.needs == "gradients")
     os.environ.setdefault("KERAS_BACKEND", backend(_root(loaded, spec).runtime))
-    data = datasets.load(loaded.data, base=base)
+    data = datasets.load(loaded.one_data, base=base)
     report.stage(f"opening {spec.name}")
     classifier = open_model(_prepared(loaded, spec, base, device, report), device=device)
     if tuple(classifier.input_shape) != data.x.shape[1:]:
@@ -124,7 +125,7 @@ def _prepared(suite: Suite, spec: ModelSpec, base: Path, device: str, report: Re
         report.progress(spec.name, done, total, what)
 
     try:
-        return prepare(spec, data=suite.data, base=base, others=others, device=device, progress=progress)
+        return prepare(spec, data=suite.one_data, base=base, others=others, device=device, progress=progress)
     except InputError as error:
         raise InputError(f"{suite.name}: {spec.name}: {error}") from None
 

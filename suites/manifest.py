@@ -6,6 +6,8 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,21 +16,47 @@ from sparring.adapters.errors import InputError
 from sparring.models.datasets import Dataset
 from sparring.models.ref import ModelRef
 from sparring.suites import store
+from sparring.suites.expand import origin
 from sparring.suites.plan import Planned
 from sparring.suites.suite import Suite
 
 
+@dataclass(frozen=True)
+class Described:
+    """How a run was asked for."""
+
+    profile: str | None
+    reduced: list[dict[str, Any]]
+    """``key``, ``here`` and ``paper``: what is smaller than in the suite's paper profile"""
+    command: str
+    """the line that repeats it"""
+
+
 def write(
-    folder: Path, suite: Suite, base: Path, data: Dataset, models: dict[str, ModelRef], planned: list[Planned],
-    device: str,
+    folder: Path, suite: Suite, base: Path, parts: Sequence[tuple[Suite, Dataset]],
+    models: Sequence[dict[str, ModelRef]], planned: list[Planned], device: str, described: Described,
 ) -> None:  # fmt: skip
     """Write ``manifest.json`` into the run folder, replacing an earlier one as a whole."""
+    held = [{"name": data.name, "digest": data.digest, "images": len(data.x), "classes": list(data.class_names)}
+            for _, data in parts]  # fmt: skip
+    told = [
+        {name: _model(part, ref, data.name) for name, ref in refs.items()}
+        for (part, data), refs in zip(parts, models, strict=True)
+    ]
+    several = len(parts) > 1
     manifest = {
         "sparring": metadata.version("sparring"),
         "suite": suite.model_dump(mode="json", exclude_none=True),
+        "profile": described.profile,
+        "reduced": described.reduced,
+        "command": described.command,
         "home": str(base),
-        "data": {"name": data.name, "digest": data.digest, "images": len(data.x)},
-        "models": {name: {"digest": ref.digest, "framework": ref.framework} for name, ref in models.items()},
+        "data": held if several else held[0],
+        "models": {
+            f"{name} on {data.name}" if several else name: value
+            for (_, data), every in zip(parts, told, strict=True)
+            for name, value in every.items()
+        },
         "seeds": list(suite.seeds),
         "cells": [row.cell.id for row in planned],
         "device": device,
@@ -42,6 +70,21 @@ def write(
         "packages": {dist.metadata["Name"]: dist.version for dist in _distributions()},
     }
     store.write_whole(folder / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+
+def _model(part: Suite, ref: ModelRef, dataset: str) -> dict[str, Any]:
+    spec = next(spec for spec in part.models if spec.name == ref.name)
+    return {
+        "digest": ref.digest,
+        "framework": ref.framework,
+        "architecture": ref.architecture,
+        "dataset": dataset,
+        "model": origin(spec),
+        "defense": spec.defense,
+        "attacked": spec in part.attacked,
+        "members": [member.name for member in ref.members],
+        "facts": dict(ref.facts),
+    }
 
 
 def _distributions() -> list[metadata.Distribution]:

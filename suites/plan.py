@@ -6,15 +6,18 @@ import importlib.metadata
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
+from typing import Literal
 
 from sparring.adapters.ledger import habits, whose
 from sparring.adapters.library import Library, load_library
 from sparring.adapters.support import Request, why_not
 from sparring.models.datasets import Dataset
+from sparring.models import defenses
 from sparring.models.ref import ModelRef
-from sparring.models.spec import ModelSpec
+from sparring.models.spec import DataSpec, ModelSpec
 from sparring.suites.cell import Cell
-from sparring.suites.suite import Suite
+from sparring.suites.expand import origin
+from sparring.suites.suite import Attacker, AttackSpec, Suite
 
 _RUNS_ON = {  # which packages' releases a framework's numbers depend on, beside torch, which carries every bridge
     "torch": (),
@@ -27,9 +30,15 @@ _RUNS_ON = {  # which packages' releases a framework's numbers depend on, beside
 
 @dataclass(frozen=True)
 class Planned:
-    """A row to be: the cell, the name that the suite gives its model, and, where it can't run, why."""
+    """A row to be: the cell, whose it is, and, where it can't run, why."""
 
     model: str
+    """the model's own name; of a defended model with the defenses in it"""
+    origin: str
+    """the name that the suite gives the model"""
+    defense: str
+    """the chain of its defenses; ``none`` without any"""
+    data: DataSpec
     cell: Cell
     asked: Request
     unsupported: str | None
@@ -51,39 +60,58 @@ def releases(ref: ModelRef) -> dict[str, str]:
 
 
 def plan(suite: Suite, data: Dataset, models: dict[str, ModelRef]) -> list[Planned]:
-    """Every row of the suite for the models that are given (by name), in the suite's order; the same each time."""
+    """Every row of a suite of one data set (``expand.parts``) for the models that are given (by name).
+
+    In the suite's order, and the same each time.
+    """
     rows = []
     for spec in suite.attacked:
         ref = models.get(spec.name)
         if ref is not None:
-            rows += [row for asked, name in _attacks(suite) for row in _rows(suite, data, spec, ref, asked, name)]
+            for attack, asked, name in _attacks(suite, spec):
+                for attacker in _attackers(attack.attackers or suite.attackers, ref):
+                    rows += _rows(suite, data, spec, ref, asked, name, attacker)
     return rows
 
 
-def count(suite: Suite) -> int:
-    """How many rows each model will have; known before any model exists."""
+def count(suite: Suite, spec: ModelSpec) -> int:
+    """How many rows a model will have; known before any model exists."""
     routes = len(suite.routes) if suite.routes else 1
-    return len(_attacks(suite)) * routes * len(suite.seeds)
+    rows = sum(
+        len(attack.attackers or suite.attackers) if spec.wrappers else 1 for attack, _, _ in _attacks(suite, spec)
+    )
+    return rows * routes * len(suite.seeds)
 
 
-def _attacks(suite: Suite) -> list[tuple[Request, str]]:
+def _attacks(suite: Suite, spec: ModelSpec) -> list[tuple[AttackSpec, Request, str]]:
     found = []
-    for spec in suite.attacks:
-        for asked in spec.requests():
-            names = (asked.raw_library,) if asked.raw_library else (spec.libraries or suite.libraries)
-            found += [(asked, name) for name in names if name]
+    for attack in suite.attacks:
+        if attack.models is not None and origin(spec) not in attack.models:
+            continue
+        for asked in attack.requests():
+            names = (asked.raw_library,) if asked.raw_library else (attack.libraries or suite.libraries)
+            found += [(attack, asked, name) for name in names if name]
     return found
 
 
-def _rows(suite: Suite, data: Dataset, spec: ModelSpec, ref: ModelRef, asked: Request, name: str) -> list[Planned]:
+def _attackers(asked: tuple[Attacker, ...], ref: ModelRef) -> tuple[Literal["", "unaware", "aware"], ...]:
+    return asked if ref.wrappers else ("",)
+
+
+def _rows(
+    suite: Suite, data: Dataset, spec: ModelSpec, ref: ModelRef, asked: Request, name: str,
+    attacker: Literal["", "unaware", "aware"],
+) -> list[Planned]:  # fmt: skip
     library = load_library(name)
     packages = {library.package: library.version(), **releases(ref)}
-    there = library.routes(ref.framework)
-    reason = why_not(library, asked, ref.framework, ref.lacks)
+    blind = attacker == "unaware" and not defenses.seen_by_unaware(ref.wrappers)
+    framework, lacking = (ref.framework, ref.undefended.lacks) if blind else (ref.seen_as, ref.lacks)
+    there = library.routes(framework)
+    reason = why_not(library, asked, framework, lacking)
     rows = []
     for route in suite.routes or there[:1]:
-        lacks = None if route in there else f"{name} has no {route} route to {ref.framework}"
-        for seed, taken in product(suite.seeds, _taken_away(suite, library, asked, ref.framework, route)):
+        lacks = None if route in there else f"{name} has no {route} route to {framework}"
+        for seed, taken in product(suite.seeds, _taken_away(suite, library, asked, framework, route)):
             cell = Cell(
                 dataset=data.name,
                 data_digest=data.digest,
@@ -99,10 +127,16 @@ def _rows(suite: Suite, data: Dataset, spec: ModelSpec, ref: ModelRef, asked: Re
                 batch_size=suite.batch_size,
                 start=0,
                 stop=len(data.x),
+                defense=tuple(one.label for one in spec.defenses),
+                attacker=attacker,
                 reconcile=taken,
                 nudge=suite.nudge,
             )
-            rows.append(Planned(spec.name, cell, asked, reason or lacks))
+            rows.append(
+                Planned(
+                    spec.name, origin(spec), spec.defense, suite.one_data, cell, asked, reason or lacks
+                )
+            )
     return rows
 
 

@@ -13,7 +13,6 @@ from sparring.suites.cell import Result
 from sparring.suites.plan import Planned
 from sparring.suites.process import TimeLimit, Worker, WorkerDied, WorkerFailed, backend
 from sparring.suites.reporter import Reporter
-from sparring.suites.suite import Suite
 
 
 class Pool:
@@ -107,7 +106,6 @@ def in_threads(serve: Callable[[], None], count: int, stop: threading.Event, poo
 def compute(
     todo: list[Planned],
     folder: Path,
-    suite: Suite,
     base: Path,
     device: str,
     workers: int,
@@ -157,7 +155,7 @@ def compute(
         request = {
             "do": "cell",
             "cell": cell.to_json(),
-            "data": facts(suite.data),
+            "data": facts(row.data),
             "base": str(base),
             "run": str(folder.resolve()),
             "replace": retry_failed,

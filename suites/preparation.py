@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sparring.adapters.errors import InputError
@@ -9,8 +11,8 @@ from sparring.models.datasets import Dataset
 from sparring.models.load import is_prepared
 from sparring.models.ref import ModelRef
 from sparring.models.spec import ModelSpec, facts
-from sparring.suites.pool import Pool
-from sparring.suites.process import WorkerDied, WorkerFailed, backend
+from sparring.suites.pool import Pool, in_threads
+from sparring.suites.process import Worker, WorkerDied, WorkerFailed, backend
 from sparring.suites.reporter import Reporter
 from sparring.suites.suite import Suite
 
@@ -24,11 +26,10 @@ def what_to_do(spec: ModelSpec) -> str:
     if spec.ensemble is not None:
         return f"put {', '.join(spec.ensemble)} together"
     if spec.architecture is not None and spec.weights is None:
-        return (
-            f"train {spec.architecture} ({spec.train.epochs} epochs)"
-            if spec.train
-            else f"initialise {spec.architecture}"
-        )
+        if spec.train is None:
+            return f"initialise {spec.architecture}"
+        search = "search hyperparameters, then " if spec.search else ""
+        return f"{search}train {spec.architecture} ({spec.train.epochs} epochs)"
     return f"load {spec.object or spec.weights or spec.onnx}"
 
 
@@ -37,7 +38,7 @@ def prepared(where: str, suite: Suite, data: Dataset, base: Path) -> dict[str, M
     ready: dict[str, ModelRef] = {}
     for index, spec in enumerate(suite.models):
         try:
-            ref = is_prepared(spec, data=suite.data, base=base, others=ready)
+            ref = is_prepared(spec, data=suite.one_data, base=base, others=ready)
             if ref is not None:
                 _check_fit(ref, data)
                 ready[spec.name] = ref
@@ -58,42 +59,118 @@ def _check_fit(ref: ModelRef, data: Dataset) -> None:
 
 
 def prepare(
-    where: str, suite: Suite, data: Dataset, base: Path, pool: Pool, device: str, report: Reporter
+    where: str,
+    suite: Suite,
+    data: Dataset,
+    base: Path,
+    pool: Pool,
+    device: str,
+    report: Reporter,
+    workers: int = 1,
 ) -> dict[str, ModelRef]:
-    """Every model of the suite by name, in its order: trained, exported or loaded where it wasn't. ``InputError``."""
-    ready = prepared(where, suite, data, base)
+    """``prepare_all`` for a suite of one data set."""
+    return prepare_all(where, [(suite, data)], base, pool, device, report, workers)[0]
+
+
+def prepare_all(
+    where: str,
+    parts: Sequence[tuple[Suite, Dataset]],
+    base: Path,
+    pool: Pool,
+    device: str,
+    report: Reporter,
+    workers: int,
+) -> list[dict[str, ModelRef]]:
+    """Every model of every part of a suite by name: trained, exported or loaded where it wasn't.
+
+    ``workers`` processes at a time, a model as soon as those are there that it is made of. Raises ``InputError`` for
+    the first that can't be.
+    """
+    ready = [prepared(where, suite, data, base) for suite, data in parts]
     if device == "cuda":  # asked for by name: its absence is bad input, not a failure of every cell
         try:
             pool.worker(backend("torch")).ask({"do": "device", "device": device})
         except InputError as error:
             raise InputError(f"--device {device}: {error}") from None
-    waiting = [(index, spec) for index, spec in enumerate(suite.models) if spec.name not in ready]
+    waiting = [
+        (part, index, spec)
+        for part, (suite, _) in enumerate(parts)
+        for index, spec in enumerate(suite.models)
+        if spec.name not in ready[part]
+    ]
     # what may turn out to be bad input comes before what takes long; the order is otherwise the suite's
-    waiting.sort(key=lambda item: (bool(item[1].sources), item[1].train is not None))
-    for index, spec in waiting:
-        task = f"{spec.name}: {what_to_do(spec)}"
-        report.stage(task)
-        # an object's own framework is known only when it has been prepared, which it has for whoever exports it
-        runtime = ready[spec.export].host if spec.export in ready else spec.runtime
+    waiting.sort(key=lambda item: (bool(item[2].sources), item[2].train is not None, bool(item[2].wrappers)))
+    total, finished = len(waiting), 0
+    changed, stop = threading.Condition(), threading.Event()
 
-        def progress(done: int, total: int, what: str, task: str = task) -> None:
-            report.progress(task, done, total, what)
+    def take(worker: Worker | None) -> tuple[int, int, ModelSpec] | None:
+        """The next model of which all sources are there, best one that the process at hand can make."""
+        with changed:
+            while waiting and not stop.is_set():
+                able = [item for item in waiting if all(name in ready[item[0]] for name in item[2].sources)]
+                fits = [item for item in able if worker and backend(_host(item[2], ready[item[0]])) == worker.backend]
+                if able:
+                    item = (fits or able)[0]
+                    waiting.remove(item)
+                    return item
+                changed.wait(0.1)
+            return None
 
-        try:
-            answer = pool.worker(backend(runtime)).ask(
-                {
-                    "do": "prepare",
-                    "spec": facts(spec),
-                    "data": facts(suite.data),
-                    "base": str(base),
-                    "others": {name: ref.to_json() for name, ref in ready.items()},
-                    "device": device,
-                },
-                progress,
-            )
-            ref = ModelRef.from_json(answer)
-            _check_fit(ref, data)
-            ready[spec.name] = ref
-        except (InputError, WorkerFailed, WorkerDied) as error:
-            raise InputError(f"{where}: models.{index} ({spec.name}): {error}") from None
-    return {spec.name: ready[spec.name] for spec in suite.models}
+    def settle(part: int, spec: ModelSpec, ref: ModelRef) -> None:
+        nonlocal finished
+        with changed:
+            ready[part][spec.name] = ref
+            finished += 1
+            changed.notify_all()
+
+    def serve() -> None:
+        worker: Worker | None = None
+        while (item := take(worker)) is not None:
+            part, index, spec = item
+            suite, data = parts[part]
+            others = {name: ready[part][name] for name in spec.sources}
+            on = f" on {data.name}" if len(parts) > 1 else ""
+            task = f"{spec.name}{on}: {what_to_do(spec)}"
+            if spec.ensemble or spec.wrappers:  # what stands around a model that is there takes no process
+                known = is_prepared(spec, data=suite.one_data, base=base, others=others)
+                if known is not None:
+                    _check_fit(known, data)
+                    settle(part, spec, known)
+                    continue
+            report.stage(f"{task} ({finished + 1} of {total})" if total > 1 else task)
+
+            def progress(done: int, steps: int, what: str, task: str = task) -> None:
+                report.progress(task, done, steps, what)
+
+            wanted = backend(_host(spec, ready[part]))
+            if worker is not None and worker.backend != wanted:
+                pool.end(worker)
+                worker = None
+            worker = worker or pool.start(wanted)
+            request = {
+                "do": "prepare",
+                "spec": facts(spec),
+                "data": facts(suite.one_data),
+                "base": str(base),
+                "others": {name: other.to_json() for name, other in others.items()},
+                "device": device,
+            }
+            try:
+                ref = ModelRef.from_json(worker.ask(request, progress))
+                _check_fit(ref, data)
+            except (InputError, WorkerFailed, WorkerDied) as error:
+                if stop.is_set():
+                    raise
+                raise InputError(f"{where}: models.{index} ({spec.name}){on}: {error}") from None
+            settle(part, spec, ref)
+        pool.release(worker)
+
+    if waiting:
+        in_threads(serve, min(workers, total), stop, pool)
+    return [{spec.name: found[spec.name] for spec in suite.models} for (suite, _), found in zip(parts, ready, strict=True)]
+
+
+def _host(spec: ModelSpec, ready: Mapping[str, ModelRef]) -> str:
+    """The framework in whose process a model is made."""
+    # an object's own framework is known only when it has been prepared, which it has for whoever exports it
+    return ready[spec.export].host if spec.export and spec.export in ready else spec.runtime

@@ -17,6 +17,7 @@ from sparring.models import datasets, portable
 from sparring.models.ref import ModelRef
 from sparring.models.spec import DataSpec, ModelSpec, facts
 from sparring.models.spec_check import OPTIONS
+from sparring.suites.expand import single
 from sparring.suites.pool import Pool
 from sparring.suites.preparation import what_to_do
 from sparring.suites.process import Worker, WorkerDied, WorkerFailed, backend
@@ -75,7 +76,7 @@ def resolve(text: str, *, suite: str | None = None, data: str | None = None) -> 
 
 def resolve_all(texts: Sequence[str], *, suite: str | None = None, data: str | None = None) -> list[Reference]:
     """Several models for the same data. Raises as ``resolve`` does."""
-    loaded = load_suite(suite) if suite is not None else None
+    loaded = single(load_suite(suite), data) if suite is not None else None
     base = home(suite) if suite is not None else Path.cwd()
     specs = [_spec(text, loaded) for text in texts]
     for text, spec in zip(texts, specs, strict=True):
@@ -83,7 +84,7 @@ def resolve_all(texts: Sequence[str], *, suite: str | None = None, data: str | N
     if data is not None:
         chosen = _said(data)
     elif loaded is not None:
-        chosen = loaded.data
+        chosen = loaded.one_data
         if chosen.path is not None:
             chosen = chosen.model_copy(update={"path": str((base / Path(chosen.path).expanduser()).absolute())})
     else:

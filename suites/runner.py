@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 from sparring.adapters.errors import InputError, SparringError
 from sparring.models import datasets
 from sparring.models.datasets import Dataset
+from sparring.models.spec import DataSpec
 from sparring.suites import manifest, results, store, transfer, transfer_plot
 from sparring.suites.judges import judge_all
-from sparring.suites.plan import Planned, count, plan
+from sparring.suites.expand import parts as parts_of
+from sparring.suites.manifest import Described
+from sparring.suites.plan import Planned, plan
 from sparring.suites.pool import Pool, compute
-from sparring.suites.preparation import prepare, prepared, what_to_do
+from sparring.suites.preparation import prepare_all, prepared, what_to_do
+from sparring.suites.reduced import reduced
 from sparring.suites.reporter import Reporter
 from sparring.suites.suite import Suite, home, load_suite
 
@@ -55,13 +60,12 @@ class Outlook:
 
     suite: Suite
     folder: Path
-    data: Dataset
+    parts: tuple[tuple[Suite, Dataset], ...]
+    """the suite once for each data set, with every model in every defense"""
     planned: tuple[Planned, ...]
     stored: frozenset[str]
-    to_prepare: Mapping[str, str]
-    """model name -> what has to be done first"""
-    cells_to_prepare: int
-    """rows of each model that is not prepared, whose ids can't be known yet"""
+    to_prepare: Mapping[tuple[str, str], str]
+    """data set, model name -> what has to be done first"""
 
 
 def run(
@@ -91,6 +95,7 @@ def run(
         raise InputError(f"workers: {workers} is not at least 1")
     where = str(source) if not isinstance(source, Mapping) else "the suite"
     report.stage(f"checking {where}")
+    overrides = list(overrides)
     suite = load_suite(source, profile=profile, overrides=overrides)
     if amend is not None:
         suite = amend(suite)
@@ -98,23 +103,28 @@ def run(
     folder = Path(out) if out is not None else default_folder(suite, profile)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder}: this is a file, not a folder")
-    data = _load_data(where, suite, base, report)
+    described = Described(profile, reduced(source, suite, profile, overrides), command(source, out, profile, overrides))
+    parts = _parts(where, suite, base, report)
     with _sigterm_interrupts():
         pool = Pool(device)
         try:
-            models = prepare(where, suite, data, base, pool, device, report)
-            try:
-                transfer.check(suite, models)
-            except InputError as error:
-                raise InputError(f"{where}: {error}") from None
-            planned = plan(suite, data, models)
+            every = prepare_all(where, parts, base, pool, device, report, workers)
+            models = every[0]
+            if suite.transfer is not None:
+                try:
+                    transfer.check(parts[0][0], models)
+                except InputError as error:
+                    raise InputError(f"{where}: {error}") from None
+            planned = [
+                row for (part, data), refs in zip(parts, every, strict=True) for row in plan(part, data, refs)
+            ]
             todo = _missing(planned, folder, retry_failed)
-            manifest.write(folder, suite, base, data, models, planned, device)
+            manifest.write(folder, suite, base, parts, every, planned, device, described)
             store.sweep(folder)
             report.stage(f"{len(todo)} cells to compute, {len(planned) - len(todo)} stored or not possible")
             try:
-                compute(todo, folder, suite, base, device, workers, limit_seconds, retry_failed, pool, report)
-                targets = {spec.name: models[spec.name] for spec in suite.targets}
+                compute(todo, folder, base, device, workers, limit_seconds, retry_failed, pool, report)
+                targets = {spec.name: models[spec.name] for spec in parts[0][0].targets}
                 failures = judge_all(folder, planned, targets, device=device, workers=workers, pool=pool, report=report)
             except KeyboardInterrupt:
                 results.write(results.frame(suite.name, planned, folder), folder)
@@ -128,7 +138,7 @@ def run(
     results.write(table, folder)
     if suite.transfer is None:
         return Run(folder, table, len(todo), len(planned) - len(todo))
-    found = transfer.matrix(suite, planned, models, folder, failures)
+    found = transfer.matrix(parts[0][0], planned, models, folder, failures)
     transfer.write(found)
     report.stage("drawing heat maps")
     transfer_plot.draw(found)
@@ -149,13 +159,30 @@ def look_ahead(
     suite = load_suite(source, profile=profile, overrides=overrides)
     base = home(source)
     folder = Path(out) if out is not None else default_folder(suite, profile)
-    data = _load_data(where, suite, base, reporter or Reporter())
-    ready = prepared(where, suite, data, base)
-    planned = plan(suite, data, ready)
+    parts = _parts(where, suite, base, reporter or Reporter())
+    planned: list[Planned] = []
+    waiting: dict[tuple[str, str], str] = {}
+    for part, data in parts:
+        ready = prepared(where, part, data, base)
+        planned += plan(part, data, ready)
+        waiting |= {(data.name, spec.name): what_to_do(spec) for spec in part.models if spec.name not in ready}
     todo = {row.cell.id for row in _missing(planned, folder, retry_failed)}
-    waiting = {spec.name: what_to_do(spec) for spec in suite.models if spec.name not in ready}
     stored = frozenset(row.cell.id for row in planned) - todo
-    return Outlook(suite, folder, data, tuple(planned), stored, waiting, count(suite))
+    return Outlook(suite, folder, tuple(parts), tuple(planned), stored, waiting)
+
+
+def command(
+    source: str | Path | Mapping[str, Any], out: str | Path | None, profile: str | None, overrides: Iterable[str]
+) -> str:
+    """The line that repeats a run; empty for a suite that is no file."""
+    if isinstance(source, Mapping):
+        return ""
+    words = ["sparring", "run", str(source)]
+    words += ["--out", str(out)] if out else []
+    words += ["--profile", profile] if profile else []
+    for override in overrides:
+        words += ["--set", override]
+    return shlex.join(words)
 
 
 def default_folder(suite: Suite, profile: str | None) -> Path:
@@ -163,12 +190,20 @@ def default_folder(suite: Suite, profile: str | None) -> Path:
     return Path("runs") / (suite.name + (f"-{profile}" if profile else ""))
 
 
-def _load_data(where: str, suite: Suite, base: Path, report: Reporter) -> Dataset:
+def _parts(where: str, suite: Suite, base: Path, report: Reporter) -> list[tuple[Suite, Dataset]]:
+    try:
+        single = parts_of(suite)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return [(part, _load_data(where, part.one_data, base, report)) for part in single]
+
+
+def _load_data(where: str, spec: DataSpec, base: Path, report: Reporter) -> Dataset:
     def progress(done: int, total: int, what: str) -> None:
-        report.progress(f"data {suite.data.name or suite.data.path}", done, total, what)
+        report.progress(f"data {spec.name or spec.path}", done, total, what)
 
     try:
-        return datasets.load(suite.data, base=base, progress=progress)
+        return datasets.load(spec, base=base, progress=progress)
     except InputError as error:
         raise InputError(f"{where}: data: {error}") from None
 

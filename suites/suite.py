@@ -6,18 +6,34 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from sparring.adapters import attacks
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.library import Unsupported, load_library
 from sparring.adapters.support import Request, request
-from sparring.models.spec import DataSpec, ModelSpec, Spec
+from sparring.models import defenses
+from sparring.models.spec import ChainSpec, DataSpec, ModelSpec, Spec, as_chain
 
+Attacker = Literal["unaware", "aware"]
 Route = Literal["native", "bridged"]
+_ONE, _SEVERAL = "one", "several"
+Data = Annotated[
+    Annotated[DataSpec, Tag(_ONE)] | Annotated[tuple[DataSpec, ...], Tag(_SEVERAL)],
+    Discriminator(lambda value: _SEVERAL if isinstance(value, list | tuple) else _ONE),
+]
 PROFILES = ("smoke", "small", "paper")
 
 
@@ -35,6 +51,9 @@ class AttackSpec(Spec):
     targeted: bool = Field(False, description="towards another class of each image, drawn by the seed")
     libraries: tuple[str, ...] | None = Field(None, description="only these, instead of the suite's")
     params: dict[str, Any] | None = Field(None, description="of library:ClassName: its own keyword arguments")
+    data: tuple[str, ...] | None = Field(None, min_length=1, description="only on these data sets, instead of all")
+    models: tuple[str, ...] | None = Field(None, min_length=1, description="only on these models, instead of all")
+    attackers: tuple[Attacker, ...] | None = Field(None, min_length=1, description="instead of the suite's")
 
     @property
     def given(self) -> dict[str, Any]:
@@ -74,6 +93,26 @@ class TransferSpec(Spec):
     )
 
 
+class PublishedValue(Spec):
+    """What a publication printed for one model under one attack and defense."""
+
+    data: str = Field(description="the data set's name")
+    model: str = Field(description="the model's name in this suite")
+    attack: str = Field("none", description="the attack's name; none: on the clean images")
+    defense: str = Field("none", description="the label of the defenses, joined by ' + '; none: undefended")
+    attacker: Attacker | None = Field(None, description="of a defended model; whoever there is when absent")
+    metrics: dict[str, float] = Field(min_length=1, description="accuracy, precision, recall, f1, auroc, ...: values")
+
+
+class PublishedSpec(Spec):
+    """What was published, beside which a report puts what is measured."""
+
+    source: str = Field(description="the publication")
+    library: str | None = Field(None, description="whose attacks are compared; the suite's first when absent")
+    remarks: str = Field("", description="what the publication leaves open, or says twice")
+    values: tuple[PublishedValue, ...] = Field(min_length=1)
+
+
 class Suite(Spec):
     """What is run: data, models, attacks with grids of values, libraries, seeds."""
 
@@ -81,9 +120,19 @@ class Suite(Spec):
         min_length=1, pattern=r"^[\w.-]+$", description="letters, digits, dots, dashes; names the run folder"
     )
     description: str = Field("", description="the question that the suite answers")
-    data: DataSpec
+    protocol: str = Field("", description="what is done and why, in words; a report begins with it")
+    data: Data = Field(description="a data set, or a list of them: every model is trained and attacked on each")
     models: tuple[ModelSpec, ...] = Field(min_length=1)
-    defenses: tuple[str, ...] = Field((), max_length=0, description="none yet: leave it out, or write []")
+    defenses: tuple[ChainSpec, ...] = Field(
+        (),
+        description="every model is run with each of these: a defense by name, a mapping with its parameters, a list "
+        "of them in order, or {name: ..., chain: [...]}; [] is no defense",
+    )
+    attackers: tuple[Attacker, ...] = Field(
+        ("unaware", "aware"),
+        min_length=1,
+        description="who attacks a model that defends itself when it is used: one who does not know, one who does",
+    )
     libraries: tuple[str, ...] = Field(("art", "foolbox", "torchattacks"), min_length=1)
     routes: tuple[Route, ...] | None = Field(None, min_length=1, description="native where there is one, when absent")
     attacks: tuple[AttackSpec, ...] = Field(min_length=1)
@@ -100,9 +149,18 @@ class Suite(Spec):
     nudge: int = Field(
         0, ge=0, description="move every image by a rounding of float32, drawn by this seed; 0: leave them alone"
     )
+    published: PublishedSpec | None = Field(None, description="values to compare with")
     profiles: dict[Literal["smoke", "small", "paper"], dict[str, Any]] = Field(
         default_factory=dict, description="overrides of any key above"
     )
+
+    @field_validator("defenses", mode="before")
+    @classmethod
+    def _chains(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        said = [isinstance(item, ChainSpec) or (isinstance(item, dict) and "defense" not in item) for item in value]
+        return [item if whole else {"chain": item} for item, whole in zip(value, said, strict=True)]
 
     @field_validator("seeds")
     @classmethod
@@ -114,6 +172,14 @@ class Suite(Spec):
     @model_validator(mode="after")
     def _names_once(self) -> Suite:
         seen: set[str] = set()
+        held = [spec.label for spec in self.datasets]
+        if not held:
+            raise ValueError("data: an empty list")
+        for label in held:
+            if held.count(label) > 1:
+                raise ValueError(f"two data sets are called {label!r}")
+        if self.transfer is not None and len(held) > 1:
+            raise ValueError("transfer: images travel between models on one data set; this suite has several")
         for model in self.models:
             if model.name in seen:
                 raise ValueError(f"two models are called {model.name!r}")
@@ -127,19 +193,37 @@ class Suite(Spec):
                 for name in getattr(self.transfer, key) or ():
                     if name not in seen:
                         raise ValueError(f"transfer.{key}: {unknown('model', name, seen)}")
+        for index, attack in enumerate(self.attacks):
+            for what, names, known in (("data", attack.data, held), ("models", attack.models, seen)):
+                for name in names or ():
+                    if name not in known:
+                        raise ValueError(f"attacks.{index}.{what}: {unknown(what.rstrip('s'), name, known)}")
         return self
 
     @property
+    def datasets(self) -> tuple[DataSpec, ...]:
+        """The data sets, in their order."""
+        return self.data if isinstance(self.data, tuple) else (self.data,)
+
+    @property
+    def one_data(self) -> DataSpec:
+        """The only data set. Raises ``InputError`` where there are several."""
+        if len(self.datasets) > 1:
+            names = ", ".join(spec.label for spec in self.datasets)
+            raise InputError(f"{self.name} has several data sets ({names}), and this takes one")
+        return self.datasets[0]
+
+    @property
     def attacked(self) -> tuple[ModelSpec, ...]:
-        """The models that are attacked, in their order: the surrogates of a transfer matrix, or all."""
+        """The models that are attacked, in their order: the surrogates of a transfer matrix, or all that are to be."""
         only = self.transfer.surrogates if self.transfer else None
-        return tuple(model for model in self.models if only is None or model.name in only)
+        return tuple(model for model in self.models if (model.attack if only is None else model.name in only))
 
     @property
     def targets(self) -> tuple[ModelSpec, ...]:
         """The models that judge the adversarial images of others, in their order; none without a transfer matrix."""
         only = self.transfer.targets if self.transfer else ()
-        return tuple(model for model in self.models if only is None or model.name in only)
+        return tuple(model for model in self.models if (model.attack if only is None else model.name in only))
 
 
 def studies() -> dict[str, str]:
@@ -176,6 +260,7 @@ def load_suite(
     except ValidationError as error:
         raise InputError("\n".join(f"{where}: {line}" for line in _explain(error))) from None
     _check_attacks(where, suite)
+    _check_defenses(where, suite)
     return suite
 
 
@@ -249,7 +334,8 @@ def _override(content: dict[str, Any], override: str) -> dict[str, Any]:
 def _explain(error: ValidationError) -> list[str]:
     lines = []
     for detail in error.errors():
-        place = ".".join(str(part) for part in detail["loc"])
+        said = [part for i, part in enumerate(detail["loc"]) if (i, part) not in ((1, _ONE), (1, _SEVERAL))]
+        place = ".".join(map(str, said))
         value, kind = detail.get("input"), detail["type"]
         if kind == "extra_forbidden":
             parent = _model_at(detail["loc"][:-1])
@@ -302,6 +388,18 @@ def _check_attacks(where: str, suite: Suite) -> None:
                     f"{where}: attacks.{index}: none of {', '.join(chosen)} has {asked.name} ({asked.norm}). "
                     f"Libraries that have it: {', '.join(_owners(asked)) or 'none'}"
                 )
+
+
+def _check_defenses(where: str, suite: Suite) -> None:
+    """Every defense and its parameters by name."""
+    chains = [(f"defenses.{i}", whole.chain) for i, whole in enumerate(suite.defenses)]
+    chains += [(f"models.{i} ({spec.name}): defenses", spec.defenses) for i, spec in enumerate(suite.models)]
+    for place, chain in chains:
+        for spec in chain:
+            try:
+                defenses.resolve(spec)
+            except InputError as error:
+                raise InputError(f"{where}: {place}: {error}") from None
 
 
 def _owners(asked: Request) -> list[str]:

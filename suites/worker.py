@@ -139,6 +139,7 @@ def _cell(
     send: Send, cell: dict[str, Any], data: dict[str, Any], base: str, run: str, replace: bool, device: str
 ) -> dict[str, Any]:
     from sparring.models import datasets
+    from sparring.models.defenses import wrap_defended
     from sparring.models.spec import DataSpec
     from sparring.suites import store
     from sparring.suites.cell import Cell, run_cell
@@ -147,16 +148,20 @@ def _cell(
     wanted = json.dumps([data, base])
     if _Kept.data is None or _Kept.data[0] != wanted:
         _Kept.data = (wanted, datasets.load(DataSpec.model_validate(data), base=Path(base)))
-    classifier = _opened(this.model, device)
+    blind = this.attacker == "unaware"
+    bare = _opened(this.model.undefended, device)
+    judge = wrap_defended(bare, this.model.wrappers, seed=this.seed) if this.model.wrappers else bare
+    seen = wrap_defended(bare, this.model.wrappers, seed=this.seed, attacker="unaware") if blind else judge
     result = run_cell(
         this,
-        classifier,
+        seen,
         _Kept.data[1],
+        judge=judge,
         progress=lambda done, total: send("progress", done=done, total=total, what="images"),
         started=lambda: send("started"),
     )
     # ONNX Runtime falls back to the CPU without a word: what counts are the session's own providers
-    where = getattr(classifier, "device", None) or "+".join(getattr(classifier, "providers", ()))
+    where = getattr(bare, "device", None) or "+".join(getattr(bare, "providers", ()))
     result = replace_fields(result, facts={**result.facts, "device": str(where)})
     store.write(Path(run), this.id, this.identity(), result, replace=replace)
     return {"status": result.status, "reason": result.reason}
