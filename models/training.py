@@ -1,28 +1,165 @@
-"""Training a network: one loop for both frameworks, the same batches, and the same weights every time."""
+"""Training a network: one loop for every framework, the same batches, and the same weights every time.
+
+How a network is trained is a value, ``Training``. A training defense is a function that makes another one of it;
+``train`` carries it out on a ``Learner``, which is a network of one framework with its optimizer.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 import random
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any, TypeAlias
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from sparring.adapters.coexistence import guard
 from sparring.adapters.errors import InputError
 from sparring.adapters.preprocessing import Preprocessing
-from sparring.adapters.protocol import Images, Labels
+from sparring.adapters.protocol import Differentiable, Images, Labels, Logits
+from sparring.models.augmentation import AUGMENT
 from sparring.models.sources import Progress
-from sparring.models.spec import TrainSpec
+from sparring.models.spec import DefenseSpec, TrainSpec
 
 TRAINING_VERSION = 1
 """Part of the identity of trained weights: raised by every change that changes the weights that come out."""
 
-Step: TypeAlias = Callable[[Images, Labels], float]
-"""One update of the weights on a batch; gives the mean cross-entropy of the batch."""
+Targets: TypeAlias = Labels | npt.NDArray[np.float32]
+"""Class indices (N,), or a probability for each class (N, classes)."""
+Weights: TypeAlias = list[npt.NDArray[Any]]
+"""Every array that a network is made of, in its own order."""
+History: TypeAlias = tuple[dict[str, Any], ...]
+"""A row an epoch: ``epoch``, ``loss`` and ``accuracy`` (means over its steps, dropout and all), and where images are
+held out ``validation_loss`` and ``validation_accuracy``; ``stage`` says of which training, where there are several."""
+
+
+class Learner(Protocol):
+    """A network of one framework that can be trained: the images it takes are those of the box."""
+
+    network: Any
+
+    def classifier(self) -> Differentiable:
+        """A live view of the weights, in evaluation mode: what an attack sees at this moment of the training."""
+        ...
+
+    def step(
+        self,
+        x: Images,
+        targets: Targets,
+        *,
+        lr: float,
+        temperature: float = 1.0,
+        gradient_noise: float = 0.0,
+        weight_noise: float = 0.0,
+    ) -> tuple[float, float]:
+        """One update of the weights on a batch; its mean cross-entropy before, and the share that was right.
+
+        The logits are divided by ``temperature``. ``gradient_noise`` and ``weight_noise`` are standard deviations of
+        Gaussian noise: added to the gradient of the weights, and to the weights while that gradient is computed.
+        """
+        ...
+
+    def weights(self) -> Weights:
+        """A copy of every array of the network."""
+        ...
+
+    def set_weights(self, weights: Weights) -> None:
+        """Put them back."""
+        ...
+
+    def finish(self) -> Any:
+        """The network, on the CPU and in evaluation mode, with nothing of the training left on it."""
+        ...
+
+
+Batch: TypeAlias = Callable[[Images, Targets, np.random.Generator], tuple[Images, Targets]]
+"""What becomes of a batch before the step that is made with it."""
+Change: TypeAlias = Callable[[Learner], AbstractContextManager[Batch]]
+"""Entered once a training, with its learner."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained; a training defense gives another one, by ``dataclasses.replace``."""
+
+    fresh: Callable[[], Learner]
+    """a learner with new initial weights, from the global generators"""
+    family: str
+    """``torch`` or ``keras``"""
+    x: Images
+    """(N, C, H, W)"""
+    y: Targets
+    spec: TrainSpec
+    held: tuple[Images, Labels] | None = None
+    """images and labels that the network is not trained on"""
+    changes: tuple[Change, ...] = ()
+    """what becomes of each batch, in order, after the augmentation that ``spec`` names"""
+    gradient_noise: Callable[[int], float] | None = None
+    """standard deviation by epoch (0 is the first)"""
+    weight_noise: Callable[[int], float] | None = None
+    schedule: Callable[[float], float] | None = None
+    """share of the steps that is done, in [0, 1) -> what the learning rate is multiplied by"""
+    temperature: float = 1.0
+    """what logits are divided by while training"""
+    start: Weights | None = None
+    """where the training starts, instead of at new weights"""
+    loop: Callable[[Learner, Training], History] | None = None
+    """who trains, where it isn't the loop of this file"""
+    stage: str = ""
+    past: History = ()
+    """of the trainings that this one builds on"""
+    progress: Progress | None = None
+
+
+def train(training: Training) -> tuple[Learner, History]:
+    """Carry a training out: everything random follows from ``training.spec.seed``.
+
+    Raises ``InputError`` if the loss stops being finite.
+    """
+    with seeded(training.spec.seed, training.family):
+        learner = training.fresh()
+        if training.start is not None:
+            learner.set_weights(training.start)
+        rows = (training.loop or _loop)(learner, training)
+    return learner, (*training.past, *rows)
+
+
+def trained(
+    build: Callable[[], Any],
+    framework: str,
+    x: Images,
+    y: Labels,
+    spec: TrainSpec,
+    *,
+    defenses: Sequence[DefenseSpec] = (),
+    before: Preprocessing,
+    options: Mapping[str, Any],
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[Any, dict[str, Any]]:
+    """The network that ``build`` makes, trained on images of the box (N, C, H, W) and labels (N,), and facts of it.
+
+    ``framework`` is ``torch`` or ``keras-`` with the backend that this process has; ``options`` are the keyword
+    arguments of ``wrap`` (range, normalisation, layout), and ``before`` says the same for the training. Those of
+    ``defenses`` that are training defenses change the training, in order; wrappers are passed over. The facts:
+    ``history``, ``seconds`` and ``defenses`` (their labels). Raises ``InputError`` for a defense that is not known or
+    not meant so, and if the loss stops being finite.
+    """
+    begin = time.perf_counter()
+    family = framework.partition("-")[0]
+    used = [spec.label for spec in defenses]
+    with seeded(spec.seed, family), _on(device, family):
+        training = _plain(build, family, x, y, spec, before, options, device, progress)
+        if defenses:
+            training, used = _defended(training, defenses)
+        learner, history = train(training)
+        network = learner.finish()
+    return network, {"history": list(history), "seconds": time.perf_counter() - begin, "defenses": used}
 
 
 @contextmanager
@@ -45,102 +182,140 @@ def seeded(seed: int, framework: str) -> Iterator[None]:
         yield
 
 
-def train_torch(
-    module: Any, x: Images, y: Labels, spec: TrainSpec, *, before: Preprocessing, device: str, progress: Progress | None
-) -> None:
-    """Train a torch module in place on images of the box (N, C, H, W), seen through ``before``, and labels (N,).
-
-    It is trained on ``device`` (one of torch's) and comes back on the CPU, in evaluation mode. Raises ``InputError`` if
-    the loss stops being finite.
-    """
-    guard()
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    module.to(device).train()
-    optimizer: torch.optim.Optimizer
-    if spec.optimizer == "adam":
-        optimizer = torch.optim.Adam(module.parameters(), lr=spec.lr, betas=(0.9, 0.999), eps=1e-8)
-    else:
-        optimizer = torch.optim.SGD(module.parameters(), lr=spec.lr, momentum=0.9)
-
-    def step(images: Images, labels: Labels) -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss = cross_entropy(module(torch.from_numpy(images).to(device)), torch.from_numpy(labels).to(device))
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return float(loss.detach())
-
-    _loop(step, x, y, spec, before, progress)
-    module.to("cpu").eval()
+def softmax(logits: Logits, temperature: float = 1.0) -> npt.NDArray[np.float32]:
+    """Probabilities (N, classes) of logits that are divided by ``temperature``."""
+    scaled = logits.astype(np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    probabilities: npt.NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return probabilities
 
 
-def train_keras(
-    model: Any, x: Images, y: Labels, spec: TrainSpec, *, before: Preprocessing, progress: Progress | None
-) -> None:
-    """Train a Keras model in place, as ``train_torch`` does; ``before`` puts the channels last."""
-    import keras
-
-    if spec.optimizer == "adam":
-        optimizer = keras.optimizers.Adam(spec.lr, beta_1=0.9, beta_2=0.999, epsilon=1e-8)
-    else:
-        optimizer = keras.optimizers.SGD(spec.lr, momentum=0.9)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # XLA would compile for longer than most of these networks train; on JAX, where every operation is compiled, a whole
-    # step takes it 2 s and its single operations 20 s
-    model.compile(optimizer=optimizer, loss=loss, jit_compile=keras.backend.backend() == "jax")
-
-    def step(images: Images, labels: Labels) -> float:
-        model.reset_metrics()  # else Keras gives the mean since the first batch
-        return float(model.train_on_batch(images, labels))
-
-    _loop(step, x, y, spec, before, progress)
+def evaluate(
+    classifier: Differentiable, x: Images, y: Labels, temperature: float = 1.0, batch_size: int = 256
+) -> tuple[float, float]:
+    """Mean cross-entropy, logits divided by ``temperature``, and accuracy, on images (N, C, H, W) and labels (N,)."""
+    logits = np.concatenate([classifier.logits(x[i : i + batch_size]) for i in range(0, len(x), batch_size)])
+    scaled = logits.astype(np.float64) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(y)), y]
+    return float(losses.mean()), float((logits.argmax(axis=1) == y).mean())
 
 
-def _loop(step: Step, x: Images, y: Labels, spec: TrainSpec, before: Preprocessing, progress: Progress | None) -> None:
+# --- the loop -------------------------------------------------------------------------------------------------------
+
+
+def _loop(learner: Learner, training: Training) -> History:
+    spec, x, y = training.spec, training.x, training.y
     rng = np.random.default_rng(spec.seed)
     starts = range(0, len(x), spec.batch_size)
     # a last batch of one has no variance for batch normalisation to divide by
     starts = starts[:-1] if len(x) % spec.batch_size == 1 and len(starts) > 1 else starts
-    for epoch in range(spec.epochs):
-        order = rng.permutation(len(x))
-        total = 0.0
-        for i, start in enumerate(starts):
-            chosen = order[start : start + spec.batch_size]
-            total += step(before.apply(AUGMENT[spec.augment](x[chosen], rng)), y[chosen])
-            if not math.isfinite(total):
-                raise InputError(
-                    f"train: the loss is no longer finite in epoch {epoch + 1}: lower train.lr ({spec.lr:g})"
-                )
-            if progress:
-                what = f"epoch {epoch + 1}/{spec.epochs}, loss {total / (i + 1):.3f}"
-                progress(epoch * len(starts) + i + 1, spec.epochs * len(starts), what)
+    steps = spec.epochs * len(starts)
+    rows: list[dict[str, Any]] = []
+    best: Weights | None = None
+    with ExitStack() as stack:
+        changes = [stack.enter_context(change(learner)) for change in training.changes]
+        for epoch in range(spec.epochs):
+            order = rng.permutation(len(x))
+            total = right = seen = 0.0
+            noise = {
+                "gradient_noise": training.gradient_noise(epoch) if training.gradient_noise else 0.0,
+                "weight_noise": training.weight_noise(epoch) if training.weight_noise else 0.0,
+            }
+            for i, start in enumerate(starts):
+                chosen = order[start : start + spec.batch_size]
+                images, targets = AUGMENT[spec.augment](x[chosen], rng), y[chosen]
+                for change in changes:
+                    images, targets = change(images, targets, rng)
+                done = epoch * len(starts) + i
+                lr = spec.lr * (training.schedule(done / steps) if training.schedule else 1.0)
+                loss, accuracy = learner.step(images, targets, lr=lr, temperature=training.temperature, **noise)
+                if not math.isfinite(loss):
+                    raise InputError(
+                        f"train: the loss is no longer finite in epoch {epoch + 1}: lower train.lr ({spec.lr:g})"
+                    )
+                seen += len(images)
+                total, right = total + loss * len(images), right + accuracy * len(images)
+                if training.progress:
+                    stage = f"{training.stage}: " if training.stage else ""
+                    what = f"{stage}epoch {epoch + 1}/{spec.epochs}, loss {total / seen:.3f}"
+                    training.progress(done + 1, steps, what)
+            rows.append(_row(learner, training, epoch, total / seen, right / seen))
+            # the first of equals: nothing was gained by training on
+            if spec.keep == "best" and rows[-1]["validation_loss"] <= min(row["validation_loss"] for row in rows):
+                best = learner.weights()
+    if best is not None:
+        learner.set_weights(best)
+    return tuple(rows)
 
 
-def _shift(x: Images, rng: np.random.Generator) -> Images:
-    """Each image moved by up to 10 % of its sides, bilinear, its border pixels repeated."""
-    from scipy.ndimage import shift
-
-    offsets = rng.uniform(-0.1, 0.1, (len(x), 2)) * x.shape[2:]
-    moved = [shift(image, (0, *offset), order=1, mode="nearest") for image, offset in zip(x, offsets, strict=True)]
-    return np.stack(moved).clip(0, 1)
-
-
-def _flip_crop(x: Images, rng: np.random.Generator) -> Images:
-    """Each image mirrored or not, then cut at random from itself padded by an eighth of its sides with black."""
-    height, width = x.shape[2:]
-    above, left = height // 8, width // 8
-    x = np.where(rng.random(len(x))[:, None, None, None] < 0.5, x[..., ::-1], x)
-    padded = np.pad(x, ((0, 0), (0, 0), (above, above), (left, left)))
-    tops, lefts = rng.integers(0, 2 * above + 1, len(x)), rng.integers(0, 2 * left + 1, len(x))
-    return np.stack([p[:, t : t + height, w : w + width] for p, t, w in zip(padded, tops, lefts, strict=True)])
+def _row(learner: Learner, training: Training, epoch: int, loss: float, accuracy: float) -> dict[str, Any]:
+    row: dict[str, Any] = {"epoch": epoch + 1, "loss": loss, "accuracy": accuracy}
+    if training.stage:
+        row["stage"] = training.stage
+    if training.held is not None:
+        x, y = training.held
+        found = evaluate(learner.classifier(), x, y, training.temperature)
+        row["validation_loss"], row["validation_accuracy"] = found
+    return row
 
 
-AUGMENT: dict[str, Callable[[Images, np.random.Generator], Images]] = {
-    "none": lambda x, _: x,
-    "shift": _shift,
-    "flip-crop": _flip_crop,
-}
+def _plain(
+    build: Callable[[], Any],
+    family: str,
+    x: Images,
+    y: Labels,
+    spec: TrainSpec,
+    before: Preprocessing,
+    options: Mapping[str, Any],
+    device: str,
+    progress: Progress | None,
+) -> Training:
+    def fresh() -> Learner:
+        if family == "torch":
+            from sparring.models.learner_torch import TorchLearner
+
+            return TorchLearner(build(), spec, x.shape[1:], before, options, device)
+        from sparring.models.learner_keras import KerasLearner
+
+        return KerasLearner(build(), spec, x.shape[1:], before, options, device)
+
+    held = None
+    if spec.validation:
+        # a generator of its own: which images are held out depends on nothing but the seed and their number
+        order = np.random.default_rng([spec.seed, 1]).permutation(len(x))
+        n = round(spec.validation * len(x))
+        if not 0 < n < len(x):
+            raise InputError(f"train.validation: {spec.validation:g} of {len(x)} images is {n}: nothing to choose by")
+        out, kept = np.sort(order[:n]), np.sort(order[n:])
+        held, x, y = (x[out], y[out]), x[kept], y[kept]
+    return Training(fresh, family, x, y, spec, held, progress=progress)
+
+
+def _defended(training: Training, defenses: Sequence[DefenseSpec]) -> tuple[Training, list[str]]:
+    """The training as its training defenses, in order, change it; and the labels of those."""
+    from sparring.models import defenses as known
+
+    used = []
+    for spec in defenses:
+        defense, params = known.resolve(spec)
+        if defense.kind == "training":
+            training = known.called(defense.build)(training, **params)
+            used.append(spec.label)
+    return training, used
+
+
+# --- the same numbers every time ------------------------------------------------------------------------------------
+
+
+def _on(device: str, family: str) -> AbstractContextManager[Any]:
+    """Where Keras works: on the CPU if that is asked for; torch's modules are moved instead."""
+    if family == "torch" or device != "cpu":
+        return nullcontext()
+    import keras
+
+    place: AbstractContextManager[Any] = keras.device("cpu")
+    return place
 
 
 @contextmanager

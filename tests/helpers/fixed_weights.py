@@ -7,7 +7,6 @@ environment would differ between releases of its framework before any attack beg
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.numpy import save_file
 
 from sparring.adapters.preprocessing import preprocessing
@@ -36,10 +35,11 @@ def for_keras(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def main() -> None:
     data = datasets.load_train(DataSpec(name="digits"), base=Path("."), samples=None, seed=0)
-    torch.manual_seed(0)
-    network = cnn((1, 8, 8), 10)
     spec = TrainSpec(epochs=10, seed=0)
-    training.train_torch(network, data.x, data.y, spec, before=preprocessing((1, 8, 8)), device="cpu", progress=None)
+    network, _ = training.trained(
+        lambda: cnn((1, 8, 8), 10), "torch", data.x, data.y, spec, before=preprocessing((1, 8, 8)), options={},
+        device="cpu",
+    )  # fmt: skip
     arrays = {key: value.astype(np.float16) for key, value in weights.torch_arrays(network).items()}
     save_file(arrays, HOME / "versions-cnn.safetensors")
     (HOME / "versions-cnn.safetensors").chmod(0o644)

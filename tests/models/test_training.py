@@ -22,15 +22,14 @@ from sparring.adapters.preprocessing import preprocessing
 framework, train = {framework!r}, TrainSpec(**{train!r})
 family = framework.partition("-")[0]
 data = datasets.load_train(DataSpec(name="digits"), base=Path("."), samples=200)
-before = preprocessing((1, 8, 8), layout="channels-first" if family == "torch" else "channels-last")
+LAYOUTS = dict(torch="channels-first", keras="channels-last")
+before = preprocessing((1, 8, 8), layout=LAYOUTS[family])
 if family == "keras":
     networks.use_keras(framework)
-with training.seeded(train.seed, family):
-    network = networks.build({architecture!r}, framework, (1, 8, 8), 10)
-    if family == "torch":
-        training.train_torch(network, data.x, data.y, train, before=before, device="cpu", progress=None)
-    else:
-        training.train_keras(network, data.x, data.y, train, before=before, progress=None)
+network, _ = training.trained(
+    lambda: networks.build({architecture!r}, framework, (1, 8, 8), 10), framework, data.x, data.y, train,
+    before=before, options=dict(layout=LAYOUTS[family]), device="cpu",
+)
 print(networks.digest_of(network))
 """
 
@@ -45,16 +44,25 @@ def test_two_processes_train_the_same_weights(fresh, framework):
     assert one == two
 
 
-def trained(framework, train, x, y, architecture="cnn", **options):
-    family = framework.partition("-")[0]
-    before = preprocessing(SHAPE, layout="channels-first" if family == "torch" else "channels-last", **options)
-    with training.seeded(train.seed, family):
-        network = networks.build(architecture, framework, SHAPE, 10)
-        if family == "torch":
-            training.train_torch(network, x, y, train, before=before, device="cpu", progress=None)
-        else:
-            training.train_keras(network, x, y, train, before=before, progress=None)
-    return network
+def trained(framework, train, x, y, architecture="cnn", defenses=(), progress=None, **options):
+    return run(framework, train, x, y, architecture, defenses, progress, **options)[0]
+
+
+def run(framework, train, x, y, architecture="cnn", defenses=(), progress=None, **options):
+    """The network and the facts; x (N, 1, 8, 8)."""
+    options["layout"] = "channels-first" if framework == "torch" else "channels-last"
+    return training.trained(
+        lambda: networks.build(architecture, framework, SHAPE, 10),
+        framework,
+        x,
+        y,
+        train,
+        defenses=defenses,
+        before=preprocessing(SHAPE, **options),
+        options=options,
+        device="cpu",
+        progress=progress,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +80,9 @@ def test_every_setting_changes_the_weights(framework, digits):
         {"batch_size": 64},
         {"augment": "shift"},
         {"augment": "flip-crop"},
+        {"augment": "rotate-shift-zoom"},
+        {"l2": 0.01},
+        {"validation": 0.2},
     ]
     found = [
         networks.digest_of(trained(framework, TrainSpec(epochs=1, **s), digits.x, digits.y, "dnn")) for s in settings
@@ -86,10 +97,8 @@ def test_the_loss_is_the_cross_entropy_and_goes_down(digits):
     with training.seeded(0, "torch"):
         net = networks.build("dnn", "torch", SHAPE, 10)
         start = torch.nn.functional.cross_entropy(net.eval()(torch.from_numpy(digits.x)), torch.from_numpy(digits.y))
-        spec = TrainSpec(epochs=5, batch_size=10)
-        training.train_torch(
-            net, digits.x, digits.y, spec, before=preprocessing(SHAPE), device="cpu", progress=lambda *a: seen.append(a)
-        )
+    spec = TrainSpec(epochs=5, batch_size=10)
+    trained("torch", spec, digits.x, digits.y, "dnn", progress=lambda *a: seen.append(a))
     assert [done for done, _, _ in seen] == list(range(1, 101))
     losses = [float(what.rpartition(" ")[2]) for _, _, what in seen]
     assert seen[-1][1:] == (100, f"epoch 5/5, loss {losses[-1]:.3f}")
@@ -112,7 +121,7 @@ def test_a_last_batch_of_one_does_not_stop_batch_normalisation():
     before = net[1].weight.detach().clone()
     x = np.random.default_rng(0).random((9, *SHAPE), np.float32)
     spec = TrainSpec(epochs=1, batch_size=4)
-    training.train_torch(net, x, np.arange(9) % 2, spec, before=preprocessing(SHAPE), device="cpu", progress=None)
+    training.trained(lambda: net, "torch", x, np.arange(9) % 2, spec, before=preprocessing(SHAPE), options={})
     assert not torch.equal(before, net[1].weight)
 
 
