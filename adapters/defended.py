@@ -96,7 +96,7 @@ def coins(seed: int, x: Images, draw: int) -> Coins:
 
     def coin(row: int) -> np.random.Generator:
         # adding 0 makes one of the two zeros that are equal but not the same bytes
-        content = hashlib.blake2b(np.ascontiguousarray(x[row] + np.float32(0)), digest_size=16).digest()
+        content = hashlib.blake2b((x[row] + np.float32(0)).tobytes(), digest_size=16).digest()
         return np.random.default_rng([seed, int.from_bytes(content, "little"), draw])
 
     return coin

@@ -107,7 +107,7 @@ def jpeg(quality: int) -> Transform:
     def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
         pixels = np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
         found = np.stack([_through_jpeg(image, quality) for image in pixels]) if len(x) else pixels
-        return np.ascontiguousarray(found.transpose(0, 3, 1, 2), np.float32) / 255, straight_through
+        return np.ascontiguousarray(found.transpose(0, 3, 1, 2), np.float32) / np.float32(255), straight_through
 
     return transform
 

@@ -79,7 +79,9 @@ def find(name: str) -> Defense:
         return known[name]
     owner, colon, attribute = name.partition(":")
     if colon and owner == "art":
-        return _of_art(attribute)
+        from sparring.models.defenses_of_art import of_art
+
+        return of_art(attribute)
     if not colon:
         raise InputError(unknown("defense", name, known) + ", or art:ClassName, or package.module:object")
     try:
@@ -123,7 +125,7 @@ def seen_by_unaware(specs: Iterable[DefenseSpec]) -> bool:
 
 
 def catalogue() -> list[Defense]:
-    """Every defense that is known by name, wrappers first; ART's are not among them (``art_catalogue``)."""
+    """Every defense that is known by name, wrappers first; ART's are not among them (``defenses_of_art.py``)."""
     return sorted(_known().values(), key=lambda one: (one.kind != "wrapper", one.name))
 
 
@@ -149,7 +151,3 @@ def _checked(found: Any, what: str) -> Defense:
     if not isinstance(found, Defense):
         raise InputError(f"{what} is no sparring.models.defenses.Defense but a {type(found).__name__}")
     return found
-
-
-def _of_art(class_name: str) -> Defense:
-    raise InputError(unknown("defense class of ART", class_name, ()))

@@ -23,20 +23,22 @@ HOW = {
 }
 
 
-def _gradients(choices: tuple[str, ...]) -> Parameters:
+def gradients(choices: tuple[str, ...]) -> Parameters:
+    """The parameter that says how gradients pass; the first is the default."""
     told = "; ".join(f"{one}: {HOW[one]}" for one in choices)
     return {"gradients": Parameter(str, f"how they pass to an aware attacker. {told}", choices[0], choices=choices)}
 
 
-def _draws(default: int = 10) -> Parameters:
+def draws(default: int = 10) -> Parameters:
+    """The parameter of what an expectation is taken over."""
     return {"draws": Parameter(int, "draws that an aware attacker's gradient is the mean of", default, low=1)}
 
 
 def _transforming(place: str, classifier: Classifier, *, seed: int, **params: Any) -> Classifier:
     from sparring.adapters.defended import defended
 
-    how, draws = params.pop("gradients"), params.pop("draws", 1)
-    return defended(classifier, called(place)(**params), seed=seed, gradients=how, draws=draws)
+    how, count = params.pop("gradients"), params.pop("draws", 1)
+    return defended(classifier, called(place)(**params), seed=seed, gradients=how, draws=count)
 
 
 def _transform(
@@ -45,7 +47,7 @@ def _transform(
     """What is done to the image, by the function of that name in one of ``adapters/defense_transforms*.py``."""
     module, random = ("defense_draws", True) if choices == EXPECTED else ("defense_transforms", False)
     build: Callable[..., Any] = partial(_transforming, f"sparring.adapters.{module}:{name.replace('-', '_')}")
-    every = {**parameters, **_gradients(choices), **(_draws() if random else {})}
+    every = {**parameters, **gradients(choices), **(draws() if random else {})}
     return Defense(name, "wrapper", description, source, every, build, gradients=choices[0], random=random)
 
 
@@ -160,7 +162,7 @@ WRAPPERS = (
         {
             "eps": Parameter(float, "standard deviation of the noise on the derivative of a logit by a pixel",
                              0.1, low=0),
-            **_draws(),
+            **draws(),
         },
         "sparring.adapters.gradient_noise:averaged",
         unaware="sparring.adapters.gradient_noise:unaware",

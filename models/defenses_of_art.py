@@ -1,0 +1,53 @@
+"""ART's own defenses as ``Defense``s: ``art:ClassName``, with ART's keyword arguments and defaults."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from functools import cache, partial
+from typing import Any
+
+from sparring.adapters import art_defenses
+from sparring.adapters.art_defenses import RawDefense
+from sparring.adapters.errors import InputError, unknown
+from sparring.models.defenses import Defense
+from sparring.models.shipped_defenses import ESTIMATED, EXPECTED, draws, gradients
+
+
+def of_art(class_name: str) -> Defense:
+    """The defense of that class. Raises ``InputError`` for an unknown one, and for one that can't defend, with why."""
+    every = catalogue()
+    if class_name not in every:
+        raise InputError(unknown("defense class of ART", class_name, every))
+    found = every[class_name]
+    if isinstance(found, str):
+        raise InputError(f"art:{class_name} can't defend an image classifier: {found}")
+    return found
+
+
+@cache
+def catalogue() -> Mapping[str, Defense | str]:
+    """Every class of ``art.defences`` that has to do with a classifier of images, or why it can't defend one."""
+    return {name: one.unsupported or _wrapper(one) for name, one in art_defenses.raw().items()}
+
+
+def _wrapper(one: RawDefense) -> Defense:
+    choices = () if one.decides else EXPECTED if one.random and not one.post else ESTIMATED
+    parameters = {**one.parameters, **(gradients(choices) if choices else {})}
+    return Defense(
+        f"art:{one.name}",
+        "wrapper",
+        one.description,
+        f"art.defences.{'post' if one.post else 'pre'}processor.{one.name}",
+        {**parameters, **(draws() if choices == EXPECTED else {})},
+        partial(art_defenses.postprocessed if one.post else art_defenses.preprocessed, name=one.name),
+        gradients=choices[0] if choices else "none",
+        random=one.random,
+        check=partial(_check, one),
+        hides=art_defenses.HIDES if one.decides else "",
+        version=f"1, ART {importlib.metadata.version('adversarial-robustness-toolbox')}",
+    )
+
+
+def _check(one: RawDefense, **params: Any) -> None:
+    art_defenses.build(one.name, {key: value for key, value in params.items() if key in one.parameters})
