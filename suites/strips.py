@@ -1,0 +1,188 @@
+"""Strips of images: what an attack did to one picture, and what the classifier said before and after."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparring.adapters.errors import InputError
+from sparring.suites import store, study_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SIDE = 128
+"""Larger pictures are shown at this many pixels a side: a page is not the place to look at single pixels of them."""
+TOP = 3
+"""How many of the most confident predictions are told."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A class, its probability (None where a run kept no logits) and whether it is the true one."""
+
+    name: str
+    probability: float | None
+    right: bool
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One picture under one attack. The three images are PNG data URIs."""
+
+    dataset: str
+    attack: str
+    library: str
+    model: str
+    """with its defense and, where there are two, the attacker"""
+    label: str
+    index: int
+    """of the image in the cell"""
+    success: bool
+    original: str
+    adversarial: str
+    difference: str
+    scale: int
+    """the difference is drawn times this, around mid-grey"""
+    linf: float
+    l2: float
+    before: tuple[Prediction, ...]
+    after: tuple[Prediction, ...]
+
+
+@dataclass(frozen=True)
+class Strips:
+    """The strips, in the order of the results, and how many rows have none, by what keeps them out."""
+
+    strips: tuple[Strip, ...]
+    left_out: int
+
+
+def strips(run: Path, classes: Mapping[str, Sequence[str]], *, each: int = 2, most_bytes: int = 6_000_000) -> Strips:
+    """At most ``each`` strips for each data set, attack and library, ``most_bytes`` of images in all.
+
+    Shown is the first image on which the attack succeeded (without one: the first that was right before). Of an attack
+    that ran several times (models, defenses, eps) the first run is shown, then the one that differs most from those
+    shown. ``classes``: class names of each data set; a class without one is told by its number. Raises ``InputError``
+    where the results can't be read.
+    """
+    data = study_rows.done(study_rows.read(run))
+    chosen = _chosen(data, each)
+    made: dict[int, Strip] = {}
+    spent = 0
+    for turn in range(each):  # one of every attack first, so that the bytes never run out on the second of another
+        for rows in chosen:
+            if turn >= len(rows) or spent > most_bytes:
+                continue
+            position, item = rows[turn]
+            strip = _strip(run, item, classes.get(str(item["dataset"]), ()))
+            if strip is not None:
+                made[position] = strip
+                spent += sum(map(len, (strip.original, strip.adversarial, strip.difference)))
+    return Strips(tuple(made[key] for key in sorted(made)), len(data) - len(made))
+
+
+def _chosen(data: pd.DataFrame, each: int) -> list[list[tuple[int, dict[str, Any]]]]:
+    """For each data set, attack (whatever its parameters), norm and library: the rows to show, with their positions."""
+    numbered = list(enumerate(data.to_dict("records")))
+    groups: dict[tuple[str, ...], list[tuple[int, dict[str, Any]]]] = {}
+    for position, item in numbered:
+        key = tuple(str(item[name]) for name in ("dataset", "name", "norm", "targeted", "library"))
+        groups.setdefault(key, []).append((position, item))
+    told = ("attack", "model", "defense", "attacker", "route", "reconcile")
+    chosen = []
+    for rows in groups.values():
+        shown = [rows.pop(0)]
+        while rows and len(shown) < each:
+            apart = [min(sum(str(a[k]) != str(b[k]) for k in told) for _, b in shown) for _, a in rows]
+            shown.append(rows.pop(int(np.argmax(apart))))
+        chosen.append(shown)
+    return chosen
+
+
+def _strip(run: Path, item: Mapping[str, Any], names: Sequence[str]) -> Strip | None:
+    result = store.read(run, str(item["cell_id"]))
+    if result is None or not len(result.arrays.get("y", ())):
+        return None
+    facts = result.arrays
+    right = facts["pred_clean"] == facts["y"]
+    hit = right & facts["success"]
+    index = int(np.argmax(hit if hit.any() else right))
+    x, x_adv = (_one(store.cell_folder(run, str(item["cell_id"])) / "images.npz", key, index) for key in ("x", "x_adv"))
+    label = int(facts["y"][index])
+    scale = _scale(x_adv - x)
+    return Strip(
+        str(item["dataset"]), str(item["attack"]), str(item["library"]), _subject(item), _name(names, label), index,
+        bool(hit[index]), _png(x), _png(x_adv), _png(0.5 + scale * (x_adv - x)), scale,
+        float(facts["linf"][index]), float(facts["l2"][index]),
+        _predictions(facts, "clean", index, label, names), _predictions(facts, "adv", index, label, names),
+    )  # fmt: skip
+
+
+def _subject(item: Mapping[str, Any]) -> str:
+    words = [str(item["model"])]
+    words += [f"with {item['defense']}"] if item["defense"] != study_rows.UNDEFENDED else []
+    words += [f"({item['attacker']} attacker)"] if item["attacker"] else []
+    return " ".join(words)
+
+
+def _predictions(
+    facts: Mapping[str, np.ndarray], when: str, index: int, label: int, names: Sequence[str]
+) -> tuple[Prediction, ...]:
+    """The most confident first; of a run without logits the decision alone."""
+    if f"logits_{when}" not in facts:
+        decided = int(facts[f"pred_{when}"][index])
+        return (Prediction(_name(names, decided), None, decided == label),)
+    logits = np.asarray(facts[f"logits_{when}"][index], np.float64)
+    weights = np.exp(logits - logits.max())
+    order = np.argsort(-weights, kind="stable")[:TOP]
+    shares = weights / weights.sum()
+    return tuple(Prediction(_name(names, int(i)), float(shares[i]), int(i) == label) for i in order)
+
+
+def _name(names: Sequence[str], label: int) -> str:
+    return str(names[label]) if 0 <= label < len(names) else str(label)
+
+
+def _scale(change: npt.NDArray[np.float32]) -> int:
+    """The largest of 1, 2, 5, 10, 20, ... by which the difference still fits around mid-grey."""
+    room = 0.5 / max(float(np.abs(change).max()), 1e-9)
+    return max([1] + [step * 10**power for power in range(4) for step in (1, 2, 5) if step * 10**power <= room])
+
+
+def _png(image: npt.NDArray[np.float32]) -> str:
+    """A data URI of one image (C, H, W); what lies outside [0, 1] is clipped."""
+    from PIL import Image
+
+    levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    grey = levels[0] if len(levels) == 1 else np.rint(levels.mean(axis=0)).astype(np.uint8)
+    picture = Image.fromarray(levels.transpose(1, 2, 0) if len(levels) == 3 else grey)
+    if max(picture.size) > SIDE:
+        picture.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _one(path: Path, key: str, index: int) -> npt.NDArray[np.float32]:
+    """One image of a stored array, without reading those behind it: a cell may hold gigabytes. Never unpickles."""
+    try:
+        with zipfile.ZipFile(path) as whole, whole.open(f"{key}.npy") as file:
+            version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+            head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, by_column, dtype = head(file)  # type: ignore[no-untyped-call]
+            if by_column or dtype != np.float32 or len(shape) != 4:
+                raise ValueError(f"{key} is {dtype} {shape}, not float32 images")
+            size = int(np.prod(shape[1:])) * 4
+            file.seek(index * size, io.SEEK_CUR)
+            return np.frombuffer(file.read(size), np.float32).reshape(shape[1:])
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: can't be read: {error}") from None
