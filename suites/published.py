@@ -100,7 +100,7 @@ def _compared(value: Mapping[str, Any], rows: pd.DataFrame, library: str) -> Ite
             yield {**line, "line": f"published {_number(number)}, not measured" + (f": {choice}" if choice else "")}
             continue
         first = found.iloc[0]
-        line |= {"measured": float(np.mean(known)), "attacker": first["attacker"]}
+        line |= {"measured": float(np.mean(np.asarray(known))), "attacker": first["attacker"]}
         line["library"] = first["library"] if attack != CLEAN else ""
         line["difference"] = line["measured"] - line["published"]
         ends = [f"{column}_low", f"{column}_high"]

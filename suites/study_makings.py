@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ def makings(study: Study) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
         if facts:
             whose = {
                 "dataset": str(entry.get("dataset") or entry.get("data") or only),
-                "model": str(entry.get("model", name)),
+                "model": re.sub(r" \[.*\](?=/\d+$)", "", str(entry.get("model", name))),
                 "defense": str(entry.get("defense") or UNDEFENDED),
             }
             yield whose, facts

@@ -56,7 +56,7 @@ def orders(study: Study) -> Iterator[StudyTable]:
         "published-orders", "The same order as published?",
         "Kendall's tau-b between the published and the measured values: 1 is the same order, −1 the reverse; with few "
         "items it says little.",
-        publication.orders(study.run),
+        publication.orders(study.run).drop(columns="line"),
     )  # fmt: skip
 
 

@@ -133,7 +133,7 @@ def _text(value: Any, rate: bool) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         if rate:
-            return f"{value:.3f}"
+            return f"{round(value, 3) + 0.0:.3f}"  # no -0.000
         return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return str(value)
 

@@ -1,0 +1,143 @@
+"""Bars by defense and attack, with whiskers: one figure for each data set, model and metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparring.suites.figures import COLOURS, INK, PLAIN, Figure, blank, safe, wrapped
+from sparring.suites.study import Study, column
+from sparring.suites.study_rows import KEYS, UNDEFENDED, mean_over_seeds
+from sparring.suites.study_text import HIGH, LOW
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure as Drawing
+
+METRICS = {"accuracy": "accuracy", "f1": "macro F1", "precision": "macro precision", "auroc": "AUROC"}
+SECONDS = "seconds_per_image"
+CLEAN = "clean"
+
+Whose = tuple[str, str]
+"""defense and attacker"""
+Bar = tuple[float, float, float]
+"""value and the ends of its interval (NaN: none)"""
+
+
+def bars(study: Study) -> Iterator[Figure]:
+    """Bars are defenses and panels libraries; of a study without defenses, bars are libraries."""
+    rows = study.done
+    for metric, word in {**METRICS, SECONDS: "seconds per image, attack and prediction"}.items():
+        name = column(metric) if metric != SECONDS else SECONDS
+        if name not in rows or not rows[name].notna().any():
+            continue
+        for (dataset, model), group in rows.groupby(["dataset", "model"], sort=False):
+            defended = group["defense"].nunique() > 1
+            yield Figure(
+                safe("bars", metric, str(dataset), str(model)),
+                f"{word[0].upper()}{word[1:]} by {'defense' if defended else 'library'} and attack: {dataset}, {model}",
+                _caption(metric, defended),
+                lambda group=group, metric=metric, word=word, defended=defended: (
+                    _draw(group, metric, word, defended)
+                ),
+            )  # fmt: skip
+
+
+def colour_of(defenses: list[str]) -> dict[str, str]:
+    """A colour for each defense, grey for none; the same in every figure of a study."""
+    others = [name for name in dict.fromkeys(defenses) if name != UNDEFENDED]
+    return {UNDEFENDED: PLAIN, **{name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)}}
+
+
+def _caption(metric: str, defended: bool) -> str:
+    whiskers = "" if metric == SECONDS else " Whiskers: 95 % interval, where there is one; means over seeds."
+    hatch = " Hatched: the attacker knows of the defense." if defended else ""
+    return f"{'Time on a logarithmic scale.' if metric == SECONDS else ''}{whiskers}{hatch}".strip()
+
+
+def _draw(group: pd.DataFrame, metric: str, word: str, defended: bool) -> Drawing:
+    panels = list(dict.fromkeys(group["library"])) if defended else [""]
+    across = [*([CLEAN] if metric != SECONDS else []), *dict.fromkeys(group["attack"])]
+    whose: list[Any] = list(
+        dict.fromkeys(zip(group["defense"], group["attacker"], strict=True))
+        if defended
+        else dict.fromkeys((name, "") for name in group["library"])
+    )
+    colours = colour_of([name for name, _ in whose])
+    if not defended:
+        colours = {name: COLOURS[i % len(COLOURS)] for i, (name, _) in enumerate(whose)}
+    width = min(16.0, max(6.5, 1.4 + 0.17 * len(across) * (len(whose) + 1.5)))
+    figure = blank(width, 0.9 + 2.1 * len(panels) + 0.2 * len(whose) / 3)
+    axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+    for axis, library in zip(axes, panels, strict=True):
+        values = _values(group[group["library"] == library] if defended else group, metric, defended)
+        step = 0.84 / len(whose)
+        for i, who in enumerate(whose):
+            places = [(j, values[who, name]) for j, name in enumerate(across) if (who, name) in values]
+            if not places:
+                continue
+            x = [j - 0.42 + step * (i + 0.5) for j, _ in places]
+            label = " ".join(filter(None, (who[0], f"({who[1]} attacker)" if who[1] else "")))
+            axis.bar(
+                x, [bar[0] for _, bar in places], step * 0.9, color=colours[who[0]], label=label,
+                hatch="////" if who[1] == "aware" else None, edgecolor="white" if who[1] == "aware" else "none",
+                linewidth=0,
+            )  # fmt: skip
+            _whiskers(axis, x, [bar for _, bar in places])
+        axis.set_title(library)
+        axis.set_ylabel(wrapped(word, 22))
+        axis.grid(axis="y")
+        if metric == SECONDS:
+            axis.set_yscale("log")
+        else:
+            axis.set_ylim(0, 1.03)
+        axis.set_xlim(-0.55, len(across) - 0.45)
+    room = max(9, int(width * 12 / len(across)))
+    axes[-1].set_xticks(range(len(across)), [wrapped(name, room) for name in across])
+    axes[-1].tick_params(axis="x", length=0)
+    # of all panels: one where a defense has no bar would leave it out
+    legend: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            legend.setdefault(label, handle)
+    longest = max(map(len, legend), default=1)
+    figure.legend(
+        list(legend.values()), [wrapped(label, 60) for label in legend], loc="outside lower left",
+        ncols=max(1, min(len(legend), int(width * 12.5 / (min(longest, 60) + 6)))),
+    )  # fmt: skip
+    return figure
+
+
+def _values(group: pd.DataFrame, metric: str, defended: bool) -> Mapping[tuple[Whose, str], Bar]:
+    name = column(metric) if metric != SECONDS else SECONDS
+    columns = [name + end for end in ("", LOW, HIGH) if name + end in group]
+    found: dict[tuple[Whose, str], Bar] = {}
+    rows = group.copy()
+    if metric == SECONDS and "prediction_seconds_per_image" in rows:
+        rows[name] = rows[name] + rows["prediction_seconds_per_image"].fillna(0)
+    means = mean_over_seeds(rows, KEYS, columns)
+    for row in means.to_dict("records"):
+        who = (row["defense"], row["attacker"]) if defended else (row["library"], "")
+        found.setdefault((who, row["attack"]), _bar(row, name))
+    before = column(metric, True)
+    if metric != SECONDS and before in rows:
+        keys = ["defense", "attacker"] if defended else ["library"]
+        columns = [before + end for end in ("", LOW, HIGH) if before + end in rows]
+        for row in mean_over_seeds(rows, keys, columns).to_dict("records"):
+            who = (row["defense"], row["attacker"]) if defended else (row["library"], "")
+            found[who, CLEAN] = _bar(row, before)
+    return found
+
+
+def _bar(row: Mapping[Any, Any], name: str) -> Bar:
+    return float(row[name]), float(row.get(name + LOW, np.nan)), float(row.get(name + HIGH, np.nan))
+
+
+def _whiskers(axis: Any, x: list[float], found: list[Bar]) -> None:
+    known = [(place, bar) for place, bar in zip(x, found, strict=True) if not np.isnan(bar[1] + bar[2])]
+    if known:
+        value, low, high = np.array([bar for _, bar in known]).T
+        ends = np.maximum([value - low, high - value], 0)
+        axis.errorbar([place for place, _ in known], value, ends, fmt="none", ecolor=INK, elinewidth=0.7, capsize=1.5)
