@@ -20,7 +20,7 @@ import numpy as np
 from sparring.adapters.attacks import REQUIRED, Parameter
 from sparring.adapters.coexistence import guard
 from sparring.adapters.defended import Coins, Pull, Transform, coins, defended, inherit_lacks
-from sparring.adapters.errors import InputError
+from sparring.adapters.errors import InputError, missing_package
 from sparring.adapters.preprocessing import LEAST_PROBABILITY
 from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images
 
@@ -34,10 +34,14 @@ PINNED: Mapping[str, Any] = {
     "device_type": "cpu",
 }
 """Keywords that sparring gives wherever a class has them."""
+OTHERWISE: Mapping[str, Mapping[str, Any]] = {
+    # channels first are refused, and clipping calls what TensorFlow's tensors haven't
+    "SpatialSmoothingTensorFlowV2": {"clip_values": None, "channels_first": False},
+}
 IGNORED = {"GaussianAugmentation": ("ratio",)}
 """Keywords that mean nothing beside what is pinned."""
-CHANNELS_LAST = ("TotalVarMin",)
-"""They have no ``channels_first``, and take the last axis for the channels."""
+CHANNELS_LAST = ("SpatialSmoothingTensorFlowV2", "TotalVarMin")
+"""They take the last axis for the channels, whatever they are told."""
 RANDOM = ("Cutout", "GaussianAugmentation", "TotalVarMin", "GaussianNoise")
 DECIDES = ("ClassLabels",)
 
@@ -58,8 +62,6 @@ UNSUPPORTED = {
     "Mp3CompressionPyTorch": SOUND,
     "PixelDefend": "it needs a PixelCNN that was trained on the images",
     "Resample": SOUND,
-    "SpatialSmoothingTensorFlowV2": "it needs tensorflow-addons, which has no release for Keras 3; "
-    "art:SpatialSmoothing computes the same",
     "ThermometerEncoding": "it gives a network of its own, trained on the encoded images, several channels for each",
     "VideoCompression": VIDEO,
     "VideoCompressionPyTorch": VIDEO,
@@ -84,6 +86,11 @@ class RawDefense:
         """Whether it gives decisions only."""
         return self.name in DECIDES
 
+    @property
+    def has_derivative(self) -> bool:
+        """Whether it is written in a framework that differentiates it."""
+        return self.name.endswith(("PyTorch", "TensorFlowV2"))
+
 
 @lru_cache(maxsize=1)
 def raw() -> Mapping[str, RawDefense]:
@@ -104,13 +111,13 @@ def build(name: str, params: Mapping[str, Any]) -> Any:
     from art.defences import postprocessor, preprocessor
 
     cls = getattr(postprocessor if raw()[name].post else preprocessor, name)
-    valid = inspect.signature(cls).parameters
+    valid, pinned = inspect.signature(cls).parameters, {**PINNED, **OTHERWISE.get(name, {})}
     try:
-        return cls(**params, **{key: value for key, value in PINNED.items() if key in valid})
+        return cls(**params, **{key: value for key, value in pinned.items() if key in valid})
     except (ValueError, TypeError) as error:
         raise InputError(f"ART refuses: {error}") from error
     except ImportError as error:
-        raise InputError(f"ART's {name} needs the package {error.name}: pip install {error.name}") from error
+        raise missing_package(error.name or "a package", "pip install 'sparring[extras]'", f"ART's {name}") from error
 
 
 def preprocessed(
@@ -118,7 +125,7 @@ def preprocessed(
 ) -> Classifier:
     """The classifier behind a preprocessor of ART's. Gradients pass by the class's own ``estimate_gradient``.
 
-    That is the identity (BPDA) for all that are written in NumPy.
+    That is the identity (BPDA) for all that are written in NumPy, and the derivative for the others.
     """
     transform = _transform(build(name, params), name in CHANNELS_LAST)
     return defended(classifier, transform, seed=seed, gradients=gradients, draws=draws)
@@ -132,6 +139,8 @@ def _transform(processor: Any, channels_last: bool) -> Transform:
             return np.asarray(processor(image.transpose(there).copy())[0], np.float32).transpose(back)
 
     def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
+        if not len(x):
+            return x, lambda g: g
         boxed = np.clip(x, 0, 1)
         moved = [alone(boxed[row : row + 1], lambda row=row: coins(row)) for row in range(len(x))]  # type: ignore[misc]
 
@@ -139,7 +148,7 @@ def _transform(processor: Any, channels_last: bool) -> Transform:
             estimated = processor.estimate_gradient(boxed.transpose(there).copy(), gradient.transpose(there).copy())
             return np.asarray(estimated, np.float32).transpose(back)
 
-        return np.clip(np.concatenate([x[:0], *moved]), 0, 1), pull
+        return np.clip(np.concatenate(moved), 0, 1), pull
 
     return transform
 

@@ -11,7 +11,7 @@ from sparring.adapters import art_defenses
 from sparring.adapters.art_defenses import RawDefense
 from sparring.adapters.errors import InputError, unknown
 from sparring.models.defenses import Defense
-from sparring.models.shipped_defenses import ESTIMATED, EXPECTED, draws, gradients
+from sparring.models.shipped_defenses import ESTIMATED, EXACT, EXPECTED, draws, gradients
 
 
 def of_art(class_name: str) -> Defense:
@@ -32,7 +32,8 @@ def catalogue() -> Mapping[str, Defense | str]:
 
 
 def _wrapper(one: RawDefense) -> Defense:
-    choices = () if one.decides else EXPECTED if one.random and not one.post else ESTIMATED
+    kinds = ((one.decides, ()), (one.random and not one.post, EXPECTED), (one.has_derivative, EXACT))
+    choices: tuple[str, ...] = next((choices for holds, choices in kinds if holds), ESTIMATED)
     parameters = {**one.parameters, **(gradients(choices) if choices else {})}
     return Defense(
         f"art:{one.name}",

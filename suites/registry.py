@@ -1,17 +1,20 @@
-"""What there is: attacks, libraries, models, data sets and studies, as tables for the terminal."""
+"""What there is: attacks, defenses, libraries, models, data sets and studies, as tables for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from sparring.adapters.attacks import catalogue
+from sparring.adapters.attacks import REQUIRED, catalogue
 from sparring.adapters.errors import InputError
 from sparring.adapters.library import Frameworks, Library, Unsupported, library_names, load_library
 from sparring.adapters.support import request, why_not
+
+if TYPE_CHECKING:
+    from sparring.models.defenses import Defense
 
 
 def attacks() -> list[Any]:
@@ -63,6 +66,41 @@ def parameters() -> list[Any]:
             valid = " or ".join(parameter.choices) or parameter.described()
             _row(table, attack.name, attack.norm, name, default, parameter.help, valid)
     return [table]
+
+
+def defenses() -> list[Any]:
+    """The defenses with how gradients pass, parameters with their defaults and source; then ART's own classes."""
+    from sparring.models.defenses import catalogue as shipped
+    from sparring.models.defenses_of_art import catalogue as of_art
+
+    table = _table("Defenses", "name", "kind", "what it does", "gradients", "parameters", "source")
+    meaning = _table("Parameters of the defenses", "defense", "parameter", "default", "meaning", "valid")
+    own = _table("ART's own, by their own name", "name", "kind", "what it does", "gradients", "parameters", "remark")
+    for one in shipped():
+        _row(table, one.name, one.kind, one.description, one.gradients or "–", _defaults(one), one.source)
+        for name, parameter in one.parameters.items():
+            valid = " or ".join(map(str, parameter.choices)) or parameter.described()
+            _row(meaning, one.name, name, _default(one, name), parameter.help, valid)
+    for name, found in of_art().items():
+        if isinstance(found, str):
+            _row(own, f"art:{name}", "", "", "", "", f"not for classifiers of images: {found}")
+        else:
+            _row(own, found.name, found.kind, found.description, found.gradients or "–", _defaults(found), found.source)
+    return [table, meaning, own, "Also your own: package.module:object (docs/defenses.md)."]
+
+
+def _defaults(defense: Defense) -> str:
+    return ", ".join(f"{name}={_default(defense, name)}" for name in defense.parameters)
+
+
+def _default(defense: Defense, name: str) -> str:
+    default = defense.parameters[name].default
+    if default is REQUIRED:
+        return "required"
+    if not callable(default):
+        return str(default)
+    usual = defense.resolve({})[name]
+    return f"{usual:.4g} (with the others' defaults)" if isinstance(usual, float) else str(usual)
 
 
 def libraries() -> list[Any]:
@@ -158,6 +196,7 @@ def _row(table: Table, *texts: str) -> None:
 
 LISTINGS: Mapping[str, Callable[[], list[Any]]] = {
     "attacks": attacks,
+    "defenses": defenses,
     "parameters": parameters,
     "libraries": libraries,
     "ledger": ledger,
