@@ -96,7 +96,7 @@ document.getElementById("copy").addEventListener("click", async () => {
 });
 
 // --- on paper everything is open; on a narrow screen the contents begin closed
-const contents = document.querySelector("nav details");
+const contents = document.querySelector("nav .contents");
 if (matchMedia("(max-width: 74.99rem)").matches) contents.open = false;
 let closed = [];
 addEventListener("beforeprint", () => {

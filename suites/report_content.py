@@ -52,6 +52,8 @@ def content(run: Path) -> dict[str, Any]:
     apart = {
         name: tables.pop(name, None) for name in ("published", "published-orders", "failures", "search", "training")
     }
+    shown = strips.strips(run, {str(item.get("name")): item.get("classes") or () for item in data})
+    seen = dict.fromkeys(strip.dataset for strip in shown.strips)
     made_of = (_page(_data(data)), _page(_models(told)), apart["training"], apart["search"])
     return {
         "name": str(suite.get("name", run.name)),
@@ -74,7 +76,8 @@ def content(run: Path) -> dict[str, Any]:
         "published": [table for table in (apart["published"], apart["published-orders"]) if table],
         "tables": list(tables.values()),
         "figures": drawn,
-        "strips": strips.strips(run, {str(item.get("name")): item.get("classes") or () for item in data}),
+        "pictures": {name: [strip for strip in shown.strips if strip.dataset == name] for name in seen},
+        "left_out": shown.left_out,
         "failures": apart["failures"],
         "deviations": _page(_deviations(rows)),
         "made_of": [table for table in made_of if table],
@@ -187,7 +190,8 @@ def _data(data: Sequence[Mapping[str, Any]]) -> StudyTable:
          "digest": str(item.get("digest", ""))[:16]}
         for item in data
     ]  # fmt: skip
-    return StudyTable("data", "Data", "The images that were attacked; sha256 of their values.", pd.DataFrame(lines))
+    frame = pd.DataFrame(lines).dropna(axis="columns", how="all")
+    return StudyTable("data", "Data", "The images that were attacked; sha256 of their values.", frame)
 
 
 def _models(told: Mapping[str, Any]) -> StudyTable:

@@ -32,7 +32,6 @@ def inline(svg: str, prefix: str, ink: str) -> str:
                 element.set(name, kept)
     width, height = (root.attrib.pop(side, "100%") for side in ("width", "height"))
     root.set("style", f"--width: {width}; --height: {height}")
-    root.set("aria-hidden", "true")
     return ET.tostring(root, encoding="unicode")
 
 

@@ -92,9 +92,9 @@ def strips(run: Path, classes: Mapping[str, Sequence[str]], *, each: int = 2, mo
 
 def _chosen(data: pd.DataFrame, each: int) -> list[list[tuple[int, dict[str, Any]]]]:
     """For each data set, attack (whatever its parameters), norm and library: the rows to show, with their positions."""
-    numbered = list(enumerate(data.to_dict("records")))
     groups: dict[tuple[str, ...], list[tuple[int, dict[str, Any]]]] = {}
-    for position, item in numbered:
+    for position, found in enumerate(data.to_dict("records")):
+        item = {str(name): value for name, value in found.items()}
         key = tuple(str(item[name]) for name in ("dataset", "name", "norm", "targeted", "library"))
         groups.setdefault(key, []).append((position, item))
     told = ("attack", "model", "defense", "attacker", "route", "reconcile")
@@ -155,7 +155,8 @@ def _name(names: Sequence[str], label: int) -> str:
 def _scale(change: npt.NDArray[np.float32]) -> int:
     """The largest of 1, 2, 5, 10, 20, ... by which the difference still fits around mid-grey."""
     room = 0.5 / max(float(np.abs(change).max()), 1e-9)
-    return max([1] + [step * 10**power for power in range(4) for step in (1, 2, 5) if step * 10**power <= room])
+    steps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
+    return max(step for step in steps if step <= max(room, 1))
 
 
 def _png(image: npt.NDArray[np.float32]) -> str:
@@ -176,9 +177,9 @@ def _one(path: Path, key: str, index: int) -> npt.NDArray[np.float32]:
     """One image of a stored array, without reading those behind it: a cell may hold gigabytes. Never unpickles."""
     try:
         with zipfile.ZipFile(path) as whole, whole.open(f"{key}.npy") as file:
-            version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+            version = np.lib.format.read_magic(file)
             head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, by_column, dtype = head(file)  # type: ignore[no-untyped-call]
+            shape, by_column, dtype = head(file)
             if by_column or dtype != np.float32 or len(shape) != 4:
                 raise ValueError(f"{key} is {dtype} {shape}, not float32 images")
             size = int(np.prod(shape[1:])) * 4
