@@ -8,23 +8,36 @@ from typing import TYPE_CHECKING, Any
 
 from sparring.adapters.library import load_library
 from sparring.suites import store
-from sparring.suites.metrics import scores
+from sparring.suites.metrics import RATES, scores
 from sparring.suites.plan import Planned
 
 if TYPE_CHECKING:
     import pandas as pd
 
+INTERVAL = ("", "_low", "_high")
+MEASURED = tuple(
+    f"{prefix}{rate}{end}"
+    for prefix, rates in (
+        ("", ("clean_accuracy", "robust_accuracy", "attack_success_rate", *RATES[1:])),
+        ("clean_", RATES[1:]),
+        ("drop_", RATES),
+    )
+    for rate in rates
+    for end in INTERVAL
+)
+"""The rates of ``metrics.scores``, each with its interval."""
 COLUMNS = (
-    "cell_id", "status", "reason", "suite", "dataset", "model", "architecture", "framework", "defense", "library",
-    "library_version", "route", "attack", "norm", "eps", "params", "targeted", "seed", "n", "clean_accuracy",
-    "robust_accuracy", "robust_accuracy_low", "robust_accuracy_high", "attack_success_rate", "precision", "recall",
-    "f1", "l0_mean", "l0_median", "l1_mean", "l1_median", "l2_mean", "l2_median", "linf_mean", "linf_median",
-    "forwards", "backwards", "seconds", "notes", "library_call", "device",
-    "reconcile",
+    "cell_id", "status", "reason", "suite", "profile", "dataset", "model", "architecture", "framework", "defense",
+    "attacker", "library", "library_version", "route", "attack", "norm", "eps", "params", "targeted", "seed", "n",
+    *MEASURED, "l0_mean", "l0_median", "l1_mean", "l1_median", "l2_mean", "l2_median", "linf_mean", "linf_median",
+    "forwards", "backwards", "seconds", "seconds_per_image", "prediction_seconds_per_image", "notes", "library_call",
+    "device", "reconcile",
 )  # fmt: skip
-"""``forwards`` and ``backwards`` are per image; ``seconds`` is the library's own time for all n; ``notes`` say where
+"""``attacker`` says whether the attacker knew of the ``defense`` (aware, unaware; empty where that is no question);
+``forwards`` and ``backwards`` are per image; ``seconds`` is the library's own time for all n; ``notes`` say where
 the library could not do exactly what was asked; ``library_call`` is the library's class with its arguments (JSON);
-``reconcile`` are the ledger's entries without which it ran, joined by ' + '."""
+``reconcile`` are the ledger's entries without which it ran, joined by ' + '; the others are
+those of ``metrics.scores``."""
 
 
 def row(suite_name: str, planned: Planned, run: Path) -> dict[str, Any]:
@@ -62,19 +75,22 @@ def row(suite_name: str, planned: Planned, run: Path) -> dict[str, Any]:
     found |= {"notes": "; ".join(result.notes), "device": result.facts.get("device")}
     if result.status == "done":
         n = len(result.arrays["y"])
-        found |= {**scores(result.arrays), "n": n}
+        found |= {**scores(result.arrays, {**result.facts, "seconds": result.seconds}), "n": n}
         found |= {"forwards": result.forwards / n, "backwards": result.backwards / n}
         found["library_call"] = json.dumps(result.facts.get("call"), sort_keys=True)
     return found
 
 
-def frame(suite_name: str, plan: list[Planned], run: Path) -> pd.DataFrame:
+def frame(suite_name: str, plan: list[Planned], run: Path, profile: str | None = None) -> pd.DataFrame:
     """All rows, in the plan's order, with the columns of ``COLUMNS``."""
     import pandas as pd
 
-    table = pd.DataFrame([row(suite_name, planned, run) for planned in plan], columns=list(COLUMNS))
-    texts = ("reason", "notes", "norm", "library_call", "device", "reconcile")
-    return table.astype({name: "string" for name in texts}).astype({"eps": "float64", "n": "int64", "seed": "int64"})
+    rows = [{**row(suite_name, planned, run), "profile": profile or ""} for planned in plan]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    texts = ("reason", "notes", "norm", "library_call", "device", "reconcile", "attacker", "profile")
+    numbers = (*MEASURED, "eps", *COLUMNS[COLUMNS.index("l0_mean") : COLUMNS.index("notes")])
+    types = {name: "string" for name in texts} | {name: "float64" for name in numbers} | {"n": "int64", "seed": "int64"}
+    return table.astype(types)
 
 
 def write(table: pd.DataFrame, run: Path) -> None:

@@ -127,14 +127,14 @@ def run(
                 targets = {spec.name: models[spec.name] for spec in parts[0][0].targets}
                 failures = judge_all(folder, planned, targets, device=device, workers=workers, pool=pool, report=report)
             except KeyboardInterrupt:
-                results.write(results.frame(suite.name, planned, folder), folder)
+                results.write(results.frame(suite.name, planned, folder, profile), folder)
                 left = sum(not store.has(folder, row.cell.id) for row in todo)
                 raise Interrupted(f"stopped: {len(todo) - left} of {len(todo)} cells are finished and stored") from None
         except KeyboardInterrupt:
             raise Interrupted("stopped before the first cell; trained models are kept") from None
         finally:
             pool.close()
-    table = results.frame(suite.name, planned, folder)
+    table = results.frame(suite.name, planned, folder, profile)
     results.write(table, folder)
     if suite.transfer is None:
         return Run(folder, table, len(todo), len(planned) - len(todo))
