@@ -1,0 +1,173 @@
+"""Signs of masked gradients: each is told where it is there, and none where the attacks agree."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sparring.adapters.attacks import find
+from sparring.suites import masking, store
+from sparring.suites.cell import Result
+
+N = 100
+
+
+class Folder:
+    """A run folder with one model, on which attacks left what is said."""
+
+    def __init__(self, path):
+        self.path, self.rows = path, []
+
+    def add(self, attack, broken, *, norm=None, distance=0.05, attacker="", seed=0, library="art", defense="blur", still=0,
+            clean=N, **params):  # fmt: skip
+        """``broken``: which images it turned, ``distance`` away in every norm; ``clean``: the first so many are right."""
+        canonical = find(attack, norm)
+        params = canonical.resolve(params)
+        y = np.zeros(N, np.int64)
+        wrong = np.zeros(N, bool)
+        wrong[list(broken)] = True
+        pred_clean = np.where(np.arange(N) < clean, 0, 1)
+        far = np.full(N, distance)
+        far[:still] = 0
+        pred_adv = np.where(wrong, 1, pred_clean)
+        arrays = {"y": y, "pred_clean": pred_clean, "pred_adv": pred_adv, "success": pred_adv != y, "target": y - 1}
+        cell_id = f"cell{len(self.rows)}"
+        store.write(self.path, cell_id, {}, Result("done", arrays=arrays | {name: far for name in ("l0", "l1", "l2", "linf")}))
+        self.rows.append({
+            "cell_id": cell_id, "status": "done", "dataset": "mnist", "model": "cnn", "defense": defense,
+            "attacker": attacker, "attack": attack, "norm": canonical.norm, "library": library, "route": "native",
+            "reconcile": "", "targeted": False, "seed": seed, "n": N, "params": json.dumps(params),
+            "eps": params.get("eps", float("nan")), "robust_accuracy": float((pred_adv == y).mean()),
+        })  # fmt: skip
+        return self
+
+    def examine(self):
+        pd.DataFrame(self.rows).to_parquet(self.path / "results.parquet")
+        return masking.examine(self.path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path)
+
+
+def signs(found):
+    return [(item.sign, item.weak, item.strong) for item in found.findings]
+
+
+def test_an_attacker_who_knows_of_the_defense(folder):
+    folder.add("pgd", range(10), eps=0.1, attacker="unaware").add("pgd", range(70), eps=0.1, attacker="aware")
+    found = folder.examine()
+    assert signs(found) == [("unaware", "pgd (art)", "pgd (art)")]
+    (item,) = found.findings
+    assert (item.weak_accuracy, item.strong_accuracy, item.difference) == (0.9, 0.3, pytest.approx(0.6))
+    assert 0.48 < item.low < 0.6 < item.high < 0.7
+    (line,) = masking.sentences(found.findings)
+    assert line.startswith("cnn with blur on mnist: pgd (art) leaves 90 % right while it does not know of the defense and 30 %")
+    assert "masked gradients" in line
+
+
+def test_a_small_difference_is_not_told(folder):
+    folder.add("pgd", range(10), eps=0.1, attacker="unaware").add("pgd", range(18), eps=0.1, attacker="aware")
+    found = folder.examine()
+    assert found.findings == ()
+    assert found.compared > 0
+
+
+def test_a_difference_within_the_interval_is_not_told(folder):
+    # 12 points, but made of 30 images against 18: the paired interval holds zero
+    folder.add("pgd", range(18), eps=0.1, attacker="unaware").add("pgd", range(40, 70), eps=0.1, attacker="aware")
+    assert folder.examine().findings == ()
+
+
+def test_knowing_less_is_no_sign(folder):
+    folder.add("pgd", range(70), eps=0.1, attacker="unaware").add("pgd", range(10), eps=0.1, attacker="aware")
+    assert folder.examine().findings == ()
+
+
+def test_only_the_same_attack_is_compared_between_attackers(folder):
+    folder.add("pgd", range(10), eps=0.1, attacker="unaware").add("pgd", range(70), eps=0.2, attacker="aware")
+    assert "unaware" not in {item.sign for item in folder.examine().findings}
+
+
+def test_an_attack_without_gradients_in_the_same_ball(folder):
+    folder.add("pgd", range(10), eps=0.1).add("square", range(60), norm="linf", eps=0.1)
+    found = folder.examine()
+    assert signs(found) == [("black-box", "pgd (art) within linf 0.1", "square (art)")]
+    assert "sees no gradients" in masking.sentences(found.findings)[0]
+
+
+def test_what_lies_outside_the_ball_is_no_sign(folder):
+    folder.add("pgd", range(10), eps=0.1).add("square", range(60), norm="linf", eps=0.3, distance=0.2)
+    assert folder.examine().findings == ()
+
+
+def test_images_of_a_minimal_attack_count_where_they_are_near(folder):
+    folder.add("bim", range(10), eps=0.1).add("hopskipjump", range(60), norm="linf", distance=0.09)
+    assert signs(folder.examine()) == [("black-box", "bim (art) within linf 0.1", "hopskipjump (art)")]
+
+
+def test_the_gradient_attacks_count_together(folder):
+    folder.add("pgd", range(30), eps=0.1).add("fgsm", range(30, 60), eps=0.1).add("square", range(60), norm="linf", eps=0.1)
+    assert "black-box" not in {item.sign for item in folder.examine().findings}
+
+
+def test_the_logits_where_the_cross_entropy_fails(folder):
+    folder.add("bim", range(5), eps=0.3).add("cw", range(80), distance=0.2)
+    found = folder.examine()
+    assert signs(found) == [("margin", "bim (art) within linf 0.3", "cw (art)")]
+    assert "cross-entropy" in masking.sentences(found.findings)[0]
+
+
+def test_one_step_and_cw_are_not_set_against_each_other(folder):
+    """FGSM is weak without any masking."""
+    folder.add("fgsm", range(5), eps=0.3).add("cw", range(80), distance=0.2)
+    assert folder.examine().findings == ()
+
+
+def test_one_step_that_beats_many(folder):
+    folder.add("pgd", range(48), eps=0.1).add("fgsm", range(86), eps=0.1)
+    found = folder.examine()
+    assert signs(found) == [("one-step", "pgd (art) within linf 0.1", "fgsm (art)")]
+    assert "one step of fgsm (art) leaves 14 % right" in masking.sentences(found.findings)[0]
+
+
+def test_gradients_that_are_zero(folder):
+    folder.add("fgsm", range(60, 70), eps=0.1, still=40, clean=80)
+    (item,) = folder.examine().findings
+    assert (item.sign, item.difference, item.n) == ("vanishing", 0.5, 80)  # 40 of the 80 that were right
+    assert "50 % of the 80 images" in item.sentence
+
+
+def test_untouched_images_that_were_wrong_before_are_no_sign(folder):
+    folder.add("fgsm", (), eps=0.1, clean=0, still=100)
+    assert folder.examine().findings == ()
+
+
+def test_an_image_is_broken_if_any_seed_broke_it(folder):
+    for seed, broken in enumerate((range(30), range(30, 60))):
+        folder.add("pgd", broken, eps=0.1, seed=seed, attacker="unaware")
+    folder.add("pgd", range(62), eps=0.1, attacker="aware")
+    assert folder.examine().findings == ()  # 60 against 62
+
+
+def test_defenses_are_not_compared_with_each_other(folder):
+    folder.add("pgd", range(5), eps=0.1, defense="none").add("square", range(80), norm="linf", eps=0.1)
+    assert folder.examine().findings == ()
+
+
+def test_one_sentence_for_each_model_and_sign(folder):
+    for library, count in (("art", 60), ("foolbox", 75), ("torchattacks", 40)):
+        folder.add("pgd", range(10), eps=0.1, attacker="unaware", library=library)
+        folder.add("pgd", range(count), eps=0.1, attacker="aware", library=library)
+    found = folder.examine()
+    assert len(found.findings) == 3
+    (line,) = masking.sentences(found.findings)
+    assert "pgd (foolbox) leaves 90 %" in line
+    assert line.endswith("2 other comparisons of this kind say so too.")
+
+
+def test_nothing_to_compare(folder):
+    found = folder.add("cw", range(80)).examine()
+    assert (found.findings, found.compared) == ((), 0)
