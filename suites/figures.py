@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
@@ -28,6 +29,8 @@ COLOURS = (
 PLAIN = "#8a8a8a"
 """The undefended, the clean."""
 DPI = 150
+_FONT = "DejaVu Sans, Verdana, Geneva, sans-serif"
+"""Drawn with the first; the next two are as wide."""
 
 
 @dataclass(frozen=True)
@@ -49,22 +52,20 @@ def figures(run: str | Path) -> list[Figure]:
         figures_bars.bars, figures_points.overview, figures_curves.by_eps, figures_points.against_time,
         figures_points.published, figures_confusion.confusion, figures_curves.losses,
     )  # fmt: skip
-    return [figure for make in makers for figure in make(study)]
+    return list(named_once(figure for make in makers for figure in make(study)))
 
 
 def svg(figure: Figure, *, titled: bool = False) -> str:
-    """The figure as an ``<svg>`` element, the same each time, whose ids begin with its name.
+    """The figure as an ``<svg>`` element, the same each time, with ids that no other figure of the run has.
 
     Its texts stay texts, its background is transparent, its ink is ``INK``. ``titled`` writes the title into the
     picture; for readers who can't see it, the title is always there.
     """
     text = _saved(figure, "svg", titled).decode()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{figure.name}-", text)
+    text = _short(text[text.index("<svg") :])
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{zlib.crc32(figure.name.encode()):08x}-", text)
     label = escape(figure.title, {'"': "&quot;"})
-    text = text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-    return re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" font-family="{_FONT}" ', 1)
 
 
 def write(
@@ -101,10 +102,10 @@ def style(name: str = "") -> Iterator[None]:
 
     matplotlib.use("Agg")
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
-    settings: dict[str, Any] = dict.fromkeys(inked, INK)
+    settings: Any = dict.fromkeys(inked, INK)
     settings |= {
         "svg.fonttype": "none", "svg.hashsalt": f"sparring {name}", "font.family": "sans-serif",
-        "font.sans-serif": ["DejaVu Sans", "Verdana", "Geneva", "Arial", "sans-serif"], "font.size": 9,
+        "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
         "axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
         "axes.linewidth": 0.7, "axes.axisbelow": True, "axes.facecolor": "none", "figure.facecolor": "none",
         "savefig.facecolor": "none", "grid.color": "#888888", "grid.alpha": 0.3, "grid.linewidth": 0.6,
@@ -123,6 +124,34 @@ def blank(width: float, height: float) -> Drawing:
     return Drawing(figsize=(width, height), layout="constrained")
 
 
+def logarithmic(axis: Any) -> None:
+    """An x or y axis of powers of ten with plain numbers; with those between where they span little."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    axis._set_axes_scale("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def legend_below(figure: Drawing, axes: Iterable[Any]) -> None:
+    """One legend for all panels, each label once, under them; the figure grows by it."""
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if not found:
+        return
+    labels = [wrapped(name, 60) for name in found]
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    columns = max(1, min(len(labels), int(figure.get_figwidth() * 12.5 / (longest + 6))))
+    rows = -(-len(labels) // columns)
+    lines = max(sum(label.count("\n") + 1.3 for label in labels[i : i + rows]) for i in range(0, len(labels), rows))
+    figure.set_figheight(figure.get_figheight() + 0.15 * lines + 0.1)
+    figure.legend(list(found.values()), labels, loc="outside lower left", ncols=columns)
+
+
 def wrapped(text: str, width: int) -> str:
     """The text in lines of so many letters; a longer word is broken."""
     import textwrap
@@ -136,15 +165,27 @@ def safe(*parts: str) -> str:
     return said.replace(".", "_") or "figure"
 
 
-def named_once(figures: Iterator[Figure]) -> Iterator[Figure]:
+def named_once(figures: Iterable[Figure]) -> Iterator[Figure]:
     """The figures, with a number behind names that were there before."""
-    from dataclasses import replace
-
     seen: dict[str, int] = {}
     for figure in figures:
         seen[figure.name] = seen.get(figure.name, 0) + 1
         count = seen[figure.name]
         yield figure if count == 1 else replace(figure, name=f"{figure.name}-{count}")
+
+
+def _short(text: str) -> str:
+    """The same picture in a third of the letters: no ids that nothing refers to, the font said once, two decimals."""
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda match: match[0] if match[1] in used else "", text)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
+    text = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", text)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r">\s+<", ">\n<", text)
+    text = re.sub(r"<g>\n(<text [^\n]*</text>)\n</g>", r"\1", text)
+    text = re.sub(r"<g>\n<g/>\n</g>\n", "", text)
+    text = re.sub(r' (d|x|y)="[^"]*"', lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match[0]), text)
+    return re.sub(r"[ \n]+(?=[LMQCzZ\"] ?)(?=[^<>]*>)", " ", text)
 
 
 def _saved(figure: Figure, form: str, titled: bool) -> bytes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparring.suites.figures import COLOURS, INK, PLAIN, Figure, blank, safe, wrapped
+from sparring.suites.figures import COLOURS, INK, PLAIN, Figure, blank, legend_below, logarithmic, safe, wrapped
 from sparring.suites.study import Study, column
 from sparring.suites.study_rows import KEYS, UNDEFENDED, mean_over_seeds
 from sparring.suites.study_text import HIGH, LOW
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 METRICS = {"accuracy": "accuracy", "f1": "macro F1", "precision": "macro precision", "auroc": "AUROC"}
 SECONDS = "seconds_per_image"
 CLEAN = "clean"
+UNDEFENDED_WORD = {UNDEFENDED: "undefended"}
 
 Whose = tuple[str, str]
 """defense and attacker"""
@@ -29,6 +31,7 @@ Bar = tuple[float, float, float]
 def bars(study: Study) -> Iterator[Figure]:
     """Bars are defenses and panels libraries; of a study without defenses, bars are libraries."""
     rows = study.done
+    by_defense, by_library = colour_of(list(study.rows["defense"])), library_colours(list(study.rows["library"]))
     for metric, word in {**METRICS, SECONDS: "seconds per image, attack and prediction"}.items():
         name = column(metric) if metric != SECONDS else SECONDS
         if name not in rows or not rows[name].notna().any():
@@ -39,9 +42,7 @@ def bars(study: Study) -> Iterator[Figure]:
                 safe("bars", metric, str(dataset), str(model)),
                 f"{word[0].upper()}{word[1:]} by {'defense' if defended else 'library'} and attack: {dataset}, {model}",
                 _caption(metric, defended),
-                lambda group=group, metric=metric, word=word, defended=defended: (
-                    _draw(group, metric, word, defended)
-                ),
+                partial(_draw, group, metric, word, defended, by_defense if defended else by_library),
             )  # fmt: skip
 
 
@@ -51,13 +52,18 @@ def colour_of(defenses: list[str]) -> dict[str, str]:
     return {UNDEFENDED: PLAIN, **{name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)}}
 
 
+def library_colours(libraries: list[str]) -> dict[str, str]:
+    """A colour for each library; the same in every figure of a study."""
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(dict.fromkeys(libraries))}
+
+
 def _caption(metric: str, defended: bool) -> str:
     whiskers = "" if metric == SECONDS else " Whiskers: 95 % interval, where there is one; means over seeds."
     hatch = " Hatched: the attacker knows of the defense." if defended else ""
     return f"{'Time on a logarithmic scale.' if metric == SECONDS else ''}{whiskers}{hatch}".strip()
 
 
-def _draw(group: pd.DataFrame, metric: str, word: str, defended: bool) -> Drawing:
+def _draw(group: pd.DataFrame, metric: str, word: str, defended: bool, colours: Mapping[str, str]) -> Drawing:
     panels = list(dict.fromkeys(group["library"])) if defended else [""]
     across = [*([CLEAN] if metric != SECONDS else []), *dict.fromkeys(group["attack"])]
     whose: list[Any] = list(
@@ -65,11 +71,8 @@ def _draw(group: pd.DataFrame, metric: str, word: str, defended: bool) -> Drawin
         if defended
         else dict.fromkeys((name, "") for name in group["library"])
     )
-    colours = colour_of([name for name, _ in whose])
-    if not defended:
-        colours = {name: COLOURS[i % len(COLOURS)] for i, (name, _) in enumerate(whose)}
     width = min(16.0, max(6.5, 1.4 + 0.17 * len(across) * (len(whose) + 1.5)))
-    figure = blank(width, 0.9 + 2.1 * len(panels) + 0.2 * len(whose) / 3)
+    figure = blank(width, 0.6 + 2.0 * len(panels))
     axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
     for axis, library in zip(axes, panels, strict=True):
         values = _values(group[group["library"] == library] if defended else group, metric, defended)
@@ -79,7 +82,7 @@ def _draw(group: pd.DataFrame, metric: str, word: str, defended: bool) -> Drawin
             if not places:
                 continue
             x = [j - 0.42 + step * (i + 0.5) for j, _ in places]
-            label = " ".join(filter(None, (who[0], f"({who[1]} attacker)" if who[1] else "")))
+            label = " ".join(filter(None, (UNDEFENDED_WORD.get(who[0], who[0]), f"({who[1]})" if who[1] else "")))
             axis.bar(
                 x, [bar[0] for _, bar in places], step * 0.9, color=colours[who[0]], label=label,
                 hatch="////" if who[1] == "aware" else None, edgecolor="white" if who[1] == "aware" else "none",
@@ -90,23 +93,15 @@ def _draw(group: pd.DataFrame, metric: str, word: str, defended: bool) -> Drawin
         axis.set_ylabel(wrapped(word, 22))
         axis.grid(axis="y")
         if metric == SECONDS:
-            axis.set_yscale("log")
+            logarithmic(axis.yaxis)
         else:
             axis.set_ylim(0, 1.03)
         axis.set_xlim(-0.55, len(across) - 0.45)
     room = max(9, int(width * 12 / len(across)))
     axes[-1].set_xticks(range(len(across)), [wrapped(name, room) for name in across])
-    axes[-1].tick_params(axis="x", length=0)
-    # of all panels: one where a defense has no bar would leave it out
-    legend: dict[str, Any] = {}
     for axis in axes:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            legend.setdefault(label, handle)
-    longest = max(map(len, legend), default=1)
-    figure.legend(
-        list(legend.values()), [wrapped(label, 60) for label in legend], loc="outside lower left",
-        ncols=max(1, min(len(legend), int(width * 12.5 / (min(longest, 60) + 6)))),
-    )  # fmt: skip
+        axis.tick_params(axis="x", length=0)
+    legend_below(figure, axes)
     return figure
 
 

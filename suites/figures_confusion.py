@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,14 +33,14 @@ def confusion(study: Study) -> Iterator[Figure]:
         first = group.drop_duplicates("attack")
         if dataset not in counts:
             continue
-        what = " ".join(filter(None, (str(defense), f"({attacker} attacker)" if attacker else "")))
+        what = " ".join(filter(None, (str(defense), f"({attacker})" if attacker else "")))
         size, labels = counts[str(dataset)], names.get(str(dataset), [])
         yield Figure(
             safe("confusion", str(dataset), str(model), "" if what == UNDEFENDED else what),
             f"Confusion: {dataset}, {model}" + ("" if what == UNDEFENDED else f", {what}"),
-            "Rows: the true class; columns: what it is taken for, as a share of the row. Each attack by the first library "
-            "that has it, first seed.",
-            lambda first=first, size=size, labels=labels: _draw(study, first, size, labels),
+            "Rows: the true class; columns: what it is taken for; the fuller, the larger the share of the row. Each "
+            "attack by the first library that has it, first seed.",
+            partial(_draw, study, first, size, labels),
         )  # fmt: skip
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparring.suites.figures import COLOURS, Figure, blank, safe, wrapped
+from sparring.suites.figures import COLOURS, Figure, blank, legend_below, safe, wrapped
 from sparring.suites.study import Study, column
 from sparring.suites.study_makings import makings
 from sparring.suites.study_rows import UNDEFENDED, mean_over_seeds
@@ -35,7 +36,7 @@ def by_eps(study: Study) -> Iterator[Figure]:
             safe("eps", dataset, model, attack, norm),
             f"Accuracy by eps: {attack} ({norm}) on {dataset}, {model}",
             "At 0: the clean images. Bands: 95 % interval; means over seeds.",
-            lambda group=group: _draw_eps(group),
+            partial(_draw_eps, group),
         )
 
 
@@ -54,7 +55,7 @@ def losses(study: Study) -> Iterator[Figure]:
             "Solid: training loss; dashed: validation loss; a line for each member of an ensemble. Losses of different "
             "trainings are not the same function: a distilled or an adversarially trained network is fitted to other "
             "targets or images.",
-            lambda made=made: _draw_losses(made),
+            partial(_draw_losses, made),
         )  # fmt: skip
 
 
@@ -62,34 +63,19 @@ def grid(count: int, width: float = 3.2, height: float = 2.5, most: int = 3) -> 
     """A figure with so many panels, those left over invisible, and its axes."""
     across = min(most, count)
     down = math.ceil(count / across)
-    figure = blank(max(5.0, width * across), height * down + 0.5)
+    figure = blank(max(5.0, width * across), height * down)
     axes = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
     for axis in axes[count:]:
         axis.set_visible(False)
-    if down > 1:  # shared axes hide the labels above a panel that is left out
-        for axis in axes[max(0, count - across) : count]:
-            axis.tick_params(labelbottom=True)
+    for axis in axes[:count]:  # shared axes hide the numbers of all but the last row, where a panel may be left out
+        axis.tick_params(labelbottom=True)
     return figure, axes
-
-
-def legend_below(figure: Drawing, axes: Any) -> None:
-    """One legend for all panels, each label once, under them."""
-    found: dict[str, Any] = {}
-    for axis in axes:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    if not found:
-        return
-    longest = min(60, max(map(len, found)))
-    columns = max(1, min(len(found), int(figure.get_figwidth() * 12.5 / (longest + 6))))
-    figure.legend(
-        list(found.values()), [wrapped(name, 60) for name in found], loc="outside lower left", ncols=columns
-    )
 
 
 def _draw_eps(group: pd.DataFrame) -> Drawing:
     name = column("accuracy")
-    group = group.assign(variant=[" ".join(w for w in label.split() if not w.startswith("eps=")) for label in group["attack"]])
+    variants = [" ".join(word for word in label.split() if not word.startswith("eps=")) for label in group["attack"]]
+    group = group.assign(variant=variants)
     several = group["variant"].nunique() > 1 or group["route"].nunique() > group["library"].nunique()
     panels = list(dict.fromkeys(zip(group["defense"], group["attacker"], strict=True)))
     lines = list(dict.fromkeys(zip(group["library"], group["variant"], strict=True)))
@@ -102,7 +88,8 @@ def _draw_eps(group: pd.DataFrame) -> Drawing:
                 continue
             ends = [end for end in ("", LOW, HIGH) if name + end in part]
             means = mean_over_seeds(part, ["eps"], [name + end for end in ends]).sort_values("eps")
-            clean = [float(part["clean_accuracy" + end].mean()) if "clean_accuracy" + end in part else np.nan for end in ends]
+            before = {end: part["clean_accuracy" + end].mean() for end in ends if "clean_accuracy" + end in part}
+            clean = [float(before.get(end, np.nan)) for end in ends]
             eps = np.array([0.0, *means["eps"]])
             values = [np.array([first, *means[name + end]]) for first, end in zip(clean, ends, strict=True)]
             label = f"{library}: {variant}" if several else str(library)
@@ -111,7 +98,7 @@ def _draw_eps(group: pd.DataFrame) -> Drawing:
             if len(values) == 3:
                 axis.fill_between(eps, values[1], values[2], color=COLOURS[i % len(COLOURS)], alpha=0.13, linewidth=0)
         title = "undefended" if defense == UNDEFENDED else str(defense)
-        axis.set_title(wrapped(f"{title} ({attacker} attacker)" if attacker else title, 34))
+        axis.set_title(wrapped(f"{title} ({attacker})" if attacker else title, 34))
         axis.set_ylim(0, 1.03)
         axis.grid()
         axis.set_xlabel("eps")

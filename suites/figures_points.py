@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparring.suites import published as publication
-from sparring.suites.figures import COLOURS, INK, PLAIN, Figure, blank, safe, wrapped
-from sparring.suites.figures_curves import MARKS, grid, legend_below
+from sparring.suites.figures import COLOURS, INK, PLAIN, Figure, blank, legend_below, logarithmic, safe, wrapped
+from sparring.suites.figures_curves import MARKS, grid
 from sparring.suites.study import Study, column
 from sparring.suites.study_rows import KEYS, UNDEFENDED, mean_over_seeds
 from sparring.suites.study_scores import summary
@@ -26,7 +27,7 @@ def overview(study: Study) -> Iterator[Figure]:
             yield Figure(
                 safe("overview", str(dataset)), f"Clean and under attack: {dataset}",
                 "Accuracy on the clean images, its mean over all attacks and libraries, and the lowest.",
-                lambda rows=rows: _draw_overview(rows),
+                partial(_draw_overview, rows),
             )  # fmt: skip
 
 
@@ -39,8 +40,8 @@ def against_time(study: Study) -> Iterator[Figure]:
         if group[["attack", "library"]].drop_duplicates().shape[0] > 1:
             yield Figure(
                 safe("time", str(dataset)), f"Accuracy against time: {dataset}",
-                "Each point is one attack of one library on the undefended model; down and left is stronger and faster.",
-                lambda group=group: _draw_time(group),
+                "Each point is one attack of one library on the undefended model; left and down: faster and stronger.",
+                partial(_draw_time, group),
             )  # fmt: skip
 
 
@@ -52,7 +53,7 @@ def published(study: Study) -> Iterator[Figure]:
         yield Figure(
             "published", "Published and measured",
             "On the line, both are the same; whiskers: 95 % interval of the measured value.",
-            lambda: _draw_published(frame),
+            partial(_draw_published, frame),
         )  # fmt: skip
 
 
@@ -60,14 +61,15 @@ def _draw_overview(rows: pd.DataFrame) -> Drawing:
     labels = []
     for row in rows.to_dict("records"):
         defense = "" if row["defense"] == UNDEFENDED else f", {row['defense']}"
-        labels.append(wrapped(f"{row['model']}{defense}" + (f" ({row['attacker']} attacker)" if row["attacker"] else ""), 44))
+        attacker = f" ({row['attacker']})" if row["attacker"] else ""
+        labels.append(wrapped(f"{row['model']}{defense}{attacker}", 46))
     places, heights, top = [], [], 0.0
     for label in labels:
         lines = label.count("\n") + 1
         places.append(top + 0.5 * lines)
         heights.append(lines)
         top += lines + 0.35
-    figure = blank(8.5, 0.9 + 0.21 * top)
+    figure = blank(8.5, 0.7 + 0.19 * top)
     axis = figure.subplots()
     clean, mean, low = (rows[name].to_numpy() for name in ("clean_accuracy", "mean_accuracy", "lowest_accuracy"))
     axis.hlines(places, np.minimum(clean, low), np.maximum(clean, low), color=PLAIN, alpha=0.5, linewidth=2.5)
@@ -82,7 +84,7 @@ def _draw_overview(rows: pd.DataFrame) -> Drawing:
     axis.grid(axis="x")
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
-    figure.legend(loc="outside lower left", ncols=3)
+    legend_below(figure, [axis])
     return figure
 
 
@@ -99,7 +101,7 @@ def _draw_time(group: pd.DataFrame) -> Drawing:
                 color=COLOURS[i % len(COLOURS)], markersize=7, alpha=0.85,
                 fillstyle="full" if i < len(COLOURS) else "none",
             )  # fmt: skip
-        axis.set_xscale("log")
+        logarithmic(axis.xaxis)
         axis.set_ylim(-0.03, 1.03)
         axis.set_title(wrapped(model, 40))
         axis.set_xlabel("seconds per image")
@@ -128,11 +130,13 @@ def _draw_published(frame: pd.DataFrame) -> Drawing:
                 continue
             ends: Any = [part["measured"] - part["measured_low"], part["measured_high"] - part["measured"]]
             axis.errorbar(
-                part["published"], part["measured"], np.maximum(np.nan_to_num(np.array(ends)), 0), fmt=MARKS[i % len(MARKS)],
+                part["published"], part["measured"], np.maximum(np.nan_to_num(np.array(ends)), 0),
+                fmt=MARKS[i % len(MARKS)],
                 color=COLOURS[i % len(COLOURS)], elinewidth=0.7, capsize=1.5, markersize=5, alpha=0.85,
                 label="clean" if attack == publication.CLEAN else attack,
             )  # fmt: skip
-        axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="published", aspect="equal")
+        axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="published")
+        axis.set_box_aspect(1)
         axis.set_title(metric)
         axis.grid()
     for axis in axes[:: min(3, len(metrics))]:

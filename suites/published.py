@@ -95,7 +95,7 @@ def _compared(value: Mapping[str, Any], rows: pd.DataFrame, library: str) -> Ite
             "published": float(number), "choice": choice, "library": "", "attacker": "", "agrees": None,
         }  # fmt: skip
         column = _COLUMN.get(metric, (f"clean_{metric}", metric))[attack != CLEAN]
-        known = found[column].dropna().tolist() if column in found else []
+        known = list(found[column].dropna()) if column in found else []
         if not known:
             yield {**line, "line": f"published {_number(number)}, not measured" + (f": {choice}" if choice else "")}
             continue
