@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +166,34 @@ def attack(
         adversarial, samples, logits_clean, logits_adv, counter.forwards, counter.backwards, seconds,
         prediction_seconds, chosen.name, version, taken, call, tuple(notes),
     )  # fmt: skip
+
+
+@contextmanager
+def crafting(
+    classifier: Classifier, asked: Request, library: str, *, route: Route | None = None
+) -> Iterator[Callable[[Images, Labels, int], Images]]:
+    """One untargeted attack, opened once: within the context, images and labels and a seed -> adversarial images.
+
+    For whoever attacks batch by batch and judges nothing, as adversarial training does: the classifier may change
+    between two batches. The images lie in the box and within the budget. Raises as ``attack`` does.
+    """
+    chosen = load_library(library)
+    taken = _route(chosen, classifier, route)
+    _check_support(chosen, asked, classifier)
+    aims = asked.canonical is not None and asked.canonical.aims
+    with chosen.session(classifier, taken, Counter()) as run:
+
+        def craft(x: Images, y: Labels, seed: int) -> Images:
+            if not len(x):
+                return x
+            context = Context(asked.params, classifier.input_shape, classifier.classes, len(x), seed, False)
+            target, kwargs, _ = _in_their_words(chosen, asked, context)
+            goals = _goals(asked, y, None, classifier.classes, seed) if aims else y
+            call = Call(target, kwargs, x, goals, aims, asked.canonical, context if asked.canonical else None)
+            with seeded(seed):
+                return _legal(chosen, asked, x, _run(chosen, run, call, ()))[0]
+
+        yield craft
 
 
 def check_labels(labels: Any, n: int, classes: int, what: str) -> Labels:

@@ -10,9 +10,9 @@ import numpy as np
 from sparring.adapters.errors import InputError
 from sparring.adapters.keras import keras_classifier
 from sparring.adapters.preprocessing import Preprocessing
-from sparring.adapters.protocol import Differentiable, Images
+from sparring.adapters.protocol import Differentiable, Images, Labels
 from sparring.models.spec import TrainSpec
-from sparring.models.training import Targets, Weights
+from sparring.models.training import Targets, Weights, softmax
 
 import keras  # isort: skip
 
@@ -35,6 +35,7 @@ class KerasLearner:
         self._options = {**options, "input_shape": tuple(input_shape), "device": device}
         self._compiled: tuple[bool, float, bool] | None = None
         self._lr = spec.lr
+        self._gradient: Any = None
         self._draws = keras.random.SeedGenerator(spec.seed)
         self._view: Differentiable | None = None
 
@@ -71,6 +72,14 @@ class KerasLearner:
         for variable, values in noise:
             variable.assign_sub(values)
         return float(said[-1] if self._spec.l2 else said[0]), float(said[1])
+
+    def gradient(self, x: Images, y: Labels) -> Images:
+        """Of the cross-entropy with respect to the images, in evaluation mode; see ``Learner``."""
+        if keras.backend.backend() == "tensorflow":
+            self._gradient = self._gradient or _tensorflow_gradient(self.network)
+            return self._before.transposed(self._gradient(self._before.apply(x), y).numpy())
+        view = self.classifier()
+        return view.vjp(x, softmax(view.logits(x)) - np.eye(view.classes, dtype=np.float32)[y])
 
     def weights(self) -> Weights:
         """A copy of the model's arrays."""
@@ -124,6 +133,20 @@ class KerasLearner:
             return []
         every = self.network.trainable_variables
         return [(v, keras.random.normal(v.shape, stddev=std, dtype=v.dtype, seed=self._draws)) for v in every]
+
+
+def _tensorflow_gradient(network: Any) -> Any:
+    """A forward and a backward pass in one; the protocol's ``logits`` and ``vjp`` make two forwards."""
+    import tensorflow as tf
+
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    def gradient(x: Any, y: Any) -> Any:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(y, network(x, training=False))
+        return tape.gradient(loss, x)
+
+    return lambda x, y: gradient(tf.constant(x), tf.constant(y))
 
 
 def _noisy(kind: Any, seed: int) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from sparring.adapters.coexistence import guard
 from sparring.adapters.preprocessing import Preprocessing
-from sparring.adapters.protocol import Differentiable, Images
+from sparring.adapters.protocol import Differentiable, Images, Labels
 from sparring.models.spec import TrainSpec
 from sparring.models.training import Targets, Weights
 
@@ -19,7 +19,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn.functional import cross_entropy  # noqa: E402
 
-from sparring.adapters.pytorch import TorchClassifier, choose_device  # noqa: E402
+from sparring.adapters.pytorch import TorchClassifier, choose_device, evaluating, exactly  # noqa: E402
 
 
 class TorchLearner:
@@ -89,6 +89,14 @@ class TorchLearner:
         self.optimizer.step()
         classes = wanted if wanted.ndim == 1 else wanted.argmax(1)
         return float(loss.detach()), float((logits.detach().argmax(1) == classes).float().mean())
+
+    def gradient(self, x: Images, y: Labels) -> Images:
+        """Of the cross-entropy with respect to the images, in evaluation mode; see ``Learner``."""
+        leaf = torch.from_numpy(self._before.apply(x)).to(self.device).requires_grad_()
+        with evaluating(self.network), exactly(self.device):
+            loss = cross_entropy(self.network(leaf), torch.from_numpy(y).to(self.device), reduction="sum")
+            gradient = torch.autograd.grad(loss, leaf)[0]
+        return self._before.transposed(gradient.cpu().numpy())
 
     def weights(self) -> Weights:
         """A copy of the module's state."""

@@ -53,7 +53,8 @@ def _transform(
 
 def _trains(name: str, description: str, source: str, parameters: Parameters) -> Defense:
     place = f"sparring.models.training_defenses:{name.replace('-', '_')}"
-    return Defense(name, "training", description, source, parameters, place)
+    check = "sparring.models.training_defenses:check" if "attack" in parameters else None
+    return Defense(name, "training", description, source, parameters, place, check=check)
 
 
 ROTATION = Parameter(float, "largest angle, degrees, either way", 15.0, low=0, high=180)
@@ -172,7 +173,10 @@ WRAPPERS = (
 )  # fmt: skip
 
 EPS = Parameter(
-    float, "largest change of a pixel, or length of the change (norm l2), in units of [0, 1]", None, above=0
+    float,
+    "largest change of a pixel, or length of the change (norm l2), in units of [0, 1]; .1 for fgsm (linf)",
+    lambda p: 0.1 if p["attack"] == "fgsm" and p["norm"] in (None, "linf") and p["attacks"] is None else None,
+    above=0,
 )
 STEPS = Parameter(int, "steps of the attack", None, low=1)
 STEP = Parameter(float, "length of one of its steps", None, above=0)
@@ -198,7 +202,7 @@ TRAINING = (
             "ratio": Parameter(float, "share of adversarial images", 0.5, above=0, high=1),
             "when": Parameter(str, "made of the network as it is, batch by batch, or once before the training",
                               "batch", choices=("batch", "beforehand")),
-            "refresh": Parameter(int, "epochs after which images made beforehand are made anew; 0: never", 0, low=0),
+            "epochs": Parameter(int, "so many epochs more, after the training without; 0: throughout it", 0, low=0),
         },
     ),
     _trains(

@@ -64,6 +64,10 @@ class Learner(Protocol):
         """
         ...
 
+    def gradient(self, x: Images, y: Labels) -> Images:
+        """Of each image's own cross-entropy with respect to the image (N, C, H, W), in evaluation mode."""
+        ...
+
     def weights(self) -> Weights:
         """A copy of every array of the network."""
         ...
@@ -106,13 +110,13 @@ class Training:
     """share of the steps that is done, in [0, 1) -> what the learning rate is multiplied by"""
     temperature: float = 1.0
     """what logits are divided by while training"""
-    start: Weights | None = None
-    """where the training starts, instead of at new weights"""
+    first: Training | None = None
+    """what is carried out before: this training starts from its weights, and from new ones where there is none"""
     loop: Callable[[Learner, Training], History] | None = None
     """who trains, where it isn't the loop of this file"""
     stage: str = ""
     past: History = ()
-    """of the trainings that this one builds on"""
+    """of the trainings whose outcome is in ``x`` and ``y``"""
     progress: Progress | None = None
 
 
@@ -121,12 +125,17 @@ def train(training: Training) -> tuple[Learner, History]:
 
     Raises ``InputError`` if the loss stops being finite.
     """
+    past = training.past
+    start: Weights | None = None
+    if training.first is not None:
+        learner, past = train(training.first)
+        start = learner.weights()
     with seeded(training.spec.seed, training.family):
         learner = training.fresh()
-        if training.start is not None:
-            learner.set_weights(training.start)
+        if start is not None:
+            learner.set_weights(start)
         rows = (training.loop or _loop)(learner, training)
-    return learner, (*training.past, *rows)
+    return learner, (*past, *rows)
 
 
 def trained(
