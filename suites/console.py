@@ -62,12 +62,11 @@ class LiveReporter(Reporter):
 
     def finished(self, planned: Planned, status: str, reason: str) -> None:
         with self._lock:
-            task = self._tasks.pop(f"{planned.model}: {planned.cell.library} {planned.cell.attack}", None)
+            task = self._tasks.pop(planned.title, None)
         if task is not None:
             self._bars.remove_task(task)  # type: ignore[arg-type]
-        eps = f" eps={planned.asked.eps:.4g}" if planned.asked.eps is not None else ""
         why = f": {reason}" if reason else ""
-        self._say(f"{status:6} {planned.model}: {planned.cell.library} {planned.asked.name}{eps}{why}")
+        self._say(f"{status:6} {planned.title}{why}")
 
     def _bar(self, what: str, done: int, total: int, unit: str) -> None:
         with self._lock:

@@ -30,7 +30,11 @@ def parts(suite: Suite) -> tuple[Suite, ...]:
     common = {"models": models, "defenses": (), "transfer": transfer}
     return tuple(
         suite.model_copy(
-            update={**common, "data": data, "attacks": tuple(a for a in suite.attacks if data.label in (a.data or (data.label,)))}
+            update={
+                **common,
+                "data": data,
+                "attacks": tuple(a for a in suite.attacks if data.label in (a.data or (data.label,))),
+            }
         )
         for data in suite.datasets
     )
@@ -56,8 +60,10 @@ def origin(spec: ModelSpec) -> str:
 def _every_model(suite: Suite) -> tuple[ModelSpec, ...]:
     by_name = {spec.name: spec for spec in suite.models}
     made: dict[str, ModelSpec] = {}
-    for chain in suite.defenses or (ChainSpec(name=None, chain=()),):
+    for chain in suite.defenses or (ChainSpec(name=None, chain=(), models=None),):
         for spec in suite.models:
+            if chain.models is not None and spec.name not in chain.models:
+                continue
             for each in _under(spec, chain, by_name):
                 # an attacked model may also be the undefended source of another: it stays attacked
                 made[each.name] = each if each.name not in made or each.attack else made[each.name]
@@ -66,7 +72,7 @@ def _every_model(suite: Suite) -> tuple[ModelSpec, ...]:
 
 def _under(spec: ModelSpec, chain: ChainSpec, by_name: dict[str, ModelSpec]) -> list[ModelSpec]:
     """The model under a chain of defenses, after the models that it is made of."""
-    trained = ChainSpec(name=None, chain=tuple(_training(chain.chain)))
+    trained = ChainSpec(name=None, chain=tuple(_training(chain.chain)), models=None)
     named = _named(spec, chain)
     found: list[ModelSpec] = []
     if spec.sources:

@@ -43,6 +43,13 @@ class Planned:
     asked: Request
     unsupported: str | None
 
+    @property
+    def title(self) -> str:
+        """What it is, in a line."""
+        eps = f" eps={self.asked.eps:.4g}" if self.asked.eps is not None else ""
+        attacker = f", {self.cell.attacker}" if self.cell.attacker else ""
+        return f"{self.model} on {self.cell.dataset}: {self.cell.library} {self.asked.name}{eps}{attacker}"
+
 
 @cache
 def package_version(package: str) -> str | None:
@@ -132,11 +139,7 @@ def _rows(
                 reconcile=taken,
                 nudge=suite.nudge,
             )
-            rows.append(
-                Planned(
-                    spec.name, origin(spec), spec.defense, suite.one_data, cell, asked, reason or lacks
-                )
-            )
+            rows.append(Planned(spec.name, origin(spec), spec.defense, suite.one_data, cell, asked, reason or lacks))
     return rows
 
 

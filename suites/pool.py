@@ -151,7 +151,7 @@ def compute(
 
     def _one(row: Planned, worker: Worker) -> tuple[str, str]:
         cell = row.cell
-        name = f"{row.model}: {cell.library} {cell.attack}"
+        name = row.title
         request = {
             "do": "cell",
             "cell": cell.to_json(),

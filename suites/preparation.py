@@ -167,7 +167,9 @@ def prepare_all(
 
     if waiting:
         in_threads(serve, min(workers, total), stop, pool)
-    return [{spec.name: found[spec.name] for spec in suite.models} for (suite, _), found in zip(parts, ready, strict=True)]
+    return [
+        {spec.name: found[spec.name] for spec in suite.models} for (suite, _), found in zip(parts, ready, strict=True)
+    ]
 
 
 def _host(spec: ModelSpec, ready: Mapping[str, ModelRef]) -> str:

@@ -115,9 +115,7 @@ def run(
                     transfer.check(parts[0][0], models)
                 except InputError as error:
                     raise InputError(f"{where}: {error}") from None
-            planned = [
-                row for (part, data), refs in zip(parts, every, strict=True) for row in plan(part, data, refs)
-            ]
+            planned = [row for (part, data), refs in zip(parts, every, strict=True) for row in plan(part, data, refs)]
             todo = _missing(planned, folder, retry_failed)
             manifest.write(folder, suite, base, parts, every, planned, device, described)
             store.sweep(folder)
