@@ -35,7 +35,7 @@ COLUMNS = (
     "pixels_flat", "max_abs_diff_flat", "images_differing", "images_unsteady",
     "success_difference", "success_low", "success_high", "distance_a", "distance_b",
     "distance_difference", "distance_ratio", "forwards_a", "forwards_b", "backwards_a", "backwards_b", "reason",
-    "reconciled",
+    "reconciled", "dataset", "defense", "attacker",
 )  # fmt: skip
 """Of ``agreement.csv``. ``verdict`` is identical, equal, explained, unexplained or failed (``reason``); ``ledger_id``
 holds the entries behind an explained one, joined by ' + '. ``model`` is the one that both are, or were exported from.
@@ -211,7 +211,7 @@ def measure(
     found: list[dict[str, Any]] = []
     groups: dict[tuple[Any, ...], list[Party]] = {}
     for party in rows:
-        groups.setdefault((origins[party.model], *party.attacked), []).append(party)
+        groups.setdefault((origins.get(party.model, party.model), *party.attacked), []).append(party)
     pairs = [(key, a, b) for key, parties in groups.items() for a, b in itertools.combinations(parties, 2)]
     if mark is not None:
         wanted = _to_mark(pairs, reader)
@@ -239,7 +239,7 @@ class Party:
     version: str
     route: str
     attacked: tuple[Any, ...]
-    """data set, attack, norm, parameters (JSON), targeted, seeds, images"""
+    """data set, attack, norm, parameters (JSON), targeted, seeds, images, defense, attacker"""
     cells: tuple[str, ...]
     status: str
     reason: str
@@ -261,8 +261,9 @@ class Party:
 
 def _parties(results: pd.DataFrame) -> Iterator[Party]:
     keys = ["dataset", "model", "framework", "library", "library_version", "route", "attack", "norm", "params"]
-    for _, group in results.groupby([*keys, "targeted"], sort=False, dropna=False):
-        first = group.iloc[0]
+    also = [name for name in ("defense", "attacker") if name in results]  # a run may be older than either
+    for _, group in results.groupby([*keys, "targeted", *also], sort=False, dropna=False):
+        first = group.iloc[0].fillna({"defense": "none", "attacker": ""})
         bad = group[group["status"] != "done"]
         status, reason = ("done", "") if bad.empty else (str(bad["status"].iloc[0]), str(bad["reason"].iloc[0]))
         norm = first["norm"] if isinstance(first["norm"], str) else None
@@ -274,7 +275,7 @@ def _parties(results: pd.DataFrame) -> Iterator[Party]:
             route=first["route"],
             attacked=(
                 first["dataset"], first["attack"], norm, first["params"], bool(first["targeted"]),
-                tuple(group["seed"]), int(first["n"]),
+                tuple(group["seed"]), int(first["n"]), first.get("defense", "none"), first.get("attacker", ""),
             ),
             cells=tuple(group["cell_id"]),
             status=status,
@@ -357,8 +358,9 @@ def _without(cells: Sequence[Arrays], apart: Sequence[npt.NDArray[np.bool_]]) ->
 def _row(
     model: str, a: Party, b: Party, reader: Callable[[str], Arrays], shaky: Shaky, reconciled: bool
 ) -> dict[str, Any]:
-    _, attack, norm, params, targeted, *_ = a.attacked
+    dataset, attack, norm, params, targeted, _, _, defense, attacker = a.attacked
     row: dict[str, Any] = {"attack": attack, "norm": norm, "params": params, "targeted": targeted, "model": model}
+    row |= {"dataset": dataset, "defense": defense, "attacker": attacker}
     for side, party in (("a", a), ("b", b)):
         for key in ("library", "version", "route", "framework", "model", "forwards", "backwards"):
             row[f"{key}_{side}"] = getattr(party, key)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sparring.adapters.ledger import entries
-from sparring.suites.tables import row_labels
+from sparring.suites.tables import places, row_labels
 from sparring.suites.verdicts import RULES
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def make(found: Agreement) -> Sheet:
     """One row an attack with its parameters (and model, of several); of several pairs the worst is shown."""
     pairs = found.pairs.copy()
     several = pairs["model"].nunique() > 1
-    labels = row_labels(pairs)
+    labels = [f"{label}, {at}" if at else label for label, at in zip(row_labels(pairs), places(pairs), strict=True)]
     pairs["row"] = [f"{label}, {m}" if several else label for label, m in zip(labels, pairs["model"], strict=True)]
     pairs["column"] = [_column(a, b) for a, b in zip(pairs["library_a"], pairs["library_b"], strict=True)]
     rows = list(dict.fromkeys(pairs["row"]))

@@ -27,7 +27,8 @@ FORMATS = ("rich", "md", "json")
 EQUAL = 1e-5
 """Images nearer than this in every pixel are the same but for rounding."""
 ASKED = (
-    "dataset", "model", "framework", "defense", "library", "route", "attack", "norm", "params", "targeted", "seed",
+    "dataset", "model", "framework", "defense", "attacker", "library", "route", "attack", "norm", "params", "targeted",
+    "seed",
 )  # fmt: skip
 """The columns of the results that say what was asked, whatever was installed."""
 
@@ -120,6 +121,8 @@ class Loaded:
         self.folder = Path(folder)
         self.manifest = manifest.read(self.folder)
         self.frame = tables.read_results(self.folder)
+        told = self.frame.get("attacker")  # absent in runs before there were defenses
+        self.frame["attacker"] = "" if told is None else told.astype(object).where(told.notna(), "")
         self.suite = str(self.manifest["suite"].get("name"))
 
     @cached_property
@@ -129,13 +132,20 @@ class Loaded:
 
     @cached_property
     def labels(self) -> dict[Key, str]:
-        """The attack of each row with its parameters."""
-        return dict(zip(self.rows, tables.row_labels(self.frame), strict=True))
+        """The attack of each row with its parameters, and on what it was, where that varies."""
+        told = zip(tables.row_labels(self.frame), tables.places(self.frame), strict=True)
+        return dict(zip(self.rows, (f"{attack} ({place})" if place else attack for attack, place in told), strict=True))
 
     @cached_property
     def packages(self) -> dict[str, str]:
         """Name -> release of everything that was installed."""
         return {_plain(name): str(release) for name, release in self.manifest["packages"].items()}
+
+    @cached_property
+    def data(self) -> dict[str, Mapping[str, Any]]:
+        """Name -> what the manifest says of a data set: its digest, its number of images."""
+        held = self.manifest["data"]
+        return {str(each["name"]): each for each in (held if isinstance(held, list) else [held])}
 
     def result(self, key: Key) -> Result | None:
         """What is stored of a row, with images."""
@@ -178,12 +188,16 @@ def check_comparable(a: Loaded, b: Loaded) -> None:
     """Raise ``InputError`` unless the runs are of one suite and the same images."""
     if a.suite != b.suite:
         raise InputError(f"{a.folder} is a run of the suite {a.suite}, {b.folder} of {b.suite}: compare runs of one")
-    digests = [run.manifest["data"]["digest"] for run in (a, b)]
-    if digests[0] != digests[1]:
+    for name, mine in a.data.items():
+        theirs = b.data.get(name)
+        if theirs is not None and mine["digest"] != theirs["digest"]:
+            raise InputError(
+                f"{a.folder} and {b.folder} attacked different images: {mine['images']} and {theirs['images']} of "
+                f"{name}, digests {mine['digest'][:12]} and {theirs['digest'][:12]}"
+            )
+    if not a.data.keys() & b.data.keys():
         raise InputError(
-            f"{a.folder} and {b.folder} attacked different images: {a.manifest['data']['images']} and "
-            f"{b.manifest['data']['images']} of {a.manifest['data']['name']}, digests {digests[0][:12]} and "
-            f"{digests[1][:12]}"
+            f"{a.folder} and {b.folder} attacked different images: {', '.join(a.data)} and {', '.join(b.data)}"
         )
 
 

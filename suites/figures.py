@@ -126,13 +126,13 @@ def blank(width: float, height: float) -> Drawing:
 
 def logarithmic(axis: Any) -> None:
     """An x or y axis of powers of ten with plain numbers; with those between where they span little."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = axis.get_view_interval()
     axis._set_axes_scale("log")
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
 
 
 def legend_below(figure: Drawing, axes: Iterable[Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparring.suites.agreement_table import SEVERITY, party
-from sparring.suites.tables import row_labels
+from sparring.suites.tables import places, row_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,8 @@ def draw(found: Agreement) -> list[Path]:
     pixels that have a gradient.
     """
     folder = found.folder / "agreement"
-    pairs = found.pairs.assign(row=row_labels(found.pairs))
+    told = zip(row_labels(found.pairs), places(found.pairs), strict=True)
+    pairs = found.pairs.assign(row=[f"{label}, {place}" if place else label for label, place in told])
     files: list[Path] = []
     for (label, model), group in pairs.groupby(["row", "model"], sort=False):
         first = group.iloc[0]

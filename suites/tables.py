@@ -1,4 +1,7 @@
-"""The library-vs-library table of a run: attacks down, libraries and models across."""
+"""The library-vs-library table of a run: attacks down, libraries and models across.
+
+Where a run has several data sets, defenses or attackers, each has rows of its own.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,16 @@ import pandas as pd
 
 from sparring.adapters.attacks import catalogue, shortest
 from sparring.adapters.errors import InputError
+from sparring.suites.study_text import latex
 
 FORMATS = ("rich", "md", "csv", "latex", "parquet", "svg")
 VALUES = {
     "robust_accuracy": "lower is a stronger attack",
+    "precision": "lower is a stronger attack",
+    "recall": "lower is a stronger attack",
+    "f1": "lower is a stronger attack",
+    "auroc": "lower is a stronger attack",
+    "pr_auc": "lower is a stronger attack",
     "attack_success_rate": "higher is a stronger attack",
     "l2_median": "lower is a stronger attack",
     "linf_median": "lower is a stronger attack",
@@ -55,14 +64,18 @@ def read_results(run: str | Path) -> pd.DataFrame:
 def make(results: pd.DataFrame, value: str = "robust_accuracy") -> Table:
     """Rows: attack and parameters; columns: library × framework (by model, where two models share a framework).
 
+    Rows also say the data set, the defense and the attacker, those of them that vary.
     Numbers are means over seeds. Marked among the libraries of each row and model are the best and the worst, where
     they differ: the strongest and the weakest attack (the cheapest and the dearest, for costs). A cell that failed
     shows so, one that can't be shows a dash.
     """
     if value not in VALUES:
         raise InputError(f"unknown value {value!r}. Valid: {', '.join(VALUES)}")
+    if value not in results:
+        raise InputError(f"this run has no {value}: an earlier release of sparring made it")
     data = results.copy()
-    data["row"] = row_labels(data)
+    data["row"] = [f"{where}: {label}" if where else label for where, label in zip(
+        places(data), row_labels(data), strict=True)]  # fmt: skip
     data["column"] = _column_labels(data)
     rows, columns = list(dict.fromkeys(data["row"])), list(dict.fromkeys(data["column"]))
     numbers = pd.DataFrame(float("nan"), index=rows, columns=columns)
@@ -94,7 +107,7 @@ def make(results: pd.DataFrame, value: str = "robust_accuracy") -> Table:
         differ = (strong != weak).to_numpy()[:, None]
         best[list(same)] = part.eq(strong, axis=0) & differ
         worst[list(same)] = part.eq(weak, axis=0) & differ
-    suite, dataset = data["suite"].iloc[0], data["dataset"].iloc[0]
+    suite, dataset = data["suite"].iloc[0], " and ".join(dict.fromkeys(data["dataset"]))
     return Table(
         f"{suite}: {value.replace('_', ' ')} on {int(data['n'].max())} images of {dataset} ({VALUES[value]})",
         texts,
@@ -118,13 +131,13 @@ def render(table: Table, form: str) -> str | bytes:
     if form == "csv":
         return table.numbers.rename_axis("attack").to_csv(lineterminator="\n")
     if form == "latex":
-        texts = table.texts.map(_latex)
+        texts = table.texts.map(latex)
         escaped = Table("", texts, table.numbers, table.best, table.worst, ())
         marked = _marked(escaped, lambda t: rf"\textbf{{{t}}}", lambda t: rf"\underline{{{t}}}")
-        marked.index = pd.Index([_latex(str(name)) for name in marked.index])
-        marked.columns = pd.Index([_latex(str(name)) for name in marked.columns])
+        marked.index = pd.Index([latex(str(name)) for name in marked.index])
+        marked.columns = pd.Index([latex(str(name)) for name in marked.columns])
         notes = "".join(f"% {line}\n" for line in table.footnotes)
-        return marked.to_latex(escape=False, caption=_latex(table.title)) + notes
+        return marked.to_latex(escape=False, caption=latex(table.title)) + notes
     if form == "parquet":
         buffer = io.BytesIO()
         table.numbers.rename_axis("attack").reset_index().to_parquet(buffer, index=False)
@@ -203,9 +216,24 @@ def row_labels(data: pd.DataFrame) -> list[str]:
     return labels
 
 
+def places(data: pd.DataFrame) -> list[str]:
+    """Of each row its data set, defense and attacker, those of them that vary in the run; empty where none does."""
+    shown = [name for name in ("dataset", "defense", "attacker") if name in data and data[name].nunique() > 1]
+    words = {"none": "undefended", "": ""}
+    labels = []
+    for row in data[shown].itertuples(index=False, name=None):
+        told = [words.get(value, value) for value in row if isinstance(value, str)]
+        labels.append(", ".join(filter(None, told)))
+    return labels if shown else [""] * len(data)
+
+
 def _column_labels(data: pd.DataFrame) -> list[str]:
     by_framework = data.groupby("framework")["model"].nunique()
-    several_routes = data.groupby(["library", "framework"])["route"].nunique()
+    attacked = [
+        name for name in ("dataset", "defense", "attacker") if name in data
+    ]  # a defended model has its own route
+    routes = data.groupby(["library", "framework", *attacked], dropna=False)["route"].nunique()
+    several_routes = routes.groupby(level=["library", "framework"]).max()
     labels = []
     for _, item in data.iterrows():
         where = item["framework"] if by_framework[item["framework"]] == 1 else item["model"]
@@ -224,8 +252,14 @@ def _remarks(item: pd.Series[Any]) -> list[str]:
 
 
 def _clean_line(data: pd.DataFrame) -> list[str]:
-    done = data[data["status"] == "done"].drop_duplicates("model")
-    clean = ", ".join(f"{item['model']} {item['clean_accuracy']:.3f}" for _, item in done.iterrows())
+    subject = [name for name in ("dataset", "model", "defense") if name in data]
+    done = data[data["status"] == "done"].drop_duplicates(subject)
+    shown = [name for name in subject if name == "model" or data[name].nunique() > 1]
+    told = [
+        (" ".join(str(item[name]) for name in shown if item[name] != "none"), item["clean_accuracy"])
+        for _, item in done.iterrows()
+    ]
+    clean = ", ".join(f"{who} {accuracy:.3f}" for who, accuracy in told)
     return [f"clean accuracy: {clean}; – : the library or the framework can't do it"] if clean else []
 
 
@@ -249,10 +283,8 @@ def _marked(table: Table, best: Any, worst: Any) -> pd.DataFrame:
 
 
 def _escaped(texts: pd.DataFrame) -> pd.DataFrame:
-    return texts.map(lambda text: str(text).replace("|", r"\|")).rename_axis("attack")
+    def plain(name: object) -> str:
+        return str(name).replace("|", r"\|").replace("<", "&lt;")
 
-
-def _latex(text: str) -> str:
-    for plain, escaped in (("\\", r"\textbackslash "), ("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("#", r"\#")):
-        text = text.replace(plain, escaped)
-    return text.replace("±", r"$\pm$").replace("–", "--")
+    shown = texts.map(lambda text: str(text).replace("|", r"\|"))  # marked: its tags stay
+    return shown.rename(index=plain, columns=plain).rename_axis("attack")
