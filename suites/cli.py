@@ -52,7 +52,14 @@ def run_command(
     out: OutOption = None,
     profile: ProfileOption = None,
     set_: SetOption = None,
-    workers: Annotated[int, typer.Option(min=1, help="cells computed at once, each in a process of its own")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="cells computed at once, each in a process of its own  [default: 2, on one core or a GPU 1]",
+            show_default=False,
+        ),
+    ] = None,
     retry: Annotated[
         str | None, typer.Option(help="`failed`: compute those again that failed or ran out of time")
     ] = None,
@@ -69,7 +76,7 @@ def run_command(
     from sparring.adapters.errors import InputError
     from sparring.suites import tables, transfer_table
     from sparring.suites.console import LiveReporter, console
-    from sparring.suites.runner import Interrupted, command, look_ahead, run
+    from sparring.suites.runner import Interrupted, command, look_ahead, run, usual_workers
 
     if retry not in (None, "failed"):
         raise InputError(f"--retry {retry}: the only choice is `failed`")
@@ -80,7 +87,7 @@ def run_command(
     try:
         with LiveReporter() as reporter:
             done = run(
-                suite, out=out, profile=profile, overrides=set_ or (), workers=workers,
+                suite, out=out, profile=profile, overrides=set_ or (), workers=workers or usual_workers(device),
                 retry_failed=retry is not None, limit_seconds=limit_seconds, device=device, reporter=reporter,
             )  # fmt: skip
     except Interrupted as stopped:
@@ -427,6 +434,7 @@ def _print_plan(outlook: Outlook) -> None:
 
 
 def _plan_of(part: Suite, data: Dataset, outlook: Outlook) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     from sparring.suites.plan import count
@@ -438,16 +446,16 @@ def _plan_of(part: Suite, data: Dataset, outlook: Outlook) -> Table:
         first = outlook.to_prepare.get((data.name, spec.name), "ready")
         if spec not in part.attacked:
             what = "target" if part.transfer else "not attacked itself"
-            table.add_row(spec.name, spec.runtime, *["–"] * 4, f"{first} ({what})")
+            table.add_row(escape(spec.name), spec.runtime, *["–"] * 4, escape(f"{first} ({what})"))
             continue
         if first != "ready":
-            table.add_row(spec.name, spec.runtime, str(count(part, spec)), "?", "?", "?", first)
+            table.add_row(escape(spec.name), spec.runtime, str(count(part, spec)), "?", "?", "?", escape(first))
             continue
         mine = [row for row in outlook.planned if row.model == spec.name and row.cell.dataset == data.name]
         stored = sum(row.cell.id in outlook.stored and row.unsupported is None for row in mine)
         cannot = sum(row.unsupported is not None for row in mine)
         table.add_row(
-            spec.name, mine[0].cell.model.framework if mine else spec.runtime, str(len(mine)), str(stored), str(cannot),
+            escape(spec.name), mine[0].cell.model.framework if mine else spec.runtime, str(len(mine)), str(stored), str(cannot),
             str(len(mine) - stored - cannot), "ready",
         )  # fmt: skip
     return table

@@ -65,7 +65,7 @@ def write(
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
             "python": platform.python_version(),
-            "gpus": _gpus(),
+            "gpus": gpus(),
         },
         "packages": {dist.metadata["Name"]: dist.version for dist in _distributions()},
     }
@@ -92,7 +92,7 @@ def _distributions() -> list[metadata.Distribution]:
     return sorted(metadata.distributions(), key=lambda dist: str(dist.metadata["Name"]).lower())
 
 
-def _gpus() -> list[str]:
+def gpus() -> list[str]:
     """The names of the NVIDIA GPUs, asked of the driver's own tool; empty without one."""
     try:
         told = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import threading
@@ -181,6 +182,12 @@ def command(
     for override in overrides:
         words += ["--set", override]
     return shlex.join(words)
+
+
+def usual_workers(device: str) -> int:
+    """How many processes a run takes unless told: each may take 2 GB, and on a GPU all of its memory."""
+    gpu = device == "cuda" or (device == "auto" and bool(manifest.gpus()))
+    return 1 if gpu else min(2, os.cpu_count() or 1)
 
 
 def default_folder(suite: Suite, profile: str | None) -> Path:
