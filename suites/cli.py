@@ -25,7 +25,7 @@ app = typer.Typer(
 
 SuiteArgument = Annotated[str, typer.Argument(help="a suite file, or the name of a study (`sparring list studies`)")]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", help="the run folder  [default: runs/NAME]", show_default=False)
+    Path | None, typer.Option("--out", help="the run folder (default: runs/NAME)", show_default=False)
 ]
 ProfileOption = Annotated[str | None, typer.Option("--profile", help="a profile of the suite: smoke, small or paper")]
 SetOption = Annotated[
@@ -56,7 +56,7 @@ def run_command(
         int | None,
         typer.Option(
             min=1,
-            help="cells computed at once, each in a process of its own  [default: 2, on one core or a GPU 1]",
+            help="cells computed at once, each in a process of its own (default: 2, on one core or a GPU 1)",
             show_default=False,
         ),
     ] = None,
@@ -143,9 +143,9 @@ def table_command(
 @app.command("report")
 def report_command(
     run: Annotated[Path, typer.Argument(help="a run folder")],
-    out: Annotated[Path | None, typer.Option(help="the page  [default: RUN/report.html]", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="the page (default: RUN/report.html)", show_default=False)] = None,
 ) -> None:
-    """Write one self-contained HTML page of a run: question, protocol, tables, figures, pictures, failures, versions."""
+    """Write one self-contained HTML page of a run: question, protocol, tables, figures, pictures, versions."""
     from sparring.suites import report
     from sparring.suites.console import console
 
@@ -155,7 +155,7 @@ def report_command(
 @app.command("plot")
 def plot_command(
     run: Annotated[Path, typer.Argument(help="a run folder")],
-    out: Annotated[Path | None, typer.Option(help="a folder  [default: RUN/figures]", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="a folder (default: RUN/figures)", show_default=False)] = None,
     form: Annotated[str, typer.Option("--format", help="svg, png, or both: svg,png")] = "svg,png",
 ) -> None:
     """Write the figures of a run: accuracy by eps, by defense and attack, confusion matrices, accuracy against time."""
@@ -266,10 +266,10 @@ def transfer_command(
     profile: ProfileOption = None,
     set_: SetOption = None,
     surrogates: Annotated[
-        str | None, typer.Option(help="models of the suite that are attacked: A,B  [default: the suite's, or all]")
+        str | None, typer.Option(help="models of the suite that are attacked: A,B (default: the suite's, or all)")
     ] = None,
     targets: Annotated[
-        str | None, typer.Option(help="models that judge the images: A,B  [default: the suite's, or all]")
+        str | None, typer.Option(help="models that judge the images: A,B (default: the suite's, or all)")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="cells computed at once, each in a process of its own")] = 1,
     limit_seconds: Annotated[float | None, typer.Option(min=0.001, help="end an attack after so many seconds")] = None,
@@ -317,7 +317,7 @@ def convert_command(
     model: Annotated[str, typer.Argument(help="a model's name (with --suite), a file, or a suite's model as YAML")],
     to: Annotated[str, typer.Option("--to", help="onnx, torch or keras")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="the file  [default: MODEL's name]", show_default=False)
+        Path | None, typer.Option("--out", help="the file (default: MODEL's name)", show_default=False)
     ] = None,
     suite: Annotated[str | None, typer.Option(help="a suite file or study in which MODEL is a name")] = None,
     data: Annotated[str | None, typer.Option(help="the images to compare on: a data set's name or path")] = None,
@@ -338,11 +338,11 @@ def certify_command(
     b: Annotated[str, typer.Argument(help="the other, likewise")],
     suite: Annotated[str | None, typer.Option(help="a suite file or study in which A and B are names")] = None,
     data: Annotated[
-        str | None, typer.Option(help="real images: a data set's name or path  [default: the suite's, or what fits]")
+        str | None, typer.Option(help="real images: a data set's name or path (default: the suite's, or what fits)")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="how many images of the data's test part")] = 1000,
     attack_samples: Annotated[int, typer.Option(min=0, help="how many of them are attacked, for the verdicts")] = 200,
-    eps: Annotated[str | None, typer.Option(help="the attacks' budget: 8/255  [default: by the data]")] = None,
+    eps: Annotated[str | None, typer.Option(help="the attacks' budget: 8/255 (default: by the data)")] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="write the certificate into this file")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
 ) -> None:
@@ -363,11 +363,11 @@ def explain_command(
     attack: Annotated[str, typer.Argument(help="a canonical attack (`sparring list attacks`)")],
     libraries: Annotated[str, typer.Option(help="the two to compare: A,B; names, or package.module:LIBRARY")],
     images: Annotated[
-        str | None, typer.Option(help="their numbers in the suite's data: 0,3,7  [default: eight of them]")
+        str | None, typer.Option(help="their numbers in the suite's data: 0,3,7 (default: eight of them)")
     ] = None,
     suite: Annotated[str, typer.Option(help="the suite whose data and model are used")] = "quickstart",
-    model: Annotated[str | None, typer.Option(help="a model of the suite  [default: the first on torch]")] = None,
-    norm: Annotated[str | None, typer.Option(help="linf, l2 or l0  [default: the attack's first]")] = None,
+    model: Annotated[str | None, typer.Option(help="a model of the suite (default: the first on torch)")] = None,
+    norm: Annotated[str | None, typer.Option(help="linf, l2 or l0 (default: the attack's first)")] = None,
     param: Annotated[list[str] | None, typer.Option(help="a parameter of the attack: eps=8/255; repeatable")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of random starts and targets")] = 0,
     targeted: Annotated[bool, typer.Option("--targeted", help="towards another class, drawn by the seed")] = False,
@@ -455,7 +455,7 @@ def _plan_of(part: Suite, data: Dataset, outlook: Outlook) -> Table:
         stored = sum(row.cell.id in outlook.stored and row.unsupported is None for row in mine)
         cannot = sum(row.unsupported is not None for row in mine)
         table.add_row(
-            escape(spec.name), mine[0].cell.model.framework if mine else spec.runtime, str(len(mine)), str(stored), str(cannot),
-            str(len(mine) - stored - cannot), "ready",
+            escape(spec.name), mine[0].cell.model.framework if mine else spec.runtime, str(len(mine)), str(stored),
+            str(cannot), str(len(mine) - stored - cannot), "ready",
         )  # fmt: skip
     return table

@@ -17,8 +17,8 @@ from sparring.models import datasets
 from sparring.models.datasets import Dataset
 from sparring.models.spec import DataSpec
 from sparring.suites import manifest, results, store, transfer, transfer_plot
-from sparring.suites.judges import judge_all
 from sparring.suites.expand import parts as parts_of
+from sparring.suites.judges import judge_all
 from sparring.suites.manifest import Described
 from sparring.suites.plan import Planned, plan
 from sparring.suites.pool import Pool, compute
