@@ -56,7 +56,7 @@ for (const table of document.querySelectorAll("table[id]")) {
 
 // --- filtering: a row stays if it has every word
 for (const input of document.querySelectorAll("[data-filter]")) {
-  const rows = [...document.getElementById(input.dataset.filter).tBodies[0].rows];
+  const rows = [...document.getElementById(`rows-${input.dataset.filter}`).tBodies[0].rows];
   const count = document.querySelector(`[data-count="${CSS.escape(input.dataset.filter)}"]`);
   input.addEventListener("input", () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
 from sparring.adapters.errors import InputError
-from sparring.suites import store
+from sparring.suites import manifest, store
 from sparring.suites.report_content import content
 
 
@@ -20,15 +22,24 @@ def write(run: Path, out: Path | None = None) -> Path:
     """
     run = Path(run)
     path = run / "report.html" if out is None else Path(out)
+    manifest.read(run)
     if path.is_dir():
         raise InputError(f"--out {path}: this is a folder; name a file in it, such as {path / 'report.html'}")
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)  # a page takes a while: a place that won't do is told at once
     page = html(run)
-    try:
+    with _told(path):
         # names may hold what UTF-8 has no bytes for, halves of surrogate pairs: they become question marks
         store.write_whole(path, page.encode("utf-8", "replace"))
+    return path
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(f"--out {path}: can't be written: {error.strerror or error}") from None
-    return path
 
 
 def html(run: Path) -> str:

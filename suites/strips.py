@@ -154,7 +154,7 @@ def _name(names: Sequence[str], label: int) -> str:
 
 def _scale(change: npt.NDArray[np.float32]) -> int:
     """The largest of 1, 2, 5, 10, 20, ... by which the difference still fits around mid-grey."""
-    room = 0.5 / max(float(np.abs(change).max()), 1e-9)
+    room = 0.5001 / max(float(np.abs(change).max()), 1e-9)  # 0.1 of float32 is a little more
     steps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
     return max(step for step in steps if step <= max(room, 1))
 

@@ -29,6 +29,7 @@ def write_study(
     libraries=("art", "foolbox"),
     seeds=(0, 1),
     n=60,
+    shape=(1, 4, 4),
     published=None,
 ) -> pd.DataFrame:
     """Write it; returns the frame of its results. gtsrb has 43 classes, all others 10."""
@@ -48,11 +49,13 @@ def write_study(
                                 place = (number, m, d, a, k, seed, attacker == "aware")
                                 rows.append(_cell(
                                     run, dataset, model, defense, attacker, attack, params, library, seed, classes,
-                                    labels, clean, keep, place,
+                                    labels, clean, keep, place, shape,
                                 ))  # fmt: skip
     frame = pd.DataFrame(rows)
     _fail(run, frame)
-    store.write_whole(run / "manifest.json", json.dumps(_manifest(datasets, models, defenses, libraries, seeds, n, published)))
+    store.write_whole(
+        run / "manifest.json", json.dumps(_manifest(datasets, models, defenses, libraries, seeds, n, published))
+    )
     frame.to_parquet(run / "results.parquet", index=False)
     return frame
 
@@ -67,14 +70,14 @@ def _decided(labels, classes, right, place):
 
 
 def _cell(
-    run, dataset, model, defense, attacker, attack, params, library, seed, classes, labels, clean, left, place
+    run, dataset, model, defense, attacker, attack, params, library, seed, classes, labels, clean, left, place, shape
 ) -> dict:
     draw, n = np.random.default_rng((8, *place)), len(labels)
     canonical = find(attack)
     params = canonical.resolve(params)
     adv = _decided(labels, classes, left, (9, *place))
     adv[adv.argmax(1) == clean.argmax(1)] = clean[adv.argmax(1) == clean.argmax(1)]
-    x = draw.random((n, 1, 4, 4)).astype(np.float32)
+    x = draw.random((n, *shape)).astype(np.float32)
     eps = params.get("eps")
     step = (eps if eps is not None else draw.uniform(0, 0.3, (n, 1, 1, 1))) * draw.choice([-1, 1], x.shape)
     x_adv = np.clip(x + step, 0, 1).astype(np.float32)
@@ -139,7 +142,10 @@ def _manifest(datasets, models, defenses, libraries, seeds, n, published) -> dic
          "validation_accuracy": 0.5 + 0.04 * e}
         for e in range(8)
     ]  # fmt: skip
-    search = [{"params": {"lr": 0.001, "units": 64}, "accuracy": 0.9}, {"params": {"lr": 0.01, "units": 64}, "accuracy": 0.8}]
+    search = [
+        {"params": {"lr": 0.001, "units": 64}, "accuracy": 0.9},
+        {"params": {"lr": 0.01, "units": 64}, "accuracy": 0.8},
+    ]
     made = {
         f"{model} [{defense}] on {dataset}": {
             "digest": "0" * 64, "framework": "torch", "dataset": dataset, "model": model, "defense": defense,

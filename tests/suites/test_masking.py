@@ -33,7 +33,9 @@ class Folder:
         pred_adv = np.where(wrong, 1, pred_clean)
         arrays = {"y": y, "pred_clean": pred_clean, "pred_adv": pred_adv, "success": pred_adv != y, "target": y - 1}
         cell_id = f"cell{len(self.rows)}"
-        store.write(self.path, cell_id, {}, Result("done", arrays=arrays | {name: far for name in ("l0", "l1", "l2", "linf")}))
+        store.write(
+            self.path, cell_id, {}, Result("done", arrays=arrays | {name: far for name in ("l0", "l1", "l2", "linf")})
+        )
         self.rows.append({
             "cell_id": cell_id, "status": "done", "dataset": "mnist", "model": "cnn", "defense": defense,
             "attacker": attacker, "attack": attack, "norm": canonical.norm, "library": library, "route": "native",
@@ -64,7 +66,9 @@ def test_an_attacker_who_knows_of_the_defense(folder):
     assert (item.weak_accuracy, item.strong_accuracy, item.difference) == (0.9, 0.3, pytest.approx(0.6))
     assert 0.48 < item.low < 0.6 < item.high < 0.7
     (line,) = masking.sentences(found.findings)
-    assert line.startswith("cnn with blur on mnist: pgd (art) leaves 90 % right while it does not know of the defense and 30 %")
+    assert line.startswith(
+        "cnn with blur on mnist: pgd (art) leaves 90 % right while it does not know of the defense and 30 %"
+    )
     assert "masked gradients" in line
 
 
@@ -109,7 +113,9 @@ def test_images_of_a_minimal_attack_count_where_they_are_near(folder):
 
 
 def test_the_gradient_attacks_count_together(folder):
-    folder.add("pgd", range(30), eps=0.1).add("fgsm", range(30, 60), eps=0.1).add("square", range(60), norm="linf", eps=0.1)
+    folder.add("pgd", range(30), eps=0.1).add("fgsm", range(30, 60), eps=0.1).add(
+        "square", range(60), norm="linf", eps=0.1
+    )
     assert "black-box" not in {item.sign for item in folder.examine().findings}
 
 
