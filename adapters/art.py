@@ -164,6 +164,7 @@ ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
         note="one of its steps is up to 25 times 20 proposals, where the source's is one",
     ),
     ("salt-and-pepper", "l2"): Unsupported("ART has no salt-and-pepper noise"),
+    ("pixel-swap", "l0"): Unsupported("ART has no pixel swap"),
     ("uniform-noise", "linf"): Unsupported("ART has no noise attacks"),
     ("gaussian-noise", "l2"): Unsupported("ART has no noise attacks"),
 }

@@ -355,6 +355,11 @@ _ALL = (
         },
     ),
     Attack(
+        "pixel-swap", "l0", "minimal", "decisions",
+        "Campbell, Lasselle, Enhancing the Robustness of Deep Neural Networks, iterative pixel swap",
+        {"steps": _count("most pairs of pixels that change places; 0: all", 0, low=0)},
+    ),
+    Attack(
         "uniform-noise", "linf", "budget", "nothing",
         "noise drawn uniformly from [-eps, eps], a control: Foolbox's LinfAdditiveUniformNoiseAttack",
         {"eps": EPS_LINF},

@@ -122,6 +122,7 @@ ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
     ("salt-and-pepper", "l2"): maps(
         "SaltAndPepperNoiseAttack", steps="steps", across_channels="across_channels", pinned={"channel_axis": 1}
     ),
+    ("pixel-swap", "l0"): Unsupported("Foolbox has no pixel swap"),
     ("uniform-noise", "linf"): maps("LinfAdditiveUniformNoiseAttack", eps="eps", targeted=NO_TARGET),
     ("gaussian-noise", "l2"): maps("L2AdditiveGaussianNoiseAttack", eps="eps", targeted=NO_TARGET),
 }

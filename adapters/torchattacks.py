@@ -111,6 +111,7 @@ ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
     ("hopskipjump", "linf"): Unsupported("torchattacks has no HopSkipJump"),
     ("boundary", "l2"): Unsupported("torchattacks has no boundary attack"),
     ("salt-and-pepper", "l2"): Unsupported("torchattacks has no salt-and-pepper noise"),
+    ("pixel-swap", "l0"): Unsupported("torchattacks has no pixel swap"),
     ("uniform-noise", "linf"): Unsupported("torchattacks has no uniform noise"),
     ("gaussian-noise", "l2"): Unsupported("torchattacks' GN has a standard deviation, not a length"),
 }

@@ -11,7 +11,7 @@ from sparring.adapters.attacks import ATTACKS, Attack
 from sparring.adapters.foolbox import CALL_KEYWORDS
 from sparring.adapters.library import AttackMapping, Context, Unsupported, load_library
 
-LIBRARIES = ("art", "foolbox", "referee", "torchattacks")
+LIBRARIES = ("art", "foolbox", "referee", "sparring", "torchattacks")
 MODEL = {"self", "model", "classifier", "estimator"}
 EXAMPLES: dict[str, Any] = {"eps": 0.1}
 

@@ -32,6 +32,7 @@ LIGHT: dict[tuple[str, str], dict[str, Any]] = {
     ("hopskipjump", "linf"): {"steps": 2, "initial_evaluations": 20},
     ("boundary", "l2"): {"steps": 10},
     ("salt-and-pepper", "l2"): {"steps": 20},
+    ("pixel-swap", "l0"): {},
     ("uniform-noise", "linf"): {"eps": 0.1},
     ("gaussian-noise", "l2"): {"eps": 0.5},
 }

@@ -21,7 +21,7 @@ HELPERS = str(Path(__file__).parents[1] / "helpers")
 
 
 def without_time(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.drop(columns=["seconds"])
+    return frame.drop(columns=[name for name in frame if "seconds" in name])
 
 
 @pytest.fixture(scope="module")
