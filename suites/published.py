@@ -24,7 +24,8 @@ ORDER_COLUMNS = ("of", "dataset", "group", "metric", "items", "tau", "published_
 CLEAN = "none"
 """The attack's name of values on clean images."""
 _COLUMN = {
-    "accuracy": ("clean_accuracy", "robust_accuracy"), "seconds": ("prediction_seconds_per_image", "seconds_in_all"),
+    "accuracy": ("clean_accuracy", "robust_accuracy"),
+    "seconds_per_image": ("prediction_seconds_per_image", "seconds_in_all"),
 }  # fmt: skip
 """Of a metric, the column of the results: on clean images, and under attack."""
 
@@ -33,8 +34,8 @@ def compare(run: str | Path) -> pd.DataFrame:
     """One row for each published value (``COLUMNS``); none where the suite has none.
 
     Compared is the library that ``published`` names, else the suite's first. Where several rows would do, the first in
-    the suite's order is taken, and ``choice`` says so; several seeds are averaged. ``seconds`` of an attack are its own
-    and the prediction's, per image.
+    the suite's order is taken, and ``choice`` says so; several seeds are averaged. ``seconds_per_image`` of an attack
+    are its own and the prediction's.
     Raises ``InputError`` where there is no run.
     """
     import pandas as pd
@@ -97,7 +98,8 @@ def _compared(value: Mapping[str, Any], rows: pd.DataFrame, library: str) -> Ite
         column = _COLUMN.get(metric, (f"clean_{metric}", metric))[attack != CLEAN]
         known = list(found[column].dropna()) if column in found else []
         if not known:
-            yield {**line, "line": f"published {_number(number)}, not measured" + (f": {choice}" if choice else "")}
+            why = f"no {metric} in these rows" if len(found) else choice
+            yield {**line, "line": f"published {_number(number)}, not measured: {why}"}
             continue
         first = found.iloc[0]
         line |= {"measured": float(np.mean(np.asarray(known))), "attacker": first["attacker"]}
@@ -125,10 +127,12 @@ def _rows(
     mine = mine[(mine["name"] == attack) | (mine["attack"] == attack)]
     if mine.empty:
         return mine, f"no attack {attack} in this run"
-    of_library = mine[mine["library"] == library]
-    if of_library.empty:
-        return of_library, f"{library} does not run {attack} here"
-    mine = of_library
+    told = []
+    if (mine["library"] == library).any():
+        mine = mine[mine["library"] == library]
+    else:  # an attack that the library has not, such as one of sparring's own
+        told.append(f"{mine['library'].iloc[0]}'s: {library} does not run it here")
+        mine = mine[mine["library"] == mine["library"].iloc[0]]
     wanted = value.get("attacker")
     if wanted:
         mine = mine[mine["attacker"] == wanted]
@@ -136,7 +140,6 @@ def _rows(
     if finished.empty:
         why = mine["reason"].iloc[0] if len(mine) else ""
         return finished, f"{library}: {mine['status'].iloc[0]}: {why}" if len(mine) else f"no {wanted} attacker"
-    told = []
     first = finished.iloc[0]
     for key, what in (("defense", "of several defenses"), ("attack", "of several"), ("attacker", "of both attackers"),
                       ("route", "of several routes"), ("reconcile", "of several")):  # fmt: skip
