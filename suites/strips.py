@@ -42,7 +42,10 @@ class Strip:
     attack: str
     library: str
     model: str
-    """with its defense and, where there are two, the attacker"""
+    defense: str
+    """empty: none"""
+    attacker: str
+    """``aware``, ``unaware`` or empty"""
     label: str
     index: int
     """of the image in the cell"""
@@ -120,18 +123,13 @@ def _strip(run: Path, item: Mapping[str, Any], names: Sequence[str]) -> Strip | 
     label = int(facts["y"][index])
     scale = _scale(x_adv - x)
     return Strip(
-        str(item["dataset"]), str(item["attack"]), str(item["library"]), _subject(item), _name(names, label), index,
+        str(item["dataset"]), str(item["attack"]), str(item["library"]), str(item["model"]),
+        "" if item["defense"] == study_rows.UNDEFENDED else str(item["defense"]), str(item["attacker"]),
+        _name(names, label), index,
         bool(hit[index]), _png(x), _png(x_adv), _png(0.5 + scale * (x_adv - x)), scale,
         float(facts["linf"][index]), float(facts["l2"][index]),
         _predictions(facts, "clean", index, label, names), _predictions(facts, "adv", index, label, names),
     )  # fmt: skip
-
-
-def _subject(item: Mapping[str, Any]) -> str:
-    words = [str(item["model"])]
-    words += [f"with {item['defense']}"] if item["defense"] != study_rows.UNDEFENDED else []
-    words += [f"({item['attacker']} attacker)"] if item["attacker"] else []
-    return " ".join(words)
 
 
 def _predictions(

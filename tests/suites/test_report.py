@@ -117,9 +117,8 @@ def test_ids_are_there_once(page):
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     for _, attrs in page.tags:
-        for name in ("href", "xlink:href", "aria-labelledby"):
-            if name in attrs:
-                assert attrs[name].lstrip("#") in {*ids, ""}
+        targets = [attrs[name][1:] for name in ("href", "xlink:href") if attrs.get(name, "").startswith("#")]
+        assert {*targets, *attrs.get("aria-labelledby", "").split()} <= {*ids}
         for target in re.findall(r"url\(#([^)]+)\)", " ".join(filter(None, attrs.values()))):
             assert target in ids
 

@@ -119,8 +119,8 @@ def test_two_of_each_attack_and_library_that_differ_most(tmp_path):
     ]  # fmt: skip
     results(tmp_path, *rows)
     found = strips.strips(tmp_path, {})
-    assert [(strip.library, strip.model) for strip in found.strips] == [
-        ("art", "net"), ("art", "other with blur (aware attacker)"), ("foolbox", "net"),
+    assert [(strip.library, strip.model, strip.defense, strip.attacker) for strip in found.strips] == [
+        ("art", "net", "", ""), ("art", "other", "blur", "aware"), ("foolbox", "net", "", ""),
     ]  # fmt: skip
     assert found.left_out == 1
 
