@@ -137,12 +137,12 @@ class _Row:
         return self.climbs and self.canonical is not None and "steps" in self.canonical.parameters
 
 
-def examine(run: Path) -> Masking:
+def examine(run: str | Path) -> Masking:
     """Every sign in the results of a run. Raises ``InputError`` where there are none."""
     data = study_rows.done(study_rows.read(run))
     found: list[Finding | None] = []
     for (dataset, model, defense), part in data.groupby(list(study_rows.SUBJECT), sort=False):
-        rows = _rows(run, part)
+        rows = _rows(Path(run), part)
         for finding in (*_unaware(rows), *_in_balls(rows), *_vanishing(rows)):
             found.append(finding and Finding(str(dataset), str(model), str(defense), *finding))
     return Masking(tuple(item for item in found if item), len(found))

@@ -14,7 +14,7 @@ from sparring.suites import manifest, store
 from sparring.suites.report_content import content
 
 
-def write(run: Path, out: Path | None = None) -> Path:
+def write(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the report of a run to ``out`` (``RUN/report.html`` by default), replacing an earlier one as a whole.
 
     Nothing is run and nothing else is written; the same run folder gives the same bytes. Raises ``InputError`` for a
