@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.adapters.errors import InputError
-from sparring.models import architectures, convert, datasets, mobilenet, portable, weights
+from sparring.models import architectures, convert, datasets, mobilenet, portable, search, weights
 from sparring.models.spec import FROM_OTHERS, ModelSpec, facts
 
 OPTIONS = ("input_range", "mean", "std", "channel_order", "layout", "output")
@@ -21,6 +21,8 @@ def check_spec(spec: ModelSpec) -> None:
         if spec.framework == "onnx":
             raise InputError("framework: an ONNX model is a file (`onnx`) or an `export` of another model of the suite")
         architectures.find(spec.architecture, spec.runtime)
+        if spec.search:
+            search.check(spec)
         if spec.layout:
             raise InputError(f"layout: {spec.architecture} has its own; `layout` is for a model of your own")
         if spec.output == "probabilities":
