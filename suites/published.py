@@ -25,6 +25,7 @@ CLEAN = "none"
 """The attack's name of values on clean images."""
 _COLUMN = {
     "accuracy": ("clean_accuracy", "robust_accuracy"),
+    "prediction_seconds_per_image": ("prediction_seconds_per_image", "prediction_seconds_per_image"),
     "seconds_per_image": ("prediction_seconds_per_image", "seconds_in_all"),
 }  # fmt: skip
 """Of a metric, the column of the results: on clean images, and under attack."""

@@ -19,11 +19,13 @@ def aware(study: Study) -> Iterator[StudyTable]:
     import pandas as pd
 
     rows = study.done
-    keys = [key for key in KEYS if key != "attacker"]
+    # the undefended model, which one attacks who does not know, may have another route than the defended one
+    keys = [key for key in KEYS if key not in ("attacker", "route")]
     same = ["dataset", "model", "attack", "library"]
     without = rows[rows["defense"] == UNDEFENDED].groupby(same)[column("accuracy")].mean().to_dict()
     lines = []
     for key, group in rows.groupby(keys, sort=False):
+        group = group.drop_duplicates(["attacker", "seed"])
         sides = {who: part.set_index("seed").sort_index() for who, part in group.groupby("attacker", sort=False)}
         if not {"aware", "unaware"} <= set(sides):
             continue

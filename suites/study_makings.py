@@ -12,7 +12,11 @@ from sparring.suites.study_text import StudyTable
 
 
 def makings(study: Study) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
-    """Of each model of the manifest its data set, name and defense, and the facts of its making."""
+    """Of each model of the manifest its data set, name and defense, and the facts of its making.
+
+    Once for each training: a model behind a defense that does not train is the same as without.
+    """
+    seen: list[tuple[str, str, dict[str, Any]]] = []
     data = study.manifest.get("data")
     only = str(data["name"]) if isinstance(data, dict) else ""
     for name, entry in study.manifest.get("models", {}).items():
@@ -23,7 +27,10 @@ def makings(study: Study) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
                 "model": re.sub(r" \[.*\](?=/\d+$)", "", str(entry.get("model", name))),
                 "defense": str(entry.get("defense") or UNDEFENDED),
             }
-            yield whose, facts
+            training = (whose["dataset"], re.sub(r" \[.*\]$", "", whose["model"]), facts)
+            if training not in seen:
+                seen.append(training)
+                yield whose, facts
 
 
 def search(study: Study) -> Iterator[StudyTable]:

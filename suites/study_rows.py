@@ -63,7 +63,9 @@ def attack_labels(data: pd.DataFrame) -> list[str]:
     for name, norm, params, _ in rows:
         given = json.loads(params) if isinstance(params, str) else {}
         canonical = known.get((name, norm))
-        told.setdefault((name, norm), {})[params] = shortest(canonical, given) if canonical else given
+        told.setdefault((name, norm), {})[params] = (
+            shortest(canonical, canonical.resolve(given)) if canonical else given
+        )
     differing = {key: _differing(list(variants.values())) for key, variants in told.items()}
     labels = []
     for name, norm, params, aim in rows:

@@ -47,7 +47,7 @@ def published(study: Study) -> Iterator[StudyTable]:
         "published", "Published and measured",
         f"Published: {said.get('source', '')}. Agrees: the published value lies within the measured one's 95 % "
         f"interval. {publication.verdict(frame)}",
-        frame.rename(columns={"line": "remark"}), ("published", "measured", "difference"),
+        frame.rename(columns={"line": "remark"}),
     )  # fmt: skip
 
 

@@ -149,9 +149,9 @@ def _manifest(datasets, models, defenses, libraries, seeds, n, published) -> dic
     made = {
         f"{model} [{defense}] on {dataset}": {
             "digest": "0" * 64, "framework": "torch", "dataset": dataset, "model": model, "defense": defense,
-            "facts": {"history": history, "seconds": 3.0, **({"search": {"trials": search}} if defense == "none" else {})},
+            "facts": {"history": history, "seconds": 3.0, **({"search": {"trials": search}} if defense != "adversarial-training" else {})},
         }
-        for dataset in datasets for model in models for defense in defenses if "blur" not in defense
+        for dataset in datasets for model in models for defense in defenses
     }  # fmt: skip
     suite = {"name": "study", "libraries": list(libraries), "models": [{"name": name} for name in models]}
     if published is not None:
