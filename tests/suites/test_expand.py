@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from sparring.adapters.errors import InputError
 from sparring.suites.expand import origin, parts, single
 from sparring.suites.reduced import reduced
@@ -79,7 +80,7 @@ def test_a_chain_may_be_for_some_models_only():
 
 
 def test_a_file_can_not_be_trained():
-    with pytest.raises(InputError, match="adversarial-training.*trains the model, and 'file' has no `train`"):
+    with pytest.raises(InputError, match=r"adversarial-training.*trains the model, and 'file' has no `train`"):
         parts(suite(models=[{"name": "file", "onnx": "a.onnx"}], defenses=[AT]))
 
 
