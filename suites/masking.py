@@ -72,6 +72,7 @@ class Finding:
         """What was seen and what follows from it."""
         weak, strong = f"{100 * self.weak_accuracy:.0f} %", f"{100 * self.strong_accuracy:.0f} %"
         interval = f"95 % interval {100 * self.low:.0f} to {100 * self.high:.0f}"
+        verb = "leave" if self.weak.count("together") else "leaves"
         points = f"{100 * self.difference:.0f} points of {self.n} images, {interval}"
         if self.sign == "unaware":
             return (
@@ -80,13 +81,13 @@ class Finding:
             )
         if self.sign == "black-box":
             return (
-                f"{self.where}: {self.strong}, which sees no gradients, leaves {strong} right where {self.weak} leaves "
+                f"{self.where}: {self.strong}, which sees no gradients, leaves {strong} right where {self.weak} {verb} "
                 f"{weak} ({points}): the gradients are masked, or too few steps were made with them."
             )
         if self.sign == "margin":
             return (
-                f"{self.where}: {self.strong}, which follows the logits, leaves {strong} right where {self.weak}, "
-                f"which follows the cross-entropy, leaves {weak} ({points}): the cross-entropy's gradient is masked."
+                f"{self.where}: {self.strong}, which follows the logits, leaves {strong} right; {self.weak}, which "
+                f"follows the cross-entropy, {verb} {weak} ({points}): the cross-entropy's gradient is masked."
             )
         if self.sign == "one-step":
             return (
@@ -176,7 +177,8 @@ def _rows(run: Path, part: pd.DataFrame) -> list[_Row]:
         if result is None or result.status != "done":
             continue
         norm = item["norm"] if isinstance(item["norm"], str) else ""
-        rest = tuple(str(item.get(key)) for key in ("attack", "library", "route", "reconcile", "targeted"))
+        # not the route: who does not know of a defense may take the undefended model's own
+        rest = tuple(str(item.get(key)) for key in ("attack", "library", "reconcile", "targeted"))
         canonical = known.get((str(item["name"]), norm))
         told = (str(item["attack"]), str(item["library"]), str(item["attacker"]))
         rows.append(_Row(*told, canonical, norm, float(item["eps"]), result.arrays, rest))

@@ -177,3 +177,36 @@ def test_one_sentence_for_each_model_and_sign(folder):
 def test_nothing_to_compare(folder):
     found = folder.add("cw", range(80)).examine()
     assert (found.findings, found.compared) == ((), 0)
+
+
+def test_the_route_is_not_what_tells_attackers_apart(folder):
+    """Who does not know of the defense attacks the undefended model natively."""
+    folder.add("pgd", range(10), eps=0.1, attacker="unaware").add("pgd", range(70), eps=0.1, attacker="aware")
+    folder.rows[-1]["route"] = "bridged"
+    assert [item.sign for item in folder.examine().findings] == ["unaware"]
+
+
+SUITE = {
+    "name": "masks",
+    "data": {"name": "digits", "samples": 50},
+    "models": [{"name": "cnn", "architecture": "cnn", "framework": "torch", "train": {"epochs": 8, "seed": 0}}],
+    "defenses": [[], "distillation"],
+    "libraries": ["foolbox"],
+    "attacks": [
+        {"attack": "pgd", "norm": "linf", "eps": 0.2, "steps": 10, "random_start": False},
+        {"attack": "square", "norm": "linf", "eps": 0.2, "queries": 200, "libraries": ["art"]},
+    ],
+}
+
+
+def test_real_distillation_masks_its_gradients_and_the_undefended_network_does_not(tmp_path):
+    """Papernot 2016, broken as by Carlini, Wagner 2017: saturated logits, whose gradients are zero."""
+    from sparring.suites.runner import run
+
+    run(SUITE, out=tmp_path, device="cpu")
+    found = masking.examine(tmp_path)
+    assert {item.defense for item in found.findings} == {"distillation"}
+    assert {item.sign for item in found.findings} == {"black-box", "vanishing"}
+    black_box = next(item for item in found.findings if item.sign == "black-box")
+    assert black_box.difference > 0.2
+    assert "cnn with distillation on digits" in black_box.sentence
