@@ -14,7 +14,8 @@ from sparring.adapters.attacks import find
 from sparring.suites import store
 from sparring.suites.cell import Result
 
-DEFENSES = {"none": ("",), "adversarial-training": ("",), "gaussian-blur(sigma=1.0)": ("unaware", "aware")}
+BLUR = "gaussian-blur(sigma=1.0)"
+DEFENSES = {"none": ("",), "adversarial-training": ("",), BLUR: ("unaware", "aware")}
 ATTACKS = (("fgsm", {"eps": 0.1}, 0.6), ("fgsm", {"eps": 0.2}, 0.4), ("pgd", {"eps": 0.1}, 0.45), ("deepfool", {}, 0.1))
 """name, parameters, and how many images it leaves of an undefended model, about"""
 
@@ -123,7 +124,8 @@ def scored(arrays) -> dict:
     right = arrays["pred_clean"] == y
     found["attack_success_rate"] = float((right & arrays["success"]).sum() / max(1, right.sum()))
     for norm in ("l0", "l2", "linf"):
-        found[f"{norm}_median"] = float(np.median(arrays[norm][right & arrays["success"]]))
+        hit = arrays[norm][right & arrays["success"]]
+        found[f"{norm}_median"] = float(np.median(hit)) if len(hit) else float("nan")
     return found
 
 
