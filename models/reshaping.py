@@ -46,8 +46,9 @@ def with_channels(x: Images, channels: int) -> Images:
         raise InputError(f"data.channels: the images have {x.shape[1]} channels: only 1 and 3 are made of each other")
     if channels == 3:
         return np.repeat(x, 3, axis=1)
-    grey = np.einsum("nchw,c->nhw", x, np.array(LUMA, np.float32))[:, None]
-    return np.clip(grey, 0, 1, dtype=np.float32)  # float32's shares of one don't quite add up to it
+    grey: Images = np.einsum("nchw,c->nhw", x, np.array(LUMA, np.float32))[:, None]
+    np.clip(grey, 0, 1, out=grey)  # float32's shares of one don't quite add up to it
+    return grey
 
 
 def resized(x: Images, size: int) -> Images:
@@ -61,7 +62,8 @@ def resized(x: Images, size: int) -> Images:
     for index in np.ndindex(*x.shape[:2]):
         plane = Image.fromarray(np.ascontiguousarray(x[index]))  # float32: mode F, which doesn't round
         found[index] = np.asarray(plane.resize((size, size), Resampling.BILINEAR))
-    return np.clip(found, 0, 1)
+    np.clip(found, 0, 1, out=found)
+    return found
 
 
 def split_anew(parts: list[Pool], share: float, split: Split) -> Pool:

@@ -6,7 +6,7 @@ No framework is imported here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,12 +43,12 @@ class Layer:
         return self.torch.replace(".", "_")
 
 
-def twin(architecture: str, arrays: Iterable[str]) -> str:
-    """The name under which both frameworks have the function of this network.
+def twin(architecture: str, arrays: Mapping[str, Any]) -> str:
+    """The name under which both frameworks have the function of this network, with its parameters.
 
-    ``architecture`` is its name, or where it comes from; ``arrays`` are the names of its weights, by which a network of
-    the user's is recognised, and by which the two that are called MobileNet v2 are told apart. Raises ``InputError``
-    for a network that has no twin.
+    ``architecture`` is its name, or where it comes from; ``arrays`` are its weights, by whose names a network of the
+    user's is recognised, and the two that are called MobileNet v2 are told apart; by their shapes its sizes are.
+    Raises ``InputError`` for a network that has no twin.
     """
     there = {_layer_of(key) for key in arrays}
     said, parameters = architectures.parse(architecture)
@@ -56,11 +56,30 @@ def twin(architecture: str, arrays: Iterable[str]) -> str:
         for name in _LAYERS:
             layers = weighted_layers(name, (3, 32, 32))
             if there in ({layer.keras for layer in layers}, {layer.keras for layer in layers if layer.kind != "norm"}):
-                return architectures.written(name, **parameters)
+                return architectures.written(name, **{**parameters, **_sizes(name, layers, arrays)})
     raise InputError(
         f"the weights of {architecture} can't be moved between torch and Keras, only those of {', '.join(MOVABLE)}; "
         "any model of torch or Keras can be exported to ONNX"
     )
+
+
+def _sizes(name: str, layers: Iterable[Layer], arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes in the arrays' shapes, by parameter of the architecture, where they aren't the defaults."""
+    kinds = {layer.keras: layer.kind for layer in layers}
+    widths = {}
+    for key, value in arrays.items():
+        layer, part = _layer_of(key), key.replace("/", ".").rpartition(".")[2]
+        if kinds.get(layer) in ("conv", "dense") and part == "bias":
+            widths[layer] = len(value)
+        elif part in ("weight_hh_l0", "recurrent_kernel"):
+            widths[layer] = value.shape[1 if part == "weight_hh_l0" else 0]
+    usual, found = architectures.SHIPPED[name].parameters("torch") if name in _SIZED else {}, {}
+    for parameter, places in _SIZED.get(name, {}).items():
+        sizes = tuple(widths.get(place) for place in places)
+        size = sizes if isinstance(usual[parameter], tuple) else sizes[0]
+        if None not in sizes and size != usual[parameter]:
+            found[parameter] = size
+    return found
 
 
 def _layer_of(key: str) -> str:
@@ -75,7 +94,7 @@ def weighted_layers(architecture: str, input_shape: Shape) -> tuple[Layer, ...]:
 
 
 def _cnn(input_shape: Shape, filters: tuple[int, int] = (32, 64), **_: Any) -> Iterator[Layer]:
-    _, height, width = input_shape
+    height, width = input_shape[1:]
     yield Layer("conv1", "conv")
     yield Layer("conv2", "conv")
     yield Layer("dense1", "dense", (filters[1], (height - 4) // 2, (width - 4) // 2))
@@ -83,7 +102,7 @@ def _cnn(input_shape: Shape, filters: tuple[int, int] = (32, 64), **_: Any) -> I
 
 
 def _cnn_unpooled(input_shape: Shape, filters: tuple[int, int] = (32, 64), **_: Any) -> Iterator[Layer]:
-    _, height, width = input_shape
+    height, width = input_shape[1:]
     yield Layer("conv1", "conv")
     yield Layer("conv2", "conv")
     yield Layer("dense", "dense", (filters[1], height - 4, width - 4))
@@ -91,7 +110,7 @@ def _cnn_unpooled(input_shape: Shape, filters: tuple[int, int] = (32, 64), **_: 
 
 
 def _cnn_batchnorm(input_shape: Shape, filters: tuple[int, int] = (32, 64), **_: Any) -> Iterator[Layer]:
-    _, height, width = input_shape
+    height, width = input_shape[1:]
     for number in (1, 2):
         yield from (Layer(f"conv{number}", "conv"), Layer(f"bn{number}", "norm"))
     yield Layer("dense1", "dense", (filters[1], height // 4, width // 4))
@@ -163,6 +182,17 @@ _LAYERS: dict[str, Callable[..., Iterator[Layer]]] = {
     "mobilenet_v2_torchvision": _mobilenet_torchvision,
     "mobilenet_v2_keras": _mobilenet_keras,
 }
+_CNN = {"filters": ("conv1", "conv2"), "units": ("dense1",)}
+_SIZED: dict[str, dict[str, tuple[str, ...]]] = {
+    "cnn": _CNN,
+    "cnn_unpooled": {**_CNN, "units": ("dense",)},
+    "cnn_batchnorm": _CNN,
+    "dnn": {"units": ("dense1", "dense2")},
+    "rnn": {"units": ("lstm",), "dense": ("dense1",)},
+    "gru": {"units": ("gru",), "dense": ("dense1",)},
+    "simple_rnn": {"units": ("simple_rnn",), "dense": ("dense1",)},
+}
+"""The layers whose widths a parameter gives."""
 MOVABLE = (
     "cnn", "cnn_unpooled", "cnn_batchnorm", "dnn", "rnn", "gru", "simple_rnn", "resnet18", "resnet50", "mobilenet_v2",
 )  # fmt: skip

@@ -217,8 +217,24 @@ def test_a_network_of_the_users_is_recognised_by_its_weights():
     assert twin("object:nets:build", arrays_of(source("resnet18", "torch"))) == "resnet18"
     assert twin("my.keras", arrays_of(source("gru", "keras"))) == "gru"
     assert twin("my (1).keras", arrays_of(source("cnn_unpooled", "keras"))) == "cnn_unpooled"
-    sized = "cnn_batchnorm(filters=(5, 6), units=9)"
-    assert twin(sized, arrays_of(source(sized, "torch"))) == sized
+
+
+SIZED = ("cnn_batchnorm(filters=(5, 6), units=9)", "gru(units=12, dense=9)", "cnn(units=7)", "dnn(units=(5, 3))",
+         "simple_rnn(dense=3)", "rnn(units=4)", "cnn_unpooled(filters=(2, 3))")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIZED)
+@pytest.mark.parametrize("framework", BOTH)
+def test_the_sizes_of_a_network_are_read_off_its_weights(name, framework):
+    shape = (2, 8, 10)
+    network = architectures.find(name, framework).build(framework, shape, CLASSES)
+    there = "net.keras" if framework == "keras" else "object:nets:build"
+    assert twin(there, arrays_of(network)) == name == twin(name, arrays_of(network))
+    move = convert.to_keras if framework == "torch" else convert.to_torch
+    difference, _ = compare(
+        network.eval() if framework == "torch" else network, move(network, there, shape, CLASSES), shape
+    )
+    assert difference < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -334,6 +350,21 @@ def test_a_suites_model_is_anothers_moved_and_moved_back():
     assert load.is_prepared(asked, data=DIGITS, base=BASE, others={"net": first}) == second
     other = prepare(architecture="cnn", mean=(0.2,), std=(0.5,))
     assert load.is_prepared(asked, data=DIGITS, base=BASE, others={"net": other}) is None
+
+
+def test_parameters_of_an_architecture_travel_with_it(tmp_path):
+    x, name = datasets.load(DIGITS, base=BASE).x, "cnn_unpooled(units=9, dropout=0.1)"
+    first = prepare(architecture=name)
+    second = prepare({"net": first}, name="k", convert="net", framework="keras")
+    exported = prepare({"net": first}, name="o", export="net")
+    assert {ref.architecture for ref in (first, second, exported)} == {name}
+    portable.save_torch(networks.build(name, "torch", (1, 8, 8), 10), tmp_path / "n.safetensors", architecture=name,
+                        input_shape=(1, 8, 8), classes=10, options={})  # fmt: skip
+    file = load.prepare(ModelSpec(name="f", weights="n.safetensors"), data=DIGITS, base=tmp_path)
+    assert file.architecture == name
+    for ref in (second, exported):
+        logits = load.open_model(ref, device="cpu").logits(x)
+        np.testing.assert_allclose(logits, load.open_model(first, device="cpu").logits(x), atol=1e-5)
 
 
 def test_an_ensemble_is_moved_member_by_member():
