@@ -190,7 +190,7 @@ def crafting(
             target, kwargs, _ = _in_their_words(chosen, asked, context)
             goals = _goals(asked, y, None, classifier.classes, seed) if aims else y
             call = Call(target, kwargs, x, goals, aims, asked.canonical, context if asked.canonical else None)
-            with seeded(seed):
+            with seeded(seed, of_tensorflow=taken == "native"):
                 return _legal(chosen, asked, x, _run(chosen, run, call, ()))[0]
 
         yield craft

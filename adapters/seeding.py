@@ -11,13 +11,14 @@ import numpy as np
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int, *, of_tensorflow: bool = True) -> Iterator[None]:
     """Within the context Python's, NumPy's, torch's and TensorFlow's global generators start from ``seed``.
 
     Afterwards they go on as if nothing had happened, all but TensorFlow's, whose state can't be read. A framework that
-    is not imported yet is not imported for this.
+    is not imported yet is not imported for this. Seeding TensorFlow also makes it prepare every function anew that it
+    runs, which takes longer than a batch: who draws nothing from it, and often, says ``of_tensorflow=False``.
     """
-    torch, tensorflow = sys.modules.get("torch"), sys.modules.get("tensorflow")
+    torch, tensorflow = sys.modules.get("torch"), sys.modules.get("tensorflow") if of_tensorflow else None
     # the state is set around the libraries' own calls, which draw from NumPy's legacy global generator
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     torch_states = (torch.get_rng_state(), torch.cuda.get_rng_state_all()) if torch else None

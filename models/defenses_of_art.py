@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from functools import cache, partial
 from typing import Any
 
-from sparring.adapters import art_defenses
+from sparring.adapters import art_defenses, art_trainers
 from sparring.adapters.art_defenses import RawDefense
+from sparring.adapters.art_trainers import RawTrainer
 from sparring.adapters.errors import InputError, unknown
 from sparring.models.defenses import Defense
 from sparring.models.shipped_defenses import ESTIMATED, EXACT, EXPECTED, draws, gradients
+from sparring.models.training_defenses import art_trainer
 
 
 def of_art(class_name: str) -> Defense:
@@ -28,7 +30,8 @@ def of_art(class_name: str) -> Defense:
 @cache
 def catalogue() -> Mapping[str, Defense | str]:
     """Every class of ``art.defences`` that has to do with a classifier of images, or why it can't defend one."""
-    return {name: one.unsupported or _wrapper(one) for name, one in art_defenses.raw().items()}
+    wrappers = {name: one.unsupported or _wrapper(one) for name, one in art_defenses.raw().items()}
+    return {**wrappers, **{name: one.unsupported or _trainer(one) for name, one in art_trainers.TRAINERS.items()}}
 
 
 def _wrapper(one: RawDefense) -> Defense:
@@ -46,6 +49,18 @@ def _wrapper(one: RawDefense) -> Defense:
         random=one.random,
         check=partial(_check, one),
         hides=art_defenses.HIDES if one.decides else "",
+        version=f"1, ART {importlib.metadata.version('adversarial-robustness-toolbox')}",
+    )
+
+
+def _trainer(one: RawTrainer) -> Defense:
+    return Defense(
+        f"art:{one.name}",
+        "training",
+        one.description,
+        f"art.defences.trainer.{one.name}: {one.source}",
+        one.parameters,
+        partial(art_trainer, name=one.name),
         version=f"1, ART {importlib.metadata.version('adversarial-robustness-toolbox')}",
     )
 

@@ -31,8 +31,9 @@ class KerasLearner:
         options: Mapping[str, Any],
         device: str,
     ) -> None:
-        self.network, self._spec, self._before = network, spec, before
+        self.network, self._spec, self.before = network, spec, before
         self._options = {**options, "input_shape": tuple(input_shape), "device": device}
+        self.kernels = [variable for variable in network.trainable_variables if variable.name in KERNELS]
         self._compiled: tuple[bool, float, bool] | None = None
         self._lr = spec.lr
         self._gradient: Any = None
@@ -68,7 +69,7 @@ class KerasLearner:
         for variable, values in noise:
             variable.assign_add(values)
         self.network.reset_metrics()  # else Keras gives the mean since the first batch
-        said = self.network.train_on_batch(self._before.apply(x), targets)
+        said = self.network.train_on_batch(self.before.apply(x), targets)
         for variable, values in noise:
             variable.assign_sub(values)
         return float(said[-1] if self._spec.l2 else said[0]), float(said[1])
@@ -77,7 +78,7 @@ class KerasLearner:
         """Of the cross-entropy with respect to the images, in evaluation mode; see ``Learner``."""
         if keras.backend.backend() == "tensorflow":
             self._gradient = self._gradient or _tensorflow_gradient(self.network)
-            return self._before.transposed(self._gradient(self._before.apply(x), y).numpy())
+            return self.before.transposed(self._gradient(self.before.apply(x), y).numpy())
         view = self.classifier()
         return view.vjp(x, softmax(view.logits(x)) - np.eye(view.classes, dtype=np.float32)[y])
 
@@ -91,7 +92,7 @@ class KerasLearner:
 
     def finish(self) -> Any:
         """The model, with the penalties taken off that it was trained with."""
-        for kernel in self._kernels():
+        for kernel in self.kernels:
             kernel.regularizer = None
         return self.network
 
@@ -117,16 +118,13 @@ class KerasLearner:
             plain, loss = loss, lambda y, logits: plain(y, logits / temperature)
         metrics: list[Any] = ["categorical_accuracy" if soft else "sparse_categorical_accuracy"]
         if spec.l2:
-            for kernel in self._kernels():
+            for kernel in self.kernels:
                 kernel.regularizer = keras.regularizers.L2(spec.l2)
             # Keras' loss has the penalty in it: what is reported is the cross-entropy
             metrics.append(keras.metrics.MeanMetricWrapper(loss, name="cross_entropy"))
         # XLA would compile for longer than most of these networks train; on JAX, where every operation is compiled, a
         # whole step takes it 2 s and its single operations 20 s
         self.network.compile(optimizer=optimizer, loss=loss, metrics=metrics, jit_compile=backend == "jax")
-
-    def _kernels(self) -> list[Any]:
-        return [variable for variable in self.network.trainable_variables if variable.name in KERNELS]
 
     def _noise(self, std: float) -> list[tuple[Any, Any]]:
         if not std:

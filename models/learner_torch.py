@@ -40,7 +40,7 @@ class TorchLearner:
     ) -> None:
         self.device = choose_device(device)
         self.network = network.to(self.device).train()
-        self.l2, self._before, self._options = spec.l2, before, {**options, "input_shape": tuple(input_shape)}
+        self.l2, self.before, self._options = spec.l2, before, {**options, "input_shape": tuple(input_shape)}
         self.trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.kernels = [p for name, p in network.named_parameters() if p.requires_grad and _is_kernel(name, p)]
         self.optimizer: torch.optim.Optimizer
@@ -70,7 +70,7 @@ class TorchLearner:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.network.train()
-        images, wanted = (torch.from_numpy(a).to(self.device) for a in (self._before.apply(x), targets))
+        images, wanted = (torch.from_numpy(a).to(self.device) for a in (self.before.apply(x), targets))
         self.optimizer.zero_grad(set_to_none=True)
         clean = self._shake(weight_noise)
         logits = self.network(images)
@@ -92,11 +92,11 @@ class TorchLearner:
 
     def gradient(self, x: Images, y: Labels) -> Images:
         """Of the cross-entropy with respect to the images, in evaluation mode; see ``Learner``."""
-        leaf = torch.from_numpy(self._before.apply(x)).to(self.device).requires_grad_()
+        leaf = torch.from_numpy(self.before.apply(x)).to(self.device).requires_grad_()
         with evaluating(self.network), exactly(self.device):
             loss = cross_entropy(self.network(leaf), torch.from_numpy(y).to(self.device), reduction="sum")
             gradient = torch.autograd.grad(loss, leaf)[0]
-        return self._before.transposed(gradient.cpu().numpy())
+        return self.before.transposed(gradient.cpu().numpy())
 
     def weights(self) -> Weights:
         """A copy of the module's state."""

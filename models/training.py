@@ -42,6 +42,10 @@ class Learner(Protocol):
     """A network of one framework that can be trained: the images it takes are those of the box."""
 
     network: Any
+    kernels: list[Any]
+    """the weights that an L2 penalty is on"""
+    before: Preprocessing
+    """what the network wants done to images of the box"""
 
     def classifier(self) -> Differentiable:
         """A live view of the weights, in evaluation mode: what an attack sees at this moment of the training."""
@@ -249,7 +253,7 @@ def _loop(learner: Learner, training: Training) -> History:
                     stage = f"{training.stage}: " if training.stage else ""
                     what = f"{stage}epoch {epoch + 1}/{spec.epochs}, loss {total / seen:.3f}"
                     training.progress(done + 1, steps, what)
-            rows.append(_row(learner, training, epoch, total / seen, right / seen))
+            rows.append(row_of(learner, training, epoch + 1, total / seen, right / seen))
             # the first of equals: nothing was gained by training on
             if spec.keep == "best" and rows[-1]["validation_loss"] <= min(row["validation_loss"] for row in rows):
                 best = learner.weights()
@@ -258,8 +262,9 @@ def _loop(learner: Learner, training: Training) -> History:
     return tuple(rows)
 
 
-def _row(learner: Learner, training: Training, epoch: int, loss: float, accuracy: float) -> dict[str, Any]:
-    row: dict[str, Any] = {"epoch": epoch + 1, "loss": loss, "accuracy": accuracy}
+def row_of(learner: Learner, training: Training, epoch: int, loss: float, accuracy: float) -> dict[str, Any]:
+    """The row of the history after that epoch (1 is the first)."""
+    row: dict[str, Any] = {"epoch": epoch, "loss": loss, "accuracy": accuracy}
     if training.stage:
         row["stage"] = training.stage
     if training.held is not None:

@@ -20,7 +20,18 @@ from sparring.adapters.library import load_library
 from sparring.adapters.protocol import Images, Labels
 from sparring.adapters.support import Request, request, why_not
 from sparring.models.augmentation import rotate_shift_zoom
-from sparring.models.training import Batch, Change, Learner, Targets, Training, softmax, train
+from sparring.models.training import (
+    Batch,
+    Change,
+    History,
+    Learner,
+    Targets,
+    Training,
+    evaluate,
+    row_of,
+    softmax,
+    train,
+)
 
 TEACHER = 1 << 20
 """Added to the seed: a teacher and its student start from other weights."""
@@ -158,6 +169,32 @@ def augmentation(
         yield batch
 
     return replace(training, changes=(*training.changes, change))
+
+
+def art_trainer(training: Training, *, name: str, **params: Any) -> Training:
+    """ART's trainer of that name (``adapters/art_trainers.py``) in place of sparring's loop.
+
+    ART keeps no history: there is one row, of the end. Raises ``InputError``, when it is carried out, for what ART's
+    loops can't do: augmentation, keeping the best weights, and another training defense in the same training.
+    """
+    from sparring.adapters import art_trainers
+
+    def loop(learner: Learner, training: Training) -> History:
+        spec, y = training.spec, training.y
+        other = training.changes or training.gradient_noise or training.weight_noise or training.schedule
+        if other or training.temperature != 1 or y.ndim == 2:
+            raise InputError(f"art:{name} trains by its own loop, which no other training defense can change")
+        if spec.augment != "none" or spec.keep == "best":
+            said = f"augment: {spec.augment}" if spec.augment != "none" else "keep: best"
+            raise InputError(f"art:{name} trains by its own loop, which knows no `{said}`")
+        how = art_trainers.Fit(spec.epochs, spec.batch_size, spec.optimizer, spec.lr, spec.l2)
+        view = learner.classifier()
+        art_trainers.fit(
+            name, view, learner.network, learner.kernels, learner.before, training.x, _classes(y), how, **params
+        )
+        return (row_of(learner, training, spec.epochs, *evaluate(view, training.x, _classes(y))),)
+
+    return replace(training, loop=loop)
 
 
 def slow_start_fast_decay(done: float) -> float:
