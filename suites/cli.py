@@ -117,12 +117,22 @@ def table_command(
         str, typer.Option(help="the column that is shown: robust_accuracy, attack_success_rate, ...")
     ] = "robust_accuracy",
     out: Annotated[Path | None, typer.Option(help="write here instead of printing")] = None,
+    study: Annotated[
+        str | None, typer.Option(help="another of its tables by name, or `all`: rich, md, csv, latex")
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="name the tables that --study knows, and stop")] = False,
 ) -> None:
-    """Print the library-vs-library table of a run: attacks down, library × framework across."""
+    """Print the library-vs-library table of a run (attacks down, library × framework across), or one of the study's."""
     from sparring.adapters.errors import InputError, unknown
-    from sparring.suites import store, tables
+    from sparring.suites import store, table_command, tables
     from sparring.suites.console import console
 
+    if list_:
+        table_command.listing(run, console)
+        return
+    if study is not None:
+        table_command.show(run, study, form, out, console)
+        return
     if form not in tables.FORMATS:
         raise InputError(f"--format: {unknown('format', form, tables.FORMATS)}")
     made = tables.make(tables.read_results(run), value)
