@@ -112,6 +112,22 @@ def test_the_summary_says_what_a_defense_costs_and_gives(made, cells):
     assert bare["lowest_under"].startswith("deepfool")
 
 
+def test_gains_are_of_the_attacks_that_both_met(run, tmp_path):
+    import shutil
+
+    shutil.copytree(run, tmp_path / "run")
+    frame = pd.read_parquet(run / "results.parquet")
+    frame = frame[(frame["attack"] != "deepfool") | (frame["defense"] != "none")]
+    frame.to_parquet(tmp_path / "run" / "results.parquet")
+    summary = study_tables.find(tmp_path / "run", "summary").frame
+    (row,) = of(summary, dataset="mnist", model="cnn", attacker="aware").to_dict("records")
+    mine = of(frame, dataset="mnist", model="cnn", attacker="aware")
+    bare = of(frame, dataset="mnist", model="cnn", defense="none")
+    met = mine[mine["attack"] != "deepfool"]
+    assert row["mean_accuracy"] == pytest.approx(mine["robust_accuracy"].mean())
+    assert row["gain_mean"] == pytest.approx(met["robust_accuracy"].mean() - bare["robust_accuracy"].mean())
+
+
 def test_defenses_stand_under_attacks(made, cells):
     table = made["defenses-mnist-f1"].frame
     (row,) = of(table, model="rnn", defense=BLUR, attacker="aware", library="art").to_dict("records")
