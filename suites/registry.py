@@ -146,10 +146,19 @@ def models() -> list[Any]:
     """The architectures by name and the frameworks that each is written for."""
     from sparring.models.architectures import catalogue as architectures
 
-    table = _table("Architectures", "name", "frameworks", "what it is")
+    table = _table("Architectures", "name", "frameworks", "what it is", "parameters")
     for info in architectures():
-        _row(table, info.name, ", ".join(info.frameworks), info.description)
-    return [table, "Also your own: object: package.module:name, onnx: file.onnx, weights: file.keras (README)."]
+        taken = info.parameters(info.frameworks[0])
+        _row(table, info.name, ", ".join(info.frameworks), info.description, _defaults(taken))
+    return [
+        table,
+        "Parameters are given with the name: cnn(dropout=0.3, units=64).",
+        "Also your own: object: package.module:name, onnx: file.onnx, weights: file.keras (README).",
+    ]
+
+
+def _defaults(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value!r}" if value is not REQUIRED else key for key, value in parameters.items())
 
 
 def datasets() -> list[Any]:
