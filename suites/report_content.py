@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparring.suites import figures, manifest, masking, published, strips, study_rows, study_tables
+from sparring.adapters.errors import InputError
+from sparring.suites import figures, manifest, masking, published, store, strips, study_rows, study_tables
 from sparring.suites.report_svg import inline
 from sparring.suites.report_tables import PageTable, page_table
 from sparring.suites.study_text import StudyTable
@@ -33,10 +34,14 @@ class PageFigure:
 
 
 def content(run: Path) -> dict[str, Any]:
-    """What the template shows: plain texts, tables, drawings, images."""
+    """What the template shows: plain texts, tables, drawings, images.
+
+    Raises ``InputError`` for a folder without a run, or whose cells are gone.
+    """
     from markupsafe import Markup
 
     told, rows = manifest.read(run), study_rows.read(run)
+    _check_cells(run, rows)
     suite = told["suite"]
     data = _several(told.get("data"))
     masked = masking.examine(run)
@@ -86,6 +91,16 @@ def content(run: Path) -> dict[str, Any]:
         "machine": {key: _words(value) for key, value in (told.get("machine") or {}).items() if value not in ("", [])},
         "packages": _packages(told),
     }  # fmt: skip
+
+
+def _check_cells(run: Path, rows: pd.DataFrame) -> None:
+    cells = [str(cell) for cell in study_rows.done(rows)["cell_id"]]
+    gone = [cell for cell in cells if not store.has(run, cell)]
+    if gone:
+        raise InputError(
+            f"{run}: {len(gone)} of {len(cells)} finished cells of results.parquet are not in cells/, "
+            f"{gone[0]} among them: copy them there, or start the run again, which computes what is missing"
+        )
 
 
 def _page(table: StudyTable) -> PageTable | None:

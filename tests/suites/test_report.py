@@ -190,8 +190,22 @@ def test_bad_input_is_one_message(run, tmp_path):
     with pytest.raises(InputError, match="this is a folder; name a file in it"):
         report.write(run, tmp_path)
     (tmp_path / "file").write_text("")
+    for name in ("manifest.json", "results.parquet"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    with pytest.raises(InputError, match=r"22 of 22 finished cells of results\.parquet are not in cells/"):
+        report.write(tmp_path)
     with pytest.raises(InputError, match="can't be written"):
         report.write(run, tmp_path / "file" / "report.html")
+
+
+@pytest.mark.parametrize("status", ["failed", "missing", None])
+def test_a_run_of_which_nothing_is_done(run, tmp_path, status):
+    frame = pd.read_parquet(run / "results.parquet")
+    (frame.assign(status=status) if status else frame.iloc[:0]).to_parquet(tmp_path / "results.parquet")
+    (tmp_path / "manifest.json").write_bytes((run / "manifest.json").read_bytes())
+    text = Page(report.write(tmp_path).read_text("utf-8")).text
+    assert "Nothing here could show them" in text
+    assert (f"rows {status} 24" in text) == bool(status)
 
 
 def test_a_thousand_images_and_thirty_cells_stay_under_15_mb(tmp_path):
