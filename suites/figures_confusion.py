@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparring.suites import metrics
 from sparring.suites.figures import COLOURS, INK, Figure, blank, safe, wrapped
 from sparring.suites.study import Study
 from sparring.suites.study_rows import UNDEFENDED, classes
@@ -44,18 +45,11 @@ def confusion(study: Study) -> Iterator[Figure]:
         )  # fmt: skip
 
 
-def matrix(y: np.ndarray, decided: np.ndarray, size: int) -> np.ndarray:
-    """How many images of each class (row) are taken for each (column); (size, size), whole numbers."""
-    found = np.zeros((size, size), np.int64)
-    np.add.at(found, (y, decided), 1)
-    return found
-
-
 def _draw(study: Study, rows: pd.DataFrame, size: int, labels: list[str]) -> Drawing:
     stored = [study.arrays(str(cell)) for cell in rows["cell_id"]]
-    panels = [("clean", matrix(stored[0]["y"], stored[0]["pred_clean"], size))]
+    panels = [("clean", metrics.confusion(stored[0]["y"], stored[0]["pred_clean"], size))]
     for attack, library, arrays in zip(rows["attack"], rows["library"], stored, strict=True):
-        panels.append((f"{attack} ({library})", matrix(arrays["y"], arrays["pred_adv"], size)))
+        panels.append((f"{attack} ({library})", metrics.confusion(arrays["y"], arrays["pred_adv"], size)))
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
     side = 3.4

@@ -45,13 +45,15 @@ def attacked(study: Study) -> Iterator[StudyTable]:
 
 def drops(study: Study) -> Iterator[StudyTable]:
     rows = study.done.copy()
-    names = [metric for metric in METRICS if {column(metric), column(metric, True)} <= set(rows)]
-    for metric in names:
-        rows[f"drop_{metric}"] = rows[column(metric, True)] - rows[column(metric)]
-    drops = [f"drop_{metric}" for metric in names]
-    if not rows.empty:
-        frame = mean_over_seeds(rows, KEYS, drops).rename(columns={drop: drop.removeprefix("drop_") for drop in drops})
-        yield StudyTable("drops", "What the attacks take", "Clean minus attacked, by metric.", frame, METRICS)
+    for metric in METRICS:
+        if f"drop_{metric}" not in rows and {column(metric), column(metric, True)} <= set(rows):  # an older run
+            rows[f"drop_{metric}"] = rows[column(metric, True)] - rows[column(metric)]
+    names = [f"drop_{metric}{end}" for metric in METRICS for end in ("", LOW, HIGH)]
+    names = [name for name in names if name in rows and rows[name].notna().any()]
+    if rows.empty or not names:
+        return
+    frame = mean_over_seeds(rows, KEYS, names).rename(columns={name: name.removeprefix("drop_") for name in names})
+    yield StudyTable("drops", "What the attacks take", f"Clean minus attacked, by metric; {INTERVAL}.", frame, METRICS)
 
 
 def summary(study: Study) -> Iterator[StudyTable]:
@@ -120,9 +122,7 @@ def _against_bare(rows: pd.DataFrame, line: dict[str, Any]) -> tuple[float, floa
     mine = model[(model["defense"] == line["defense"]) & (model["attacker"] == line["attacker"])]
     each = [part.groupby(["attack", "library"])[column("accuracy")].mean() for part in (mine, bare)]
     cost = bare["clean_accuracy"].mean() - mine["clean_accuracy"].mean()
-    return float(cost), float(
-        (each[0] - each[1]).mean()
-    )  # left out: attacks that one did not meet
+    return float(cost), float((each[0] - each[1]).mean())  # left out: attacks that one did not meet
 
 
 def _images(study: Study, frame: pd.DataFrame, keys: Sequence[str]) -> list[int]:
