@@ -1,15 +1,16 @@
 """ART's preprocessors and postprocessors by their own names, around any classifier.
 
 A class gets ART's own keyword arguments, checked against its signature. What sparring knows better is pinned: images
-are in [0, 1], channels first, and a defense is applied when predicting. Each image goes through alone, with NumPy's
-generator seeded by its content: ART's own classes draw from the global one, and some mix up the rows of a batch.
+are in [0, 1], channels first, and a defense is applied when predicting. Where a class draws, ART's own do it from
+NumPy's global generator: each image goes through alone, with that seeded by its content. So do predictions, for one of
+the postprocessors mixes up the rows of a batch.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -127,28 +128,31 @@ def preprocessed(
 
     That is the identity (BPDA) for all that are written in NumPy, and the derivative for the others.
     """
-    transform = _transform(build(name, params), name in CHANNELS_LAST)
+    transform = _transform(build(name, params), name in RANDOM, name in CHANNELS_LAST)
     return defended(classifier, transform, seed=seed, gradients=gradients, draws=draws)
 
 
-def _transform(processor: Any, channels_last: bool) -> Transform:
+def _transform(processor: Any, random: bool, channels_last: bool) -> Transform:
     there, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if channels_last else ((0, 1, 2, 3), (0, 1, 2, 3))
 
-    def alone(image: Images, coin: Callable[[], np.random.Generator]) -> Images:
-        with _numpy_seeded(coin):
-            return np.asarray(processor(image.transpose(there).copy())[0], np.float32).transpose(back)
+    def through(x: Images) -> Images:
+        return np.asarray(processor(x.transpose(there).copy())[0], np.float32).transpose(back)
+
+    def alone(x: Images, coins: Coins, row: int) -> Images:
+        with _numpy_seeded(coins(row)):
+            return through(x[row : row + 1])
 
     def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
         if not len(x):
             return x, lambda g: g
         boxed = np.clip(x, 0, 1)
-        moved = [alone(boxed[row : row + 1], lambda row=row: coins(row)) for row in range(len(x))]  # type: ignore[misc]
+        moved = np.concatenate([alone(boxed, coins, row) for row in range(len(x))]) if random else through(boxed)
 
         def pull(gradient: Images) -> Images:
             estimated = processor.estimate_gradient(boxed.transpose(there).copy(), gradient.transpose(there).copy())
             return np.asarray(estimated, np.float32).transpose(back)
 
-        return np.clip(np.concatenate(moved), 0, 1), pull
+        return np.clip(moved, 0, 1), pull
 
     return transform
 
@@ -170,7 +174,7 @@ class Postprocessed:
         before, coin = _softmax(self.inner.logits(x)), coins(self.seed, x, 0)
         after = np.zeros_like(before)
         for row in range(len(x)):
-            with _numpy_seeded(lambda row=row: coin(row)):  # type: ignore[misc]
+            with _numpy_seeded(coin(row)):
                 after[row] = self.processor(before[row : row + 1].copy())[0]
         return np.log(np.maximum(after, LEAST_PROBABILITY)).astype(np.float32)
 
@@ -215,10 +219,10 @@ def _softmax(logits: Logits) -> Any:
 
 
 @contextmanager
-def _numpy_seeded(coin: Callable[[], np.random.Generator]) -> Iterator[None]:
+def _numpy_seeded(coin: np.random.Generator) -> Iterator[None]:
     """Within the context NumPy's global generator starts from the coin; afterwards it is as before."""
     state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(int(coin().integers(2**32)))  # noqa: NPY002
+    np.random.seed(int(coin.integers(2**32)))  # noqa: NPY002
     try:
         yield
     finally:
