@@ -176,7 +176,8 @@ class Postprocessed:
         for row in range(len(x)):
             with _numpy_seeded(coin(row)):
                 after[row] = self.processor(before[row : row + 1].copy())[0]
-        return np.log(np.maximum(after, LEAST_PROBABILITY)).astype(np.float32)
+        logits: Logits = np.log(np.maximum(after, LEAST_PROBABILITY)).astype(np.float32)
+        return logits
 
 
 class PostprocessedDifferentiable(Postprocessed):

@@ -77,7 +77,7 @@ def defenses() -> list[Any]:
     meaning = _table("Parameters of the defenses", "defense", "parameter", "default", "meaning", "valid")
     own = _table("ART's own, by their own name", "name", "kind", "what it does", "gradients", "parameters", "remark")
     for one in shipped():
-        _row(table, one.name, one.kind, one.description, one.gradients or "–", _defaults(one), one.source)
+        _row(table, one.name, one.kind, one.description, one.gradients or "–", _written(one), one.source)
         for name, parameter in one.parameters.items():
             valid = " or ".join(map(str, parameter.choices)) or parameter.described()
             _row(meaning, one.name, name, _default(one, name), parameter.help, valid)
@@ -85,11 +85,11 @@ def defenses() -> list[Any]:
         if isinstance(found, str):
             _row(own, f"art:{name}", "", "", "", "", f"not for classifiers of images: {found}")
         else:
-            _row(own, found.name, found.kind, found.description, found.gradients or "–", _defaults(found), found.source)
+            _row(own, found.name, found.kind, found.description, found.gradients or "–", _written(found), found.source)
     return [table, meaning, own, "Also your own: package.module:object (docs/defenses.md)."]
 
 
-def _defaults(defense: Defense) -> str:
+def _written(defense: Defense) -> str:
     return ", ".join(f"{name}={_default(defense, name)}" for name in defense.parameters)
 
 
