@@ -125,9 +125,8 @@ def render(table: Table, form: str) -> str | bytes:
     """
     if form == "md":
         marked = _marked(table, lambda t: f"**{t}**", lambda t: f"<u>{t}</u>")
-        return f"{table.title}\n\n{_escaped(marked).to_markdown()}\n" + "".join(
-            f"\n{line}  " for line in table.footnotes
-        )
+        lines = "".join(f"\n{line.replace('<', '&lt;')}  " for line in table.footnotes)
+        return f"{table.title}\n\n{_escaped(marked).to_markdown()}\n{lines}"
     if form == "csv":
         return table.numbers.rename_axis("attack").to_csv(lineterminator="\n")
     if form == "latex":
@@ -136,7 +135,7 @@ def render(table: Table, form: str) -> str | bytes:
         marked = _marked(escaped, lambda t: rf"\textbf{{{t}}}", lambda t: rf"\underline{{{t}}}")
         marked.index = pd.Index([latex(str(name)) for name in marked.index])
         marked.columns = pd.Index([latex(str(name)) for name in marked.columns])
-        notes = "".join(f"% {line}\n" for line in table.footnotes)
+        notes = "".join(f"% {' '.join(line.splitlines())}\n" for line in table.footnotes)
         return marked.to_latex(escape=False, caption=latex(table.title)) + notes
     if form == "parquet":
         buffer = io.BytesIO()

@@ -196,3 +196,50 @@ def test_a_cell_that_is_gone_is_named(before, after):
     shutil.rmtree(cell(after, "foolbox", "fgsm"))
     with pytest.raises(InputError, match="fgsm is done, but its cell is gone"):
         diff(before, after)
+
+
+def twice(run, to):
+    """A copy of a run, as if a data set ``other`` and a defended model had been attacked too."""
+    import shutil
+
+    import pandas as pd
+
+    shutil.copytree(run, to)
+    frame = pd.read_parquet(to / "results.parquet")
+    parts = [frame.assign(attacker=""), frame.assign(attacker="", dataset="other")]
+    parts += [frame.assign(defense="blur", attacker=who) for who in ("unaware", "aware")]
+    pd.concat(parts, ignore_index=True).to_parquet(to / "results.parquet", index=False)
+    rewrite_manifest(to, lambda manifest: manifest.update(
+        data=[manifest["data"], {"name": "other", "digest": "1" * 64, "images": 24}]))  # fmt: skip
+    return to
+
+
+def test_data_sets_defenses_and_attackers_are_told_apart(before, tmp_path):
+    one, two = twice(before, tmp_path / "one"), twice(before, tmp_path / "two")
+    assert len(diff(one, two).rows) == 16
+    assert diff(one, two).changed == ()
+    rewrite_table(two, "torchattacks", "fgsm", status="failed", reason="broke")
+    labels = [row.attack for row in diff(one, two).changed]
+    assert labels == [
+        f"fgsm (eps=0.1) ({where})"
+        for where in ("digits, undefended", "other, undefended", "digits, blur, unaware", "digits, blur, aware")
+    ]
+
+
+def test_a_run_from_before_there_were_defenses_compares_with_one_since(before, tmp_path):
+    import pandas as pd
+
+    old = altered(before, tmp_path / "old")
+    frame = pd.read_parquet(old / "results.parquet")
+    frame.drop(columns=[name for name in ("attacker", "profile") if name in frame]).to_parquet(old / "results.parquet")
+    assert diff(old, before).changed == ()
+
+
+def test_images_of_each_data_set_must_be_the_same(before, tmp_path):
+    one, two = twice(before, tmp_path / "one"), twice(before, tmp_path / "two")
+    rewrite_manifest(two, lambda manifest: manifest["data"][1].update(digest="2" * 64))
+    with pytest.raises(InputError, match="attacked different images: 24 and 24 of other"):
+        diff(one, two)
+    rewrite_manifest(two, lambda manifest: manifest.update(data={**manifest["data"][1], "name": "third"}))
+    with pytest.raises(InputError, match="attacked different images: digits, other and third"):
+        diff(one, two)

@@ -127,3 +127,46 @@ def test_a_damaged_results_file_is_named(tmp_path):
     (tmp_path / "results.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(InputError, match=r"results\.parquet: can't be read"):
         tables.read_results(tmp_path)
+
+
+def test_data_sets_defenses_and_attackers_have_rows_of_their_own():
+    blurred = {"defense": "blur", "library": "art"}
+    frame = pd.DataFrame([
+        {**row("art", accuracy=0.2), "defense": "none", "attacker": ""},
+        {**row("foolbox", accuracy=0.3), "defense": "none", "attacker": ""},
+        {**row("art", accuracy=0.8, route="bridged"), **blurred, "attacker": "unaware"},
+        {**row("art", accuracy=0.1, route="bridged"), **blurred, "attacker": "aware"},
+        {**row("foolbox", accuracy=0.7, route="bridged"), **blurred, "library": "foolbox", "attacker": "unaware"},
+        {**row("art", accuracy=0.5), "dataset": "mnist", "defense": "none", "attacker": ""},
+    ])  # fmt: skip
+    table = tables.make(frame)
+    assert list(table.texts.index) == [
+        "digits, undefended: fgsm (eps=0.1)", "digits, blur, unaware: fgsm (eps=0.1)",
+        "digits, blur, aware: fgsm (eps=0.1)", "mnist, undefended: fgsm (eps=0.1)",
+    ]  # fmt: skip
+    assert list(table.texts.columns) == ["art torch", "foolbox torch"]  # a defended model's route is no other column
+    assert list(table.numbers["art torch"]) == [0.2, 0.8, 0.1, 0.5]
+    # never a defended model against an undefended, or a knowing attacker against another
+    assert list(table.best["art torch"]) == [True, False, False, False]
+    assert list(table.best["foolbox torch"]) == [False, True, False, False]
+    assert list(table.worst["art torch"]) == [False, True, False, False]
+    assert "digits and mnist" in table.title
+
+
+def test_clean_accuracy_is_told_of_each_model_data_set_and_defense():
+    frame = pd.DataFrame([
+        {**row("art"), "defense": "none", "attacker": ""}, {**row("art"), "defense": "blur", "attacker": "aware"},
+    ])  # fmt: skip
+    frame["clean_accuracy"] = [0.9, 0.8]
+    assert tables.make(frame).footnotes[0].startswith("clean accuracy: m-torch 0.900, m-torch blur 0.800;")
+
+
+def test_a_value_that_an_older_run_has_not_is_said():
+    with pytest.raises(InputError, match="this run has no auroc"):
+        tables.make(pd.DataFrame([row("art")]), "auroc")
+
+
+def test_odd_names_are_only_names_in_markdown_and_latex():
+    table = tables.make(pd.DataFrame([row("art", model="<script>a_b$"), row("art", model="b")]))
+    assert "<script>" not in tables.render(table, "md")
+    assert r"\textless{}script\textgreater{}a\_b\$" in tables.render(table, "latex")
