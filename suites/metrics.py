@@ -44,7 +44,7 @@ def scores(samples: Mapping[str, np.ndarray], facts: Mapping[str, Any] | None = 
     y, NaN where that is one class; ``top5``, NaN where there are at most five classes. The same of the clean images
     with ``clean_`` in front, and ``drop_`` for clean minus attacked. All of these from scikit-learn.
 
-    Each has a 95 % interval, ``_low`` and ``_high``: Wilson's of shares (Wilson 1927), the percentile bootstrap's of
+    Each has a 95 % interval, ``_low`` and ``_high``: Wilson's of shares (Wilson 1927), the basic bootstrap's of
     the others (``bootstrap.py``), in which the drops are paired; of the drops in accuracy and in ``top5`` Agresti and
     Min's (2005).
 
@@ -63,7 +63,7 @@ def scores(samples: Mapping[str, np.ndarray], facts: Mapping[str, Any] | None = 
     for key in (*MACRO, *RANKING):
         (value, draws), (value_after, draws_after) = before[key], after[key]
         found |= _bounded(f"clean_{key}", value, draws) | _bounded(key, value_after, draws_after)
-        found |= _bounded(f"drop_{key}", value - value_after, draws - draws_after)
+        found |= _bounded(f"drop_{key}", value - value_after, draws - draws_after, least=-1.0)
     tops = [_in_top(y, samples.get(f"logits_{when}")) for when in ("clean", "adv")]
     found |= _share("clean_top5", tops[0]) | _share("top5", tops[1]) | _drop("top5", *tops)
     for norm in NORMS:
@@ -147,8 +147,8 @@ def _drop(name: str, before: np.ndarray | None, after: np.ndarray | None) -> dic
     return dict(zip(keys, (value, min(low, value), max(high, value)), strict=True))
 
 
-def _bounded(name: str, value: float, draws: bootstrap.Floats) -> dict[str, float]:
-    low, high = bootstrap.interval(value, draws)
+def _bounded(name: str, value: float, draws: bootstrap.Floats, least: float = 0.0) -> dict[str, float]:
+    low, high = bootstrap.interval(value, draws, least)
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
