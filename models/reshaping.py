@@ -29,8 +29,9 @@ def reshaped(pool: Pool, spec: DataSpec) -> Pool:
 
     def fetch(chosen: Indices, progress: Progress | None) -> Images:
         x = pool.fetch(chosen, progress)
-        x = with_channels(x, spec.channels) if spec.channels else x
-        return resized(x, spec.size) if spec.size else x
+        x = with_channels(x, 1) if spec.channels == 1 else x
+        x = resized(x, spec.size) if spec.size else x
+        return with_channels(x, 3) if spec.channels == 3 else x  # last: three equal channels are resized as one
 
     return replace(pool, fetch=fetch)
 
