@@ -125,7 +125,7 @@ def verified(plain: Agreement, reconciled: Agreement) -> Agreement:
     A pair that failed is explained where it no longer does. ``reconciled`` is the same suite, with the ledger's
     differences taken away; its verdict becomes ``reconciled``.
     """
-    keys = ["attack", "norm", "params", "targeted", "model_a", "model_b"]
+    keys = [*_SUBJECT, "attack", "norm", "params", "targeted", "model_a", "model_b"]
     keys += [f"{key}_{side}" for key in ("library", "route") for side in "ab"]
     after = {_key(row, keys): row for _, row in reconciled.pairs.iterrows()}
     pairs = plain.pairs.copy()
@@ -164,19 +164,20 @@ def narrowed(plain: Agreement, each: Path) -> Agreement:
         shows[key] = shows.get(key, False) or changed
     pairs = plain.pairs.copy()
     for index, row in plain.explained.iterrows():
-        common = [str(row[name]) for name in ("attack", "norm", "params", "targeted")]
-        parties = [(str(row[f"model_{side}"]), str(row[f"library_{side}"]), *common) for side in "ab"]
+        on, common = _key(row, _SUBJECT), _key(row, ["attack", "norm", "params", "targeted"])
+        parties = [(str(row[f"library_{side}"]), *on, str(row[f"model_{side}"]), *common) for side in "ab"]
         ids = row["ledger_id"].split(" + ")
         left = [name for name in ids if any(shows.get((*party, name), True) for party in parties if _has(party, name))]
         pairs.loc[index, "ledger_id"] = " + ".join(left or ids)
     return replace(plain, pairs=pairs)
 
 
-_ATTACKED = ["model", "library", "attack", "norm", "params", "targeted", "route"]
+_SUBJECT = ["dataset", "defense", "attacker"]
+_ATTACKED = ["library", *_SUBJECT, "model", "attack", "norm", "params", "targeted", "route"]
 
 
 def _has(party: tuple[str, ...], entry: str) -> bool:
-    return whose(load_library(party[1])) in entries()[entry].libraries
+    return whose(load_library(party[0])) in entries()[entry].libraries
 
 
 def _changed(run: Path, cell: str, other_run: Path, other: str) -> bool:

@@ -24,11 +24,11 @@ def aware(study: Study) -> Iterator[StudyTable]:
     same = ["dataset", "model", "attack", "library"]
     without = rows[rows["defense"] == UNDEFENDED].groupby(same)[column("accuracy")].mean().to_dict()
     lines = []
-    for key, group in rows.groupby(keys, sort=False):
+    for key, group in rows[rows["attacker"] != ""].groupby(keys, sort=False):
+        if group["attacker"].nunique() < 2:
+            continue
         group = group.drop_duplicates(["attacker", "seed"])
         sides = {who: part.set_index("seed").sort_index() for who, part in group.groupby("attacker", sort=False)}
-        if not {"aware", "unaware"} <= set(sides):
-            continue
         named = dict(zip(keys, key, strict=True))
         seeds = sides["aware"].index.intersection(sides["unaware"].index)
         line: dict[str, Any] = dict(named)

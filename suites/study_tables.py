@@ -24,20 +24,27 @@ def tables(run: str | Path) -> list[StudyTable]:
 
     Numbers are means over seeds. A column that is the same in every row is left out, and said in the caption.
     """
+    return list(_each(run))
+
+
+def find(run: str | Path, name: str) -> StudyTable:
+    """One of them by its name. Raises ``InputError`` that says which there are."""
+    seen = []
+    for table in _each(run):
+        if table.name == name:
+            return table
+        seen.append(table.name)
+    raise InputError(unknown("table", name, seen))
+
+
+def _each(run: str | Path) -> Iterator[StudyTable]:
     study = open_study(run)
     makers = (
         clean, summary, attacked, drops, defenses, aware, worst, libraries, ranks, statistics, times, search, training,
         published, orders, failures,
     )  # fmt: skip
-    return [_tidy(table) for make in makers for table in make(study) if len(table.frame)]
-
-
-def find(run: str | Path, name: str) -> StudyTable:
-    """One of them by its name. Raises ``InputError`` that says which there are."""
-    found = {table.name: table for table in tables(run)}
-    if name not in found:
-        raise InputError(unknown("table", name, found))
-    return found[name]
+    for make in makers:
+        yield from (_tidy(table) for table in make(study) if len(table.frame))
 
 
 def published(study: Study) -> Iterator[StudyTable]:

@@ -107,7 +107,7 @@ def _cell(
 def scored(arrays) -> dict:
     """The scores that the results hold, from the arrays alone."""
     from scipy.stats import binomtest
-    from sklearn.metrics import f1_score, precision_score, recall_score
+    from sklearn.metrics import precision_recall_fscore_support
 
     y, n = arrays["y"], len(arrays["y"])
     found = {}
@@ -117,8 +117,8 @@ def scored(arrays) -> dict:
         name = f"{prefix}accuracy" if prefix else "robust_accuracy"
         interval = binomtest(hits, n).proportion_ci(method="wilson")
         found |= {name: hits / n, f"{name}_low": interval.low, f"{name}_high": interval.high}
-        for key, score in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
-            value = score(y, decided, labels=np.unique(y), average="macro", zero_division=0.0)
+        values = precision_recall_fscore_support(y, decided, labels=np.unique(y), average="macro", zero_division=0.0)
+        for key, value in zip(("precision", "recall", "f1"), values, strict=False):
             found |= {prefix + key: value, f"{prefix}{key}_low": value - 0.05, f"{prefix}{key}_high": value + 0.05}
         found[f"{prefix}top5"] = float((np.argsort(-logits, 1)[:, :5] == y[:, None]).any(1).mean())
     right = arrays["pred_clean"] == y

@@ -210,3 +210,23 @@ def test_a_working_copy_has_the_habits_of_its_original() -> None:
     copy = load_library("art")
     assert ledger.whose(replace(copy, name="working-copy")) == "art"
     assert ledger.whose(replace(copy, name="mine", package="numpy")) == "mine"
+
+
+def test_pairs_are_of_one_data_set_defense_and_attacker(agreed: Any, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(agreed.folder, tmp_path / "run")
+    frame = pd.read_parquet(agreed.folder / "results.parquet").assign(defense="none", attacker="")
+    parts = [frame, frame.assign(dataset="other")]
+    parts += [frame.assign(defense="blur", attacker=who) for who in ("unaware", "aware")]
+    pd.concat(parts, ignore_index=True).to_parquet(tmp_path / "run" / "results.parquet", index=False)
+    found = measure(tmp_path / "run")
+    assert len(found.pairs) == 4 * len(agreed.pairs)
+    told = found.pairs.groupby(["dataset", "defense", "attacker"]).size()
+    assert dict(told) == dict.fromkeys(
+        [("digits", "none", ""), ("other", "none", ""), ("digits", "blur", "unaware"), ("digits", "blur", "aware")],
+        len(agreed.pairs),
+    )
+    rows = agreement_table.make(found).texts.index
+    assert len(rows) == 4 * len(agreement_table.make(agreed).texts.index)
+    assert "fgsm (eps=0.1), digits, blur, aware" in rows
