@@ -133,7 +133,9 @@ def _counts(rows: pd.DataFrame) -> list[tuple[str, str]]:
         (name, count) for name, count in told if name != "defense" or set(rows["defense"]) != {study_rows.UNDEFENDED}
     ]
     counts = [(name if count == 1 else _plural(name), f"{count:,}") for name, count in told]
-    counts += [("images each", f"{int(rows['n'].max()):,}")] if len(rows) else []
+    if len(rows):
+        least, most = int(rows["n"].min()), int(rows["n"].max())
+        counts.append(("images each", f"{most:,}" if least == most else f"{least:,}–{most:,}"))
     states = rows["status"].value_counts()
     order = ("done", "failed", "timeout", "missing", "unsupported")
     return counts + [(f"rows {state}", f"{int(states[state]):,}") for state in order if state in states]

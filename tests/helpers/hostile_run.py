@@ -7,7 +7,7 @@ import study_run
 
 SCRIPT = "<script>alert(1)</script>"
 MODEL = SCRIPT
-OTHER = "net\u202ework </script> & \"50 %\" 'q' _x_ \U0001f642"
+DEFENSE = "blur\u202ework </script> & \"50 %\" 'q' _x_ \U0001f642"
 DATASET = 'set"</script><img src=x onerror=alert(2)>'
 CLASSES = ["<b>zero</b>", "one\"'", "two</script>", *(f"class {i}" for i in range(3, 10))]
 REASON = "ValueError: </script><script>alert(3)</script>"
@@ -21,10 +21,10 @@ PUBLISHED = {
 
 
 def write_hostile(run) -> None:
-    """Write it: one data set, two models, undefended and blurred."""
-    defenses = {"none": ("",), f"gaussian-blur({SCRIPT})": ("unaware", "aware")}
+    """Write it: one data set and model, undefended and defended."""
+    defenses = {"none": ("",), DEFENSE: ("unaware", "aware")}
     study_run.write_study(
-        run, datasets=(DATASET,), models=(MODEL, OTHER), defenses=defenses, seeds=(0,), n=40, shape=(3, 6, 6),
+        run, datasets=(DATASET,), models=(MODEL,), defenses=defenses, seeds=(0,), n=40, shape=(3, 6, 6),
         attacks=(("fgsm", {"eps": 0.1}, 0.6), ("pgd", {"eps": 0.1}, 0.4)),
         published=PUBLISHED,
     )  # fmt: skip

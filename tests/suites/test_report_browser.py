@@ -8,7 +8,7 @@ import shutil
 
 import hostile_run
 import pytest
-from hostile_run import MODEL, SCRIPT
+from hostile_run import DEFENSE, MODEL, SCRIPT
 
 from sparring.suites import report, study_tables, study_text
 
@@ -99,7 +99,8 @@ def head(page, table, heading):
 
 def test_a_script_as_a_name_is_text(look):
     page = look()
-    assert MODEL in page.inner_text("#rows-attacked")
+    assert MODEL in page.inner_text("#table-attacked")
+    assert DEFENSE in page.inner_text("#rows-attacked")
     assert page.title().startswith("study")
     assert (
         page.locator("script", has_text="alert").count()
@@ -170,7 +171,7 @@ def test_downloads(look, run):
         if form == "csv":
             rows = list(csv.DictReader(io.StringIO(content)))
             assert len(rows) == len(table.frame)
-            assert {row["model"] for row in rows} >= {MODEL}
+            assert {row["defense"] for row in rows} == {"none", DEFENSE}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
