@@ -79,6 +79,7 @@ def test_the_schema_is_json(sparring):
         ("datasets", ["digits", "embedded"]),
         ("studies", ["quickstart"]),
         ("operators", ["ai.onnx.ml", "LayerNormalization"]),
+        ("defenses", ["gaussian-blur", "madry", "art:JpegCompression", "not for classifiers of images"]),
     ],
 )
 def test_lists_name_what_there_is(what, words, sparring):
