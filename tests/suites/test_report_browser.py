@@ -260,6 +260,8 @@ def test_on_paper(look):
         "[...document.querySelectorAll('.table .scroll')].filter((e) => e.scrollHeight > e.clientHeight + 2).length"
     )
     assert clipped == 0
+    page.set_viewport_size({"width": 703, "height": 1000})  # A4 without its margins
+    assert page.evaluate("document.documentElement.scrollWidth") == 703
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.pdf(format="A4").startswith(b"%PDF")
 
