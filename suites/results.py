@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sparring.adapters.library import load_library
+from sparring.adapters.wrap import PROBABILITIES
 from sparring.suites import store
+from sparring.suites.cell import Cell
 from sparring.suites.metrics import RATES, scores
 from sparring.suites.plan import Planned
 
@@ -75,10 +80,17 @@ def row(suite_name: str, planned: Planned, run: Path) -> dict[str, Any]:
     found |= {"notes": "; ".join(result.notes), "device": result.facts.get("device")}
     if result.status == "done":
         n = len(result.arrays["y"])
-        found |= {**scores(result.arrays, {**result.facts, "seconds": result.seconds}), "n": n}
+        found |= {**scores(_scored(cell, result.arrays), {**result.facts, "seconds": result.seconds}), "n": n}
         found |= {"forwards": result.forwards / n, "backwards": result.backwards / n}
         found["library_call"] = json.dumps(result.facts.get("call"), sort_keys=True)
     return found
+
+
+def _scored(cell: Cell, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """The arrays without the logits of a model that only decides: they rank nothing."""
+    if cell.model.lacks.get("logits") in (None, PROBABILITIES):
+        return arrays
+    return {key: value for key, value in arrays.items() if not key.startswith("logits_")}
 
 
 def frame(suite_name: str, plan: list[Planned], run: Path, profile: str | None = None) -> pd.DataFrame:
