@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,8 +78,11 @@ def read(run: Path, cell_id: str, *, images: bool = False) -> Result | None:
         raise InputError(f"{home / 'result.json'} can't be read: {error}") from None
     arrays: dict[str, np.ndarray] = {}
     if (home / "images.npz").is_file():
-        with np.load(home / "images.npz", allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files if images or key not in ("x", "x_adv")}
+        try:
+            with np.load(home / "images.npz", allow_pickle=False) as stored:
+                arrays = {key: stored[key] for key in stored.files if images or key not in ("x", "x_adv")}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{home / 'images.npz'} can't be read, delete its folder: {error}") from None
     return Result(
         content["status"], content["reason"], tuple(content["notes"]), content["forwards"], content["backwards"],
         content["seconds"], content["facts"], arrays,

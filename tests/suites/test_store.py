@@ -88,3 +88,12 @@ def test_write_whole_leaves_the_old_content_when_it_fails(tmp_path, monkeypatch)
         store.write_whole(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:100], lambda b: b"", lambda b: b"PK" + b[2:60] + bytes(200) + b[260:]])
+def test_damaged_images_are_told_of_with_their_place(tmp_path, damage):
+    store.write(tmp_path, "abc", {}, Result("done", arrays={"y": np.arange(50), "x": np.zeros((50, 1, 4, 4))}))
+    file = store.cell_folder(tmp_path, "abc") / "images.npz"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(InputError, match=r"images.npz can't be read, delete its folder"):
+        store.read(tmp_path, "abc", images=True)
