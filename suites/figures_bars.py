@@ -64,6 +64,7 @@ def _caption(metric: str, defended: bool) -> str:
 
 
 def _draw(group: pd.DataFrame, metric: str, word: str, defended: bool, colours: Mapping[str, str]) -> Drawing:
+    group = _joined(group) if defended else group
     panels = list(dict.fromkeys(group["library"])) if defended else [""]
     across = [*([CLEAN] if metric != SECONDS else []), *dict.fromkeys(group["attack"])]
     whose: list[Any] = list(
@@ -103,6 +104,22 @@ def _draw(group: pd.DataFrame, metric: str, word: str, defended: bool, colours: 
         axis.tick_params(axis="x", length=0)
     legend_below(figure, axes)
     return figure
+
+
+def _joined(group: pd.DataFrame) -> pd.DataFrame:
+    """The rows with those of a library that has only attacks of its own in the panel of the first of the others."""
+    attacks = {name: set(part["attack"]) for name, part in group.groupby("library", sort=False)}
+    alone = [
+        name
+        for name, mine in attacks.items()
+        if not any(mine & theirs for other, theirs in attacks.items() if other != name)
+    ]
+    first = next((name for name in attacks if name not in alone), None)
+    if first is None or not alone:
+        return group
+    move = group["library"].isin(alone)
+    named = group["attack"] + " (" + group["library"].astype(str) + ")"
+    return group.assign(attack=group["attack"].where(~move, named), library=group["library"].where(~move, first))
 
 
 def _values(group: pd.DataFrame, metric: str, defended: bool) -> Mapping[tuple[Whose, str], Bar]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparring.suites.figures import COLOURS, Figure, blank, legend_below, safe, wrapped
+from sparring.suites.figures import COLOURS, PLAIN, Figure, blank, legend_below, safe, wrapped
 from sparring.suites.study import Study, column
-from sparring.suites.study_makings import makings
+from sparring.suites.study_makings import makings, stages
 from sparring.suites.study_rows import UNDEFENDED, mean_over_seeds
 from sparring.suites.study_text import HIGH, LOW
 
@@ -52,9 +52,9 @@ def losses(study: Study) -> Iterator[Figure]:
     for (dataset, model), made in found.items():
         yield Figure(
             safe("loss", dataset, model), f"Loss while training: {dataset}, {model}",
-            "Solid: training loss; dashed: validation loss; a line for each member of an ensemble. Losses of different "
-            "trainings are not the same function: a distilled or an adversarially trained network is fitted to other "
-            "targets or images.",
+            "Solid: training loss; dashed: validation loss; a colour for each member of an ensemble; dotted: where the "
+            "next stage of a training begins, such as a student's after its teacher's. Losses of different trainings "
+            "are not the same function: they are of other targets or images.",
             partial(_draw_losses, made),
         )  # fmt: skip
 
@@ -115,12 +115,18 @@ def _draw_losses(made: list[tuple[str, str, list[dict[str, Any]]]]) -> Drawing:
         mine = [(member, history) for name, member, history in made if name == defense]
         for i, (member, history) in enumerate(mine):
             colour = COLOURS[i % len(COLOURS)]
-            epochs = [entry.get("epoch", place) for place, entry in enumerate(history, 1)]
-            for key, style, word in (("loss", "-", "training"), ("validation_loss", "--", "validation")):
-                values = [float("nan") if entry.get(key) is None else entry[key] for entry in history]
-                if not np.isnan(values).all():
-                    label = f"{word}, member {member}" if member else word
-                    axis.plot(epochs, values, style, color=colour, label=label)
+            first = 1
+            for _, epochs in stages(history):
+                places = range(first, first + len(epochs))
+                first += len(epochs)
+                for key, style, word in (("loss", "-", "training"), ("validation_loss", "--", "validation")):
+                    values = [float("nan") if entry.get(key) is None else entry[key] for entry in epochs]
+                    if not np.isnan(values).all():
+                        label = f"{word}, member {member}" if member else word
+                        dot = "." if len(epochs) == 1 else ""
+                        axis.plot(places, values, style, marker=dot, color=colour, label=label)
+                if i == 0 and first <= len(history):
+                    axis.axvline(first - 0.5, color=PLAIN, linewidth=0.8, linestyle=":")
         axis.set_title(wrapped("undefended" if defense == UNDEFENDED else defense, 34))
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)

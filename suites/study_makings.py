@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sparring.suites.study import Study
@@ -33,6 +33,17 @@ def makings(study: Study) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
                 yield whose, facts
 
 
+def stages(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """The stages of a training in order, each with its name and epochs: teacher, student; often one, unnamed."""
+    found: list[tuple[str, list[Mapping[str, Any]]]] = []
+    for epoch in history:
+        name = str(epoch.get("stage") or "")
+        if not found or found[-1][0] != name:
+            found.append((name, []))
+        found[-1][1].append(epoch)
+    return found
+
+
 def search(study: Study) -> Iterator[StudyTable]:
     import pandas as pd
 
@@ -52,18 +63,17 @@ def training(study: Study) -> Iterator[StudyTable]:
 
     lines = []
     for whose, facts in makings(study):
-        history = facts.get("history") or []
-        if not history:
-            continue
-        last = history[-1]
-        best = min(history, key=lambda epoch: epoch.get("validation_loss") or epoch.get("loss") or float("inf"))
-        line = {**whose, "epochs": len(history), "best_epoch": best.get("epoch")}
-        line |= {key: last.get(key) for key in ("loss", "accuracy", "validation_loss", "validation_accuracy")}
-        lines.append({**line, "seconds": facts.get("seconds")})
+        for stage, history in stages(facts.get("history") or []):
+            last = history[-1]
+            best = min(history, key=lambda epoch: epoch.get("validation_loss") or epoch.get("loss") or float("inf"))
+            line = {**whose, "stage": stage or None, "epochs": len(history), "best_epoch": best.get("epoch")}
+            line |= {key: last.get(key) for key in ("loss", "accuracy", "validation_loss", "validation_accuracy")}
+            lines.append({**line, "seconds": facts.get("seconds")})
     frame = pd.DataFrame(lines)
     yield StudyTable(
         "training", "Training",
-        "Of the last epoch; the best epoch has the lowest validation loss (without validation, training loss).",
+        "Of the last epoch; the best epoch has the lowest validation loss (without validation, training loss). Seconds "
+        "are those of all stages of a training.",
         frame.dropna(axis="columns", how="all"), ("accuracy", "validation_accuracy"),
     )  # fmt: skip
 

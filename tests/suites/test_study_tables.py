@@ -239,6 +239,14 @@ def test_how_the_models_came_about(made):
     )  # 2.1 / e + .05 (e - 1) is least at the sixth
 
 
+def test_stages_of_a_training_are_told_apart():
+    from sparring.suites.study_makings import stages
+
+    history = [{"epoch": 1, "stage": "teacher"}, {"epoch": 2, "stage": "teacher"}, {"epoch": 1, "stage": "student"}]
+    assert stages(history) == [("teacher", history[:2]), ("student", history[2:])]
+    assert stages([{"epoch": 1}]) == [("", [{"epoch": 1}])]
+
+
 def test_failures_have_their_reasons(made):
     rows = made["failures"].frame.to_dict("records")
     assert [row["status"] for row in rows] == ["failed", "unsupported"]
