@@ -67,7 +67,7 @@ def package(tmp_path):
 def test_the_documented_package_adds_a_model_data_an_attack_and_a_library(package):
     (package / "mine.yaml").write_text(
         "name: mine\ndata: {name: stripes, samples: 50}\n"
-        "models:\n  - {name: t, architecture: tiny, framework: torch, train: {epochs: 5}}\n"
+        "models:\n  - {name: t, architecture: tiny(dropout=0.1), framework: torch, train: {epochs: 5}}\n"
         "libraries: [mine, art]\nattacks:\n  - {attack: black-out, eps: 0.5}\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(package), "SPARRING_CACHE": str(package / "cache")}
