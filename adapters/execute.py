@@ -41,8 +41,8 @@ class Attacked:
     (-1 without one), ``pred_clean``, ``pred_adv``, ``success`` (of a targeted attack: the target was reached; else: no
     longer y), ``l0``, ``l1``, ``l2``, ``linf``. ``forwards`` and ``backwards`` are images passed through the classifier
     by the library, in total; ``seconds`` is the library's own time. ``notes`` say where the library could not do
-    exactly what was asked. ``logits_clean`` and ``logits_adv``, float32, (N, classes), are what the decisions come from;
-    ``prediction_seconds`` is the time that the latter took.
+    exactly what was asked. ``logits_clean`` and ``logits_adv``, float32, (N, classes), are what the decisions come
+    from; ``prediction_seconds`` is the time that the latter took.
     """
 
     images: Images

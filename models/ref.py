@@ -8,7 +8,6 @@ from typing import Any
 
 from sparring.models.spec import DefenseSpec, ModelSpec, facts
 
-
 BY_DEFENSE = "(by its defense)"
 """Ends the reasons that a wrapper gives for what the classifier lacks."""
 

@@ -156,7 +156,10 @@ def run_cell(
         seconds=done.seconds,
         facts={"call": done.call, "prediction_seconds": done.prediction_seconds},
         arrays={
-            "x": x, "x_adv": done.images, "logits_clean": done.logits_clean, "logits_adv": done.logits_adv,
+            "x": x,
+            "x_adv": done.images,
+            "logits_clean": done.logits_clean,
+            "logits_adv": done.logits_adv,
             **done.samples,
-        },  # fmt: skip
+        },
     )

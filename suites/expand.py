@@ -98,7 +98,8 @@ def _under(spec: ModelSpec, chain: ChainSpec, by_name: dict[str, ModelSpec]) -> 
         found.append(spec.model_copy(update={**update, "name": name, "defended_as": None}))
     whole = {
         "name": named.name, "ensemble": tuple(one.name for one in found), "combine": spec.combine,
-        "defenses": [one.model_dump() for one in named.defenses], "defended_as": named.defended_as, "attack": spec.attack,
+        "defenses": [one.model_dump() for one in named.defenses], "defended_as": named.defended_as,
+        "attack": spec.attack,
     }  # fmt: skip
     return [*found, ModelSpec.model_validate(whole)]
 

@@ -11,8 +11,8 @@ from typing import Literal
 from sparring.adapters.ledger import habits, whose
 from sparring.adapters.library import Library, load_library
 from sparring.adapters.support import Request, why_not
-from sparring.models.datasets import Dataset
 from sparring.models import defenses
+from sparring.models.datasets import Dataset
 from sparring.models.ref import ModelRef
 from sparring.models.spec import DataSpec, ModelSpec
 from sparring.suites.cell import Cell
