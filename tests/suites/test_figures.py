@@ -114,6 +114,24 @@ def test_bars_are_as_high_as_the_numbers(run, every):
     assert {round(value, 9) for value in mine["robust_accuracy_high"]} <= ends
 
 
+def test_a_library_of_its_own_attacks_alone_has_no_panel(run, tmp_path):
+    import shutil
+
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("cells"))
+    frame = pd.read_parquet(run / "results.parquet")
+    own = frame[(frame["attack"] == "pgd") & (frame["library"] == "art")].assign(
+        library="sparring", attack="pixel-swap"
+    )
+    pd.concat([frame, own]).to_parquet(tmp_path / "run" / "results.parquet")
+    figure = next(
+        figure for figure in figures.figures(tmp_path / "run") if figure.name.startswith("bars-accuracy-mnist")
+    )
+    axes = figure.draw().axes
+    assert [axis.get_title(loc="left") or axis.get_title() for axis in axes] == ["art", "foolbox"]
+    names = [label.get_text().replace("\n", " ") for label in axes[-1].get_xticklabels()]
+    assert names[-1] == "pixel-swap (sparring)"
+
+
 def test_curves_begin_at_the_clean_accuracy(run, every):
     figure = next(figure for name, figure in every.items() if name.startswith("eps-mnist"))
     axes = [axis for axis in figure.draw().axes if axis.get_visible()]
