@@ -95,12 +95,11 @@ def test_images_are_arts_own(name) -> None:
 
 
 def test_total_variation_gets_its_channels_last() -> None:
-    """Its rows and columns are those of an image: one that varies along rows alone stays so."""
-    x = np.repeat(np.linspace(0.2, 0.8, 8, dtype=np.float32)[:, None], 8, axis=1)[None, None].repeat(3, axis=1)
-    made = behind(cnn((3, 8, 8)), "TotalVarMin", prob=1.0, lamb=0.01)
+    """Channels of one value each don't vary in any image of theirs, however far apart they are."""
+    x = np.broadcast_to(np.float32([0.1, 0.5, 0.9])[:, None, None], (1, 3, 8, 8))
+    made = behind(cnn((3, 8, 8)), "TotalVarMin", prob=0.3, lamb=0.5, max_iter=10)
     moved, _ = made.transform(x, lambda row: np.random.default_rng(row))
-    assert np.abs(moved - x).max() < 0.05
-    assert moved.shape == x.shape
+    np.testing.assert_allclose(moved, x, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["GaussianNoise", "HighConfidence", "ReverseSigmoid", "Rounded"])

@@ -29,7 +29,7 @@ OTHERS = {
     "median of 3": plain.median_smoothing(3),
     "jpeg": plain.jpeg(40),
     "noise": draws.random_noise(0.3),
-    "all": draws.randomization(15, 0.1, 0.2, 0.1),
+    "all": draws.randomization(15, 0.1, 0.2, 0.4),
     "variation": draws.total_variation(0.1, 0.5, 20),
     "variation of all": draws.total_variation(0.1, 1, 20),
 }
@@ -182,6 +182,12 @@ def test_rotations_shifts_and_sizes_fill_their_range() -> None:
         assert -0.25 * 41 <= one.min() + 1e-3 < -0.24 * 41
         assert 0.24 * 41 < one.max() - 1e-3 <= 0.25 * 41
     assert abs(np.corrcoef(down, right)[0, 1]) < 0.2
+    square = np.zeros((400, 1, 41, 41), np.float32)
+    square[:, :, 10:31, 10:31] = 1
+    grown = draws.randomization(0, 0, 0.2, 0)(square, coins(0))[0]
+    for sides in (grown.sum(axis=(1, 2)).max(axis=1) / 21, grown.sum(axis=(1, 3)).max(axis=1) / 21):
+        assert 0.79 < sides.min() < 0.82
+        assert 1.18 < sides.max() < 1.21
     white = draws.random_resize_pad(0.5)(np.ones((200, 1, 40, 40), np.float32), coins(0))[0]
     sides = np.sqrt(white.sum(axis=(1, 2, 3)))
     assert 20 <= sides.min() + 1e-3 < 21.01
