@@ -2,7 +2,7 @@
 
     python benchmarks/training_defenses.py [torch|keras-tensorflow|keras-torch] [SIDE CHANNELS]
 
-Seconds for each image and epoch, one core, batches of 64; imports and the first epoch are not counted. Noise stands in
+Processor seconds for each image and epoch, batches of 64; imports and the first epoch are not counted. Noise stands in
 for images: what a step costs doesn't depend on what they show. Distillation is two trainings, and fine-tuning is one
 more epoch on some images: their ratios are of whole trainings.
 """
@@ -42,7 +42,7 @@ def seconds(framework: str, defenses: list[DefenseSpec], shape: tuple[int, int, 
         lambda: networks.build("cnn_unpooled", framework, shape, 10),
         framework, x, y, TrainSpec(epochs=epochs, batch_size=64), defenses=defenses,
         before=preprocessing(shape, **options), options=options, device="cpu",  # type: ignore[arg-type]
-        progress=lambda *_: ends.append(time.perf_counter()),
+        progress=lambda *_: ends.append(time.process_time()),
     )  # fmt: skip
     per_epoch = IMAGES // 64
     counted = ends[-(epochs - 1) * per_epoch - 1 :]
