@@ -25,7 +25,7 @@ from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.library import Unsupported, load_library
 from sparring.adapters.support import Request, request
 from sparring.models import defenses
-from sparring.models.spec import ChainSpec, DataSpec, ModelSpec, Spec, as_chain
+from sparring.models.spec import ChainSpec, DataSpec, ModelSpec, Spec
 
 Attacker = Literal["unaware", "aware"]
 Route = Literal["native", "bridged"]
