@@ -84,7 +84,7 @@ def verdict(compared: pd.DataFrame) -> str:
     higher = int((judged["difference"][~agree] > 0).sum())
     missing = int(compared["measured"].isna().sum())
     more = f"; {missing} were not measured" if missing else ""
-    return f"{int(agree.sum())} of {len(judged)} agree, {lower} are measured lower and {higher} higher{more}."
+    return f"{int(agree.sum())} of {len(judged)} agree; measured lower: {lower}, higher: {higher}{more}."
 
 
 def _compared(value: Mapping[str, Any], rows: pd.DataFrame, library: str) -> Iterator[dict[str, Any]]:

@@ -55,7 +55,8 @@ def content(run: Path) -> dict[str, Any]:
     ]  # fmt: skip
     tables = {table.name: page_table(table) for table in study_tables.tables(run)}
     apart = {
-        name: tables.pop(name, None) for name in ("published", "published-orders", "failures", "search", "training")
+        name: tables.pop(name, None)
+        for name in ("published", "published-orders", "failures", "search", "training", "masked-gradients")
     }
     shown = strips.strips(run, {str(item.get("name")): item.get("classes") or () for item in data})
     seen = dict.fromkeys(strip.dataset for strip in shown.strips)
@@ -74,7 +75,7 @@ def content(run: Path) -> dict[str, Any]:
         "counts": _counts(rows),
         "masked": masking.sentences(masked.findings),
         "masked_compared": masked.compared,
-        "masked_table": _page(_masking_table(masked)),
+        "masked_table": apart["masked-gradients"],
         "verdict": published.verdict(compared) if len(compared) else "",
         "disagreements": _disagreements(compared),
         "orders": [str(line) for line in published.orders(run)["line"]] if len(compared) else [],
@@ -158,26 +159,6 @@ def _disagreements(compared: pd.DataFrame) -> list[str]:
         attack = "clean" if item["attack"] == published.CLEAN else item["attack"]
         lines.append(f"{', '.join(map(str, where))}, {attack}, {item['metric']}: {item['line']}")
     return lines
-
-
-def _masking_table(masked: masking.Masking) -> StudyTable:
-    import pandas as pd
-
-    lines = [
-        {
-            "dataset": item.dataset, "model": item.model, "defense": item.defense, "sign": item.sign,
-            "weaker": item.weak, "leaves_right": item.weak_accuracy, "stronger": item.strong,
-            "leaves_only": item.strong_accuracy, "difference": item.difference, "difference_low": item.low,
-            "difference_high": item.high, "images": item.n,
-        }
-        for item in masked.findings
-    ]  # fmt: skip
-    return StudyTable(
-        "masked-gradients", "Signs of masked gradients",
-        "Share of images right under the weaker and the stronger attack, judged within the same ball; difference with "
-        "its paired 95 % interval. Of vanishing gradients: share of the images given back as they were.",
-        pd.DataFrame(lines), ("leaves_right", "leaves_only", "difference"),
-    )  # fmt: skip
 
 
 def _deviations(rows: pd.DataFrame) -> StudyTable:

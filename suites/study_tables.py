@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sparring.adapters.errors import InputError, unknown
+from sparring.suites import masking
 from sparring.suites import published as publication
 from sparring.suites.study import Study, open_study
 from sparring.suites.study_attacks import ranks, statistics, times
@@ -41,7 +42,7 @@ def _each(run: str | Path) -> Iterator[StudyTable]:
     study = open_study(run)
     makers = (
         clean, summary, attacked, drops, defenses, aware, worst, libraries, ranks, statistics, times, search, training,
-        published, orders, failures,
+        published, orders, masked, failures,
     )  # fmt: skip
     for make in makers:
         yield from (_tidy(table) for table in make(study) if len(table.frame))
@@ -64,6 +65,26 @@ def orders(study: Study) -> Iterator[StudyTable]:
         "Kendall's tau-b between the published and the measured values: 1 is the same order, −1 the reverse; with few "
         "items it says little.",
         publication.orders(study.run).drop(columns="line"),
+    )  # fmt: skip
+
+
+def masked(study: Study) -> Iterator[StudyTable]:
+    import pandas as pd
+
+    lines = [
+        {
+            "dataset": item.dataset, "model": item.model, "defense": item.defense, "sign": item.sign,
+            "weaker": item.weak, "leaves_right": item.weak_accuracy, "stronger": item.strong,
+            "leaves_only": item.strong_accuracy, "difference": item.difference, "difference_low": item.low,
+            "difference_high": item.high, "images": item.n,
+        }
+        for item in masking.examine(study.run).findings
+    ]  # fmt: skip
+    yield StudyTable(
+        "masked-gradients", "Signs of masked gradients",
+        "Share of images right under the weaker and the stronger attack, judged within the same ball; difference with "
+        "its paired 95 % interval. Of vanishing gradients: share of the images given back as they were.",
+        pd.DataFrame(lines), ("leaves_right", "leaves_only", "difference"),
     )  # fmt: skip
 
 
