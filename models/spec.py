@@ -79,6 +79,7 @@ class ChainSpec(Spec):
     name: str | None = Field(None, description="what they are called in tables; their own names when absent")
     chain: tuple[DefenseSpec, ...] = Field((), description="a defense by name, or a mapping with its parameters, each")
     models: tuple[str, ...] | None = Field(None, min_length=1, description="only of these models, instead of all")
+    data: tuple[str, ...] | None = Field(None, min_length=1, description="only on these data sets, instead of all")
 
     @field_validator("chain", mode="before")
     @classmethod

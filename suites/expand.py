@@ -18,22 +18,23 @@ def parts(suite: Suite) -> tuple[Suite, ...]:
     ``NAME/1``, ``NAME/2``, ... and are not attacked themselves. Raises ``InputError`` for a training defense of a model
     that is not trained here.
     """
-    models = _every_model(suite)
     transfer = suite.transfer
     if transfer is not None:
+        models = _every_model(suite, suite.one_data.label)
         only = {
             key: tuple(spec.name for spec in models if spec.attack and origin(spec) in names)
             for key in ("surrogates", "targets")
             if (names := getattr(transfer, key)) is not None
         }
         transfer = transfer.model_copy(update=only)
-    common = {"models": models, "defenses": (), "transfer": transfer}
     return tuple(
         suite.model_copy(
             update={
-                **common,
                 "data": data,
-                "attacks": tuple(a for a in suite.attacks if data.label in (a.data or (data.label,))),
+                "models": _every_model(suite, data.label),
+                "defenses": (),
+                "attacks": tuple(attack for attack in suite.attacks if data.label in (attack.data or (data.label,))),
+                "transfer": transfer,
             }
         )
         for data in suite.datasets
@@ -57,10 +58,12 @@ def origin(spec: ModelSpec) -> str:
     return head if bracket and spec.name == f"{head} [{spec.defense}]" else spec.name
 
 
-def _every_model(suite: Suite) -> tuple[ModelSpec, ...]:
+def _every_model(suite: Suite, data: str) -> tuple[ModelSpec, ...]:
     by_name = {spec.name: spec for spec in suite.models}
     made: dict[str, ModelSpec] = {}
-    for chain in suite.defenses or (ChainSpec(name=None, chain=(), models=None),):
+    for chain in suite.defenses or (_chain(()),):
+        if chain.data is not None and data not in chain.data:
+            continue
         for spec in suite.models:
             if chain.models is not None and spec.name not in chain.models:
                 continue
@@ -72,7 +75,7 @@ def _every_model(suite: Suite) -> tuple[ModelSpec, ...]:
 
 def _under(spec: ModelSpec, chain: ChainSpec, by_name: dict[str, ModelSpec]) -> list[ModelSpec]:
     """The model under a chain of defenses, after the models that it is made of."""
-    trained = ChainSpec(name=None, chain=tuple(_training(chain.chain)), models=None)
+    trained = _chain(_training(chain.chain))
     named = _named(spec, chain)
     found: list[ModelSpec] = []
     if spec.sources:
@@ -110,6 +113,10 @@ def _named(spec: ModelSpec, chain: ChainSpec) -> ModelSpec:
     called = chain.name and " + ".join(filter(None, [spec.defense if spec.defenses else None, chain.name]))
     whole = spec.model_copy(update={"defenses": (*spec.defenses, *chain.chain), "defended_as": called})
     return whole.model_copy(update={"name": f"{spec.name} [{whole.defense}]"})
+
+
+def _chain(chain: Sequence[DefenseSpec]) -> ChainSpec:
+    return ChainSpec(name=None, chain=tuple(chain), models=None, data=None)
 
 
 def _training(chain: Sequence[DefenseSpec]) -> list[DefenseSpec]:

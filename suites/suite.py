@@ -199,9 +199,10 @@ class Suite(Spec):
                     if name not in known:
                         raise ValueError(f"attacks.{index}.{what}: {unknown(what.rstrip('s'), name, known)}")
         for index, whole in enumerate(self.defenses):
-            for name in whole.models or ():
-                if name not in seen:
-                    raise ValueError(f"defenses.{index}.models: {unknown('model', name, seen)}")
+            for what, names, known in (("data", whole.data, held), ("models", whole.models, seen)):
+                for name in names or ():
+                    if name not in known:
+                        raise ValueError(f"defenses.{index}.{what}: {unknown(what.rstrip('s'), name, known)}")
         return self
 
     @property

@@ -79,6 +79,17 @@ def test_a_chain_may_be_for_some_models_only():
     assert names(part) == ["cnn", "dnn", "dnn [gaussian-blur(sigma=1.0)]"]
 
 
+def test_a_chain_may_be_for_some_data_sets_only():
+    data = [{"name": "digits"}, {"name": "mnist"}]
+    weak, strong = (
+        {"name": "blur", "chain": [{**BLUR, "sigma": s}], "data": [d]} for s, d in ((1, "digits"), (2, "mnist"))
+    )
+    found = parts(suite(data=data, defenses=[weak, strong]))
+    assert [[spec.defenses[0].given["sigma"] for spec in part.models] for part in found] == [[1], [2]]
+    with pytest.raises(InputError, match=r"defenses.0.data: unknown data 'mnits'"):
+        suite(data=data, defenses=[{**weak, "data": ["mnits"]}])
+
+
 def test_a_file_can_not_be_trained():
     with pytest.raises(InputError, match=r"adversarial-training.*trains the model, and 'file' has no `train`"):
         parts(suite(models=[{"name": "file", "onnx": "a.onnx"}], defenses=[AT]))
