@@ -40,7 +40,7 @@ class ModelRef:
     """the defenses that stand in front of and behind it when it is used, in order"""
     undefended_digest: str = ""
     """the digest without the wrappers; empty where there are none"""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """what is known of how it was made: the history of the training, a search, seconds; no part of the digest"""
 
     @property

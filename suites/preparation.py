@@ -132,9 +132,13 @@ def prepare_all(
             on = f" on {data.name}" if len(parts) > 1 else ""
             task = f"{spec.name}{on}: {what_to_do(spec)}"
             if spec.ensemble or spec.wrappers:  # what stands around a model that is there takes no process
-                known = is_prepared(spec, data=suite.one_data, base=base, others=others)
+                try:
+                    known = is_prepared(spec, data=suite.one_data, base=base, others=others)
+                    if known is not None:
+                        _check_fit(known, data)
+                except InputError as error:
+                    raise InputError(f"{where}: models.{index} ({spec.name}){on}: {error}") from None
                 if known is not None:
-                    _check_fit(known, data)
                     settle(part, spec, known)
                     continue
             report.stage(f"{task} ({finished + 1} of {total})" if total > 1 else task)

@@ -127,7 +127,7 @@ def test_an_attack_that_only_another_library_has(run, tmp_path):
 def test_the_verdict_counts(found):
     said = published.verdict(found)
     judged = found[found["agrees"].notna()]
-    assert said.startswith(f"{int(judged['agrees'].sum())} of {len(judged)} agree, ")
+    assert said.startswith(f"{int(judged['agrees'].sum())} of {len(judged)} agree; measured lower: ")
     assert f"{int(found['measured'].isna().sum())} were not measured" in said
 
 

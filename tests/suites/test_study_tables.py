@@ -57,7 +57,7 @@ def test_which_tables_there_are(made):
     assert list(made) == [
         "clean", "summary", "attacked", "drops", "defenses-mnist-accuracy", "defenses-mnist-f1",
         "defenses-gtsrb-accuracy", "defenses-gtsrb-f1", "aware", "worst", "libraries", "ranks", "statistics", "times",
-        "search", "training", "failures",
+        "search", "training", "masked-gradients", "failures",
     ]  # fmt: skip
 
 
