@@ -36,7 +36,7 @@ def behind(inner, name: str, seed: int = 0, **params):
 
 def package_of(name: str) -> None:
     if name == "SpatialSmoothingPyTorch":
-        pytest.importorskip("kornia")
+        pytest.importorskip("kornia", reason="ART smooths torch tensors with kornia: pip install 'sparring[extras]'")
 
 
 def test_every_class_runs_or_says_why_not() -> None:
