@@ -62,7 +62,11 @@ def package_version(package: str) -> str | None:
 
 def releases(ref: ModelRef) -> dict[str, str]:
     """The installed releases of the packages on which a model's numbers depend."""
-    names = ("torch", *(package for framework in ref.frameworks for package in _RUNS_ON[framework]))
+    names = ["torch", *(package for framework in ref.frameworks for package in _RUNS_ON[framework])]
+    if ref.wrappers:
+        names += ["pillow", "scipy"]
+    if any(spec.defense.startswith("art:") for spec in ref.wrappers):
+        names.append("adversarial-robustness-toolbox")
     return {name: version for name in names if (version := package_version(name))}
 
 
