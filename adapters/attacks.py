@@ -110,7 +110,7 @@ class Attack:
 
     ``goal``: ``budget`` looks for the worst image within ``eps``; ``minimal`` for the nearest misclassified image.
     ``needs``: what it asks of the classifier. ``aims``: it always moves towards one class, so that untargeted it is
-    given the next one, (y + 1) mod classes.
+    given the next one, (y + 1) mod classes. ``fits``: it is trained on other images first (a patch), and is given them.
     """
 
     name: str
@@ -120,6 +120,7 @@ class Attack:
     source: str
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     aims: bool = False
+    fits: bool = False
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -359,6 +360,7 @@ _ALL = (
         "Campbell, Lasselle, Enhancing the Robustness of Deep Neural Networks, iterative pixel swap",
         {"steps": _count("most pairs of pixels that change places; 0: all", 0, low=0)},
     ),
+    Attack("none", "linf", "minimal", "nothing", "the images as they are, a control"),
     Attack(
         "uniform-noise", "linf", "budget", "nothing",
         "noise drawn uniformly from [-eps, eps], a control: Foolbox's LinfAdditiveUniformNoiseAttack",

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
+import numpy.typing as npt
+
 from sparring.adapters.attacks import Attack, Needs, Params
 from sparring.adapters.errors import InputError, LibraryError, missing_package, unknown
 from sparring.adapters.protocol import Classifier, Counter, Images, Labels
@@ -100,6 +102,27 @@ def maps(
 
 
 @dataclass(frozen=True)
+class Fit:
+    """Images that an attack is trained on before it is used on others: what a patch is made from."""
+
+    x: Images
+    """float32 (M, C, H, W) in [0, 1]; none of them is among the images that are attacked"""
+    labels: Labels
+    """(M,): the true labels, or, where the call is targeted, the labels to reach"""
+
+
+@dataclass(frozen=True)
+class Crafted:
+    """Adversarial images, and what else an attack has to show for them."""
+
+    images: Images
+    samples: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """arrays whose first axis is that of the images: where a patch was put, say"""
+    whole: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """arrays of the whole cell, the same for every batch of it: the patch itself"""
+
+
+@dataclass(frozen=True)
 class Call:
     """One batch for a library: its own class and keyword arguments, the images, and whose labels to use."""
 
@@ -113,9 +136,11 @@ class Call:
     """None for an attack through the raw door"""
     context: Context | None = None
     """the canonical parameters, the seed of this batch, ...; None for an attack through the raw door"""
+    fit: Fit | None = None
+    """what an attack that ``fits`` is trained on: the same object for every batch of a cell"""
 
 
-Run: TypeAlias = Callable[[Call], Images]
+Run: TypeAlias = Callable[[Call], Images | Crafted]
 Reconcile: TypeAlias = Callable[[Call], AbstractContextManager[Call]]
 """Takes one difference of the ledger away: a context whose value is the call to make instead, and within which the
 library's own code is patched where the call alone can't say it."""
