@@ -11,9 +11,9 @@ import importlib.metadata
 import os
 import re
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.protocol import Images, Labels
-from sparring.models import reshaping, sources
+from sparring.models import reshaping, sampling, sources
 from sparring.models.sources import Indices, Pool, Progress, Split
 from sparring.models.spec import DataSpec
 
@@ -32,7 +32,7 @@ Loader: TypeAlias = Callable[[Split], tuple[npt.NDArray[Any], npt.NDArray[Any], 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images with their labels. ``digest`` is the sha256 of dtype, shape and bytes of both arrays."""
+    """Images with their labels. ``digest`` is the sha256 of dtype, shape and bytes of ``x`` and ``y``."""
 
     name: str
     x: Images
@@ -41,6 +41,13 @@ class Dataset:
     """int64 (N,), indices into ``class_names``"""
     class_names: tuple[str, ...]
     digest: str
+    fit_x: Images | None = None
+    """further images, none of which is in ``x``, for attacks that are trained first (``DataSpec.fit``)"""
+    fit_y: Labels | None = None
+    fit_digest: str = ""
+    """as ``digest``, of ``fit_x`` and ``fit_y``"""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """how the images are made of what lies on the disk, as plain JSON values: resize, crop, what was left out"""
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,8 @@ def load(
     Raises ``InputError`` for data that can't be found, read or used, and for more samples than there are.
     """
     pool = _pool(spec, base, split or spec.split, download)
-    chosen = _sample(pool.labels, spec.samples, spec.seed, spec.stratified, f"data.samples of {_name(spec)}")
-    return _dataset(spec, pool, chosen, progress)
+    chosen, fit = sampling.drawn(pool, spec)
+    return _dataset(spec, pool, chosen, progress, fit)
 
 
 def load_train(
@@ -78,14 +85,13 @@ def load_train(
 ) -> Dataset:
     """The training part of the same data, or ``samples`` images of it drawn by ``seed``; raises as ``load`` does."""
     pool = _pool(spec, base, "train", download)
-    return _dataset(spec, pool, _sample(pool.labels, samples, seed, False, f"train.samples of {_name(spec)}"), progress)
+    return _dataset(spec, pool, sampling.some(pool.labels, samples, seed, f"train.samples of {spec.label}"), progress)
 
 
 def peek(spec: DataSpec, *, base: Path, count: int = 4, download: bool = True) -> Dataset:
     """The first images of the sample, at most ``count``: enough to see what the data are. Raises as ``load`` does."""
     pool = _pool(spec, base, spec.split, download)
-    chosen = _sample(pool.labels, spec.samples, spec.seed, spec.stratified, f"data.samples of {_name(spec)}")
-    return _dataset(spec, pool, chosen[:count], None)
+    return _dataset(spec, pool, sampling.drawn(pool, spec)[0][:count], None)
 
 
 def size(spec: DataSpec, *, base: Path, download: bool = True) -> int:
@@ -128,27 +134,15 @@ def array_digest(*arrays: npt.NDArray[Any]) -> str:
     return sha.hexdigest()
 
 
-# --- sampling -------------------------------------------------------------------------------------------------------
-
-
-def _dataset(spec: DataSpec, pool: Pool, chosen: Indices, progress: Progress | None) -> Dataset:
+def _dataset(
+    spec: DataSpec, pool: Pool, chosen: Indices, progress: Progress | None, fit: Indices | None = None
+) -> Dataset:
     x, y = pool.fetch(chosen, progress), pool.labels[chosen]
-    return Dataset(_name(spec), x, y, pool.class_names, array_digest(x, y))
-
-
-def _name(spec: DataSpec) -> str:
-    return spec.name or Path(str(spec.path)).stem
-
-
-def _sample(labels: Labels, samples: int | None, seed: int, stratified: bool, what: str) -> Indices:
-    n = len(labels)
-    if samples is None:
-        return np.arange(n)
-    if samples > n:
-        raise InputError(f"{what}: {samples} images asked for, but there are {n}")
-    rng = np.random.default_rng(seed)
-    # a prefix of one permutation: the small sample of a profile lies inside the large one
-    return sources.stratified(labels, samples, rng) if stratified else rng.permutation(n)[:samples]
+    made = Dataset(spec.label, x, y, pool.class_names, array_digest(x, y), facts=pool.facts)
+    if fit is None or not len(fit):
+        return made
+    fit_x, fit_y = pool.fetch(fit, progress), pool.labels[fit]
+    return replace(made, fit_x=fit_x, fit_y=fit_y, fit_digest=array_digest(fit_x, fit_y))
 
 
 # --- where a data set is --------------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ import inspect
 import socket
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -94,6 +94,11 @@ class Pool:
     labels: Labels
     class_names: tuple[str, ...]
     fetch: Callable[[Indices, Progress | None], Images]
+    groups: npt.NDArray[np.str_] | None = None
+    """the group of each image, where a mapping has groups; empty where it is in none"""
+    group_names: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """how the images are made of what lies on the disk: plain JSON values"""
 
 
 def stratified(labels: Labels, samples: int, rng: np.random.Generator) -> Indices:

@@ -39,11 +39,38 @@ class DataSpec(Spec):
         lt=1,
         description="pool the training and the test part and split them anew, by a fixed permutation: so much is test",
     )
+    fit: int | None = Field(
+        None, ge=1, description="so many further images, none of the sample, for attacks that are trained first"
+    )
+    include: tuple[str, ...] = Field(
+        (), description="classes whose first image is always in the sample, in front; `samples` counts them"
+    )
+    transforms: str | None = Field(
+        None,
+        description="a torchvision weights enum: pictures are resized and cropped as these weights want it "
+        "(`resize`, `crop` and `interpolation` beside it go before)",
+    )
+    interpolation: Literal["bilinear", "bicubic"] | None = Field(
+        None, description="how pictures are resized; bilinear when absent"
+    )
+    mapping: str | None = Field(
+        None,
+        description="from the folders of pictures to ImageNet's classes: a YAML file, or one that ships "
+        "(fruits-vegetables, imagenet-produce)",
+    )
+    per_group: int | None = Field(
+        None, ge=1, description="so many images of every group of the `mapping`, drawn by `seed`"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSpec:
         if (self.name is None) == (self.path is None):
             raise ValueError("give either `name` or `path`")
+        if self.per_group and not self.mapping:
+            raise ValueError("`per_group` needs a `mapping`, which has the groups")
+        for key in ("samples", "stratified", "include", "test_share"):
+            if self.per_group and getattr(self, key):
+                raise ValueError(f"give either `per_group` or `{key}`")
         return self
 
     @property
@@ -119,11 +146,22 @@ class TrainSpec(Spec):
     keep: Literal["last", "best"] = Field(
         "last", description="the weights of the last epoch, or of the best validation loss"
     )
+    schedule: Literal["none", "plateau"] = Field(
+        "none",
+        description="plateau: a tenth of the learning rate each time that the validation loss has not fallen for more "
+        "than three epochs",
+    )
+    start: str | None = Field(
+        None,
+        description="a torchvision weights enum: the training of a torchvision architecture begins with these weights, "
+        "in all but the last layer",
+    )
 
     @model_validator(mode="after")
-    def _best_of_what(self) -> TrainSpec:
-        if self.keep == "best" and not self.validation:
-            raise ValueError("`keep: best` needs a `validation` share")
+    def _judged_by_what(self) -> TrainSpec:
+        for key, value in (("keep", "best"), ("schedule", "plateau")):
+            if getattr(self, key) == value and not self.validation:
+                raise ValueError(f"`{key}: {value}` needs a `validation` share")
         return self
 
 
@@ -161,6 +199,7 @@ class ModelSpec(Spec):
     defenses: tuple[DefenseSpec, ...] = Field((), description="defenses of this model, in order")
     defended_as: str | None = Field(None, description="what these are called in tables; their own names when absent")
     attack: bool = Field(True, description="false: it is only a source, a member or a target of others")
+    data: tuple[str, ...] | None = Field(None, min_length=1, description="only on these data sets, instead of all")
     input_range: tuple[float, float] = Field((0.0, 1.0), description="what the model takes for a pixel of 0 and of 1")
     mean: tuple[float, ...] | None = Field(None, description="subtracted per channel, in units of the input range")
     std: tuple[float, ...] | None = Field(None, description="divided by per channel, in units of the input range")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from sparring.adapters.errors import InputError
@@ -201,6 +203,50 @@ def test_a_stratified_sample_has_the_share_of_every_class(samples):
 def test_more_samples_than_there_are():
     with pytest.raises(InputError, match="5000 images asked for, but there are 359"):
         datasets.load(DataSpec(name="digits", samples=5000), base=HERE)
+
+
+@pytest.mark.parametrize("stratified", [False, True])
+def test_images_to_fit_on_are_further_ones_of_the_same_permutation(stratified):
+    def draw(samples, **more):
+        return datasets.load(DataSpec(name="digits", samples=samples, stratified=stratified, **more), base=HERE)
+
+    plain, data = draw(40), draw(40, fit=30)
+    assert (data.digest, plain.fit_x, plain.fit_digest) == (plain.digest, None, "")
+    assert (data.fit_x.shape, data.fit_y.shape) == ((30, 1, 8, 8), (30,))
+    assert data.fit_digest == datasets.array_digest(data.fit_x, data.fit_y)
+    if not stratified:
+        np.testing.assert_array_equal(draw(70).x[40:], data.fit_x)
+    everything = datasets.load(DataSpec(name="digits"), base=HERE)
+    places = {(x.tobytes(), y): i for i, (x, y) in enumerate(zip(everything.x, everything.y, strict=True))}
+    chosen = [places[x.tobytes(), y] for x, y in zip(data.x, data.y, strict=True)]
+    fitted = [places[x.tobytes(), y] for x, y in zip(data.fit_x, data.fit_y, strict=True)]
+    assert len({*chosen, *fitted}) == 70
+    with pytest.raises(
+        InputError, match=r"data\.fit of digits: 320 images asked for, but beside the sample there are 319"
+    ):
+        draw(40, fit=320)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=10, unique=True), st.integers(0, 3), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_classes_to_include_come_first(classes, more, stratified):
+    spec = DataSpec(
+        name="digits", samples=len(classes) + more, fit=9, include=tuple(map(str, classes)), stratified=stratified, seed=more
+    )  # fmt: skip
+    data, everything = datasets.load(spec, base=HERE), datasets.load(DataSpec(name="digits"), base=HERE)
+    assert data.y[: len(classes)].tolist() == classes
+    firsts = [everything.x[everything.y == c][0] for c in classes]
+    np.testing.assert_array_equal(data.x[: len(classes)], firsts)
+    drawn = [x.tobytes() for x in (*data.x, *data.fit_x)]
+    assert len(drawn) == len(set(drawn)) == len(classes) + more + 9
+    assert datasets.peek(spec, base=HERE, count=1).y.tolist() == classes[:1]
+
+
+def test_what_can_not_be_included():
+    with pytest.raises(InputError, match=r"data\.include: unknown class of digits 'ten'"):
+        datasets.load(DataSpec(name="digits", samples=4, include=("ten",)), base=HERE)
+    with pytest.raises(InputError, match="1 images, but `include` names 2"):
+        datasets.load(DataSpec(name="digits", samples=1, include=("1", "2")), base=HERE)
 
 
 # --- .npz -----------------------------------------------------------------------------------------------------------
