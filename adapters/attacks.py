@@ -111,6 +111,7 @@ class Attack:
     ``goal``: ``budget`` looks for the worst image within ``eps``; ``minimal`` for the nearest misclassified image.
     ``needs``: what it asks of the classifier. ``aims``: it always moves towards one class, so that untargeted it is
     given the next one, (y + 1) mod classes. ``fits``: it is trained on other images first (a patch), and is given them.
+    ``ensemble``: of several attacks, so that what counts of it is which images it fools, not by which picture.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Attack:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     aims: bool = False
     fits: bool = False
+    ensemble: bool = False
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -212,6 +214,62 @@ def _square(norm: Norm, eps: Parameter) -> Attack:
             "p_init": Parameter(float, "share of the pixels that the first square covers", 0.8, above=0, high=1),
             "restarts": _count("number of starts; the best counts", 1),
         },
+    )  # fmt: skip
+
+
+APGD = (
+    "Croce, Hein 2020, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks"
+)
+
+
+def _apgd(norm: Norm, eps: Parameter) -> Attack:
+    return Attack(
+        "apgd", norm, "budget", "gradients",
+        f"{APGD}, algorithm 1",
+        {
+            "eps": eps,
+            "steps": _count("number of steps", 100),
+            "restarts": _count("number of starts; the first that succeeds counts", 1),
+            "loss": Parameter(
+                str, "ce: the cross-entropy; dlr: the difference of logits ratio (section 4)", "ce",
+                choices=("ce", "dlr"),
+            ),
+            "rho": Parameter(float, "share of rising steps below which the step is halved", 0.75, low=0, high=1),
+        },
+    )  # fmt: skip
+
+
+def _autoattack(norm: Norm, eps: Parameter) -> Attack:
+    return Attack(
+        "autoattack", norm, "budget", "gradients",
+        f"{APGD}, section 5: APGD-CE, targeted APGD-DLR, targeted FAB, Square, each on what the ones before left",
+        {
+            "eps": eps,
+            "steps": _count("steps of each APGD, and iterations of FAB", 100),
+            "queries": _count("queries of Square", 5000),
+            "targets": _count("classes that the targeted attacks aim at, the most probable first", 9),
+        },
+        ensemble=True,
+    )  # fmt: skip
+
+
+WORST_OF = ({"attack": "pgd", "library": "torchattacks"}, {"attack": "square", "library": "torchattacks"})
+"""One attack with gradients and one without."""
+
+
+def _worst_of(norm: Norm, eps: Parameter) -> Attack:
+    return Attack(
+        "worst-of", norm, "budget", "logits",
+        "Carlini et al. 2019, On Evaluating Adversarial Robustness, section 4: the per-image worst of several attacks",
+        {
+            "eps": eps,
+            "attacks": Parameter(
+                list, "attacks in their order, each {attack, library, and its parameters}; norm and eps are filled in",
+                WORST_OF,
+            ),
+            "survivors": Parameter(bool, "each attack only on the images that the ones before left", True),
+        },
+        ensemble=True,
     )  # fmt: skip
 
 
@@ -310,6 +368,12 @@ _ALL = (
     ),
     _square("linf", EPS_LINF),
     _square("l2", EPS_L2),
+    _apgd("linf", EPS_LINF),
+    _apgd("l2", EPS_L2),
+    _autoattack("linf", EPS_LINF),
+    _autoattack("l2", EPS_L2),
+    _worst_of("linf", EPS_LINF),
+    _worst_of("l2", EPS_L2),
     Attack(
         "pixle", "l0", "minimal", "logits",
         "Pomponi, Scardapane, Uncini 2022, Pixle: a fast and effective black-box attack, section III",
@@ -359,6 +423,22 @@ _ALL = (
         "pixel-swap", "l0", "minimal", "decisions",
         "Campbell, Lasselle, Enhancing the Robustness of Deep Neural Networks, iterative pixel swap",
         {"steps": _count("most pairs of pixels that change places; 0: all", 0, low=0)},
+    ),
+    Attack(
+        "patch", "l0", "minimal", "gradients",
+        "Brown, Mané, Roy, Abadi, Gilmer 2017, Adversarial Patch, section 2",
+        {
+            "size": _count("side of the patch, of a circle its diameter, in pixels", REQUIRED),
+            "shape": Parameter(str, "of the patch", "square", choices=("square", "circle")),
+            "steps": _count("number of steps", 100),
+            "learning_rate": Parameter(float, "of the optimiser, in units of [0, 1]", 0.1, above=0),
+            "batch": _count("training images a step", 8),
+            # the greatest rotation in the authors' code
+            "rotation": Parameter(float, "greatest rotation either way, in degrees", 22.5, low=0, high=180),
+            "scale_min": Parameter(float, "least scale at which it is pasted", 0.9, above=0),
+            "scale_max": Parameter(float, "greatest scale at which it is pasted", 1.1, above=0),
+        },
+        fits=True,
     ),
     Attack("none", "linf", "minimal", "nothing", "the images as they are, a control"),
     Attack(
