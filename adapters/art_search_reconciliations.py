@@ -12,7 +12,8 @@ import numpy as np
 
 from sparring.adapters.library import Call, Reconcile
 from sparring.adapters.rewriting import attribute, margins, rewritten
-from sparring.adapters.search_pieces import best_pair, noise, square_bumps, square_draws
+from sparring.adapters.saliency_pairs import best_pair
+from sparring.adapters.search_pieces import noise, square_bumps, square_draws
 
 
 def _rewriting(call: Call, *changes: tuple[str, str], method: str = "generate", **known: Any) -> Any:

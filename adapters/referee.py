@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sparring.adapters.attacks import ATTACKS as CANONICAL
 from sparring.adapters.library import AttackMapping, Call, Library, RawAttack, Route, Run, Unsupported, maps
@@ -33,6 +32,7 @@ from sparring.adapters.referee_terms import (
     pull_back,
     unit,
 )
+from sparring.adapters.saliency_pairs import best_pair
 
 
 def fgsm(model: Differentiable, x: Array, y: Labels, *, eps: float, targeted: bool = False) -> Array:
@@ -225,7 +225,7 @@ def adam(w: Array, m: Array, v: Array, gradient: Array, t: int, learning_rate: f
 
 
 def jsma(model: Differentiable, x: Array, y: Labels, *, theta: float, gamma: float) -> Array:
-    """Papernot et al. 2016, algorithm 2, towards the class y; F are the logits, as there.
+    """Papernot et al. 2016, algorithms 2 and 3, towards the class y; F are the logits, as there.
 
     The search domain are the features that theta can still change: what is at the bound to begin with is left out too.
     An image for which there is no pair, or no step left, is returned as far as it came.
@@ -239,30 +239,14 @@ def jsma(model: Differentiable, x: Array, y: Labels, *, theta: float, gamma: flo
         target = onehot(y[on], z.shape[1])
         alpha, beta = pull_back(model, x_adv[on], target), pull_back(model, x_adv[on], 1 - target)
         domain = x_adv[on] < 1 if theta > 0 else x_adv[on] > 0
-        pairs = [saliency_map(*of_image, theta) for of_image in zip(alpha, beta, domain, strict=True)]
-        for i, pair in zip(on, pairs, strict=True):
+        of_each = (np.sign(theta) * part.reshape(len(on), -1) for part in (alpha, beta))
+        pairs = [best_pair(*image) for image in zip(*of_each, domain.reshape(len(on), -1), strict=True)]
+        found = [pair[0] >= 0 for pair in pairs]
+        for i, pair in zip(on[found], np.array(pairs)[found], strict=True):
             x_adv[i].ravel()[pair] += theta
         x_adv = box(x_adv)
-        on = on[[len(pair) > 0 for pair in pairs]]
+        on = on[found]
     return x_adv
-
-
-def saliency_map(alpha: Array, beta: Array, domain: npt.NDArray[np.bool_], theta: float) -> list[int]:
-    """Algorithm 3: the pair p, q of the domain with the largest -alpha beta, where alpha, the sum of the two features'
-    derivatives of the target's logit, is above 0, and beta, that of all other logits together, below 0.
-
-    For a negative theta the other way round (equation 10). No pair: an empty list.
-    """
-    features = np.flatnonzero(domain)
-    a, b = np.sign(theta) * alpha.ravel()[features], np.sign(theta) * beta.ravel()[features]
-    most, best = 0.0, []
-    for p in range(len(features) - 1):
-        pair_a, pair_b = a[p] + a[p + 1 :], b[p] + b[p + 1 :]
-        scores = np.where((pair_a > 0) & (pair_b < 0), -pair_a * pair_b, 0)
-        q = int(scores.argmax())
-        if scores[q] > most:
-            most, best = scores[q], [int(features[p]), int(features[p + 1 + q])]
-    return best
 
 
 FUNCTIONS: dict[str, Callable[..., Array]] = {

@@ -88,22 +88,6 @@ def _unit(v: Array) -> Array:
     return unit
 
 
-def best_pair(alpha: Array, beta: Array, domain: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    """JSMA, algorithm 3: the two features of the domain with the largest -alpha beta; -1, -1 where there are none.
-
-    ``alpha``, ``beta`` (features,): derivatives of the target's logit and of all others together. A pair counts where
-    its alpha is above 0 and its beta below.
-    """
-    features = np.flatnonzero(domain)
-    a, b = alpha[features].astype(np.float64), beta[features].astype(np.float64)
-    pair_a, pair_b = a[:, None] + a, b[:, None] + b
-    scores = np.triu(np.where((pair_a > 0) & (pair_b < 0), -pair_a * pair_b, 0), 1)
-    if not scores.any():
-        return -1, -1
-    p, q = divmod(int(scores.argmax()), len(features))
-    return int(features[p]), int(features[q])
-
-
 @dataclass
 class Noise:
     """HopSkipJump's probes: for each image its own, of its own generator, whichever library asks."""
