@@ -70,6 +70,7 @@ SHIPPED = {
     architecture.name: architecture
     for architecture in (
         _shipped("cnn", "two 3x3 convolutions (32, 64), max-pooling, a dense layer of 128; from 8x8 pixels"),
+        _shipped("cnn_dropout2d", "as cnn, dropping whole channels after the pooling; PyTorch's MNIST example"),
         _shipped("cnn_unpooled", "as cnn, without pooling, dropout after each convolution; the CNN of Guliani's study"),
         _shipped(
             "cnn_batchnorm",

@@ -51,6 +51,22 @@ def cnn(
     return nn.Sequential(OrderedDict(layers))
 
 
+def cnn_dropout2d(
+    input_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    filters: tuple[int, int] = (32, 64),
+    units: int = 128,
+    conv_dropout: float = 0.25,
+    dropout: float = 0.5,
+) -> nn.Module:
+    """As ``cnn``, but ``conv_dropout`` drops whole channels (Tompson et al. 2015, section 3.2). The network of
+    PyTorch's MNIST example, examples/mnist/main.py, which J. Sen, A. Sen and Chatterjee take for their distillation."""
+    net = cnn(input_shape, classes, filters=filters, units=units, conv_dropout=conv_dropout, dropout=dropout)
+    net.dropout1 = nn.Dropout2d(conv_dropout)  # in place of the one that drops single values
+    return net
+
+
 def cnn_unpooled(
     input_shape: tuple[int, int, int],
     classes: int,

@@ -35,7 +35,8 @@ Weights: TypeAlias = list[npt.NDArray[Any]]
 """Every array that a network is made of, in its own order."""
 History: TypeAlias = tuple[dict[str, Any], ...]
 """A row an epoch: ``epoch``, ``loss`` and ``accuracy`` (means over its steps, dropout and all), and where images are
-held out ``validation_loss`` and ``validation_accuracy``; ``stage`` says of which training, where there are several."""
+held out ``validation_loss`` and ``validation_accuracy``; ``learning_rate`` of the epoch, where the spec has a schedule;
+``stage`` says of which training, where there are several."""
 
 
 class Learner(Protocol):
@@ -226,6 +227,7 @@ def _loop(learner: Learner, training: Training) -> History:
     steps = spec.epochs * len(starts)
     rows: list[dict[str, Any]] = []
     best: Weights | None = None
+    rate, plateau = spec.lr, Plateau()
     with ExitStack() as stack:
         changes = [stack.enter_context(change(learner)) for change in training.changes]
         for epoch in range(spec.epochs):
@@ -241,7 +243,7 @@ def _loop(learner: Learner, training: Training) -> History:
                 for change in changes:
                     images, targets = change(images, targets, rng)
                 done = epoch * len(starts) + i
-                lr = spec.lr * (training.schedule(done / steps) if training.schedule else 1.0)
+                lr = rate * (training.schedule(done / steps) if training.schedule else 1.0)
                 loss, accuracy = learner.step(images, targets, lr=lr, temperature=training.temperature, **noise)
                 if not math.isfinite(loss):
                     raise InputError(
@@ -257,9 +259,34 @@ def _loop(learner: Learner, training: Training) -> History:
             # the first of equals: nothing was gained by training on
             if spec.keep == "best" and rows[-1]["validation_loss"] <= min(row["validation_loss"] for row in rows):
                 best = learner.weights()
+            if spec.schedule == "plateau":
+                rows[-1]["learning_rate"] = rate
+                rate = plateau.after(rows[-1]["validation_loss"], rate)
     if best is not None:
         learner.set_weights(best)
     return tuple(rows)
+
+
+@dataclass
+class Plateau:
+    """A learning rate that falls where a loss no longer does: ``torch.optim.lr_scheduler.ReduceLROnPlateau``.
+
+    With mode min, factor .1 and patience 3, and torch's own threshold (1e-4 of the best), which the papers that name it
+    leave as it is.
+    """
+
+    best: float = math.inf
+    waited: int = 0
+
+    def after(self, loss: float, rate: float) -> float:
+        """The rate of the next epoch, after one that ended with this loss and was run at ``rate``."""
+        self.waited += 1
+        if loss < self.best * (1 - 1e-4):
+            self.best, self.waited = loss, 0
+        if self.waited <= 3:
+            return rate
+        self.waited = 0
+        return rate * 0.1 if rate - rate * 0.1 > 1e-8 else rate  # torch leaves a rate that hardly changes
 
 
 def row_of(learner: Learner, training: Training, epoch: int, loss: float, accuracy: float) -> dict[str, Any]:

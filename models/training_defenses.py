@@ -20,6 +20,7 @@ from sparring.adapters.library import load_library
 from sparring.adapters.protocol import Images, Labels
 from sparring.adapters.support import Request, request, why_not
 from sparring.models.augmentation import rotate_shift_zoom
+from sparring.models.spec import facts
 from sparring.models.training import (
     Batch,
     Change,
@@ -184,9 +185,9 @@ def art_trainer(training: Training, *, name: str, **params: Any) -> Training:
         other = training.changes or training.gradient_noise or training.weight_noise or training.schedule
         if other or training.temperature != 1 or y.ndim == 2:
             raise InputError(f"art:{name} trains by its own loop, which no other training defense can change")
-        if spec.augment != "none" or spec.keep == "best":
-            said = f"augment: {spec.augment}" if spec.augment != "none" else "keep: best"
-            raise InputError(f"art:{name} trains by its own loop, which knows no `{said}`")
+        said = [f"{key}: {getattr(spec, key)}" for key in ("augment", "keep", "schedule") if key in facts(spec)]
+        if said:
+            raise InputError(f"art:{name} trains by its own loop, which knows no `{said[0]}`")
         how = art_trainers.Fit(spec.epochs, spec.batch_size, spec.optimizer, spec.lr, spec.l2)
         view = learner.classifier()
         art_trainers.fit(

@@ -53,7 +53,8 @@ def twin(architecture: str, arrays: Mapping[str, Any]) -> str:
     there = {_layer_of(key) for key in arrays}
     said, parameters = architectures.parse(architecture)
     if not said.isidentifier() or said in (*MOVABLE, *_LAYERS):
-        for name in _LAYERS:
+        # first what it is called: of two whose weights have the same names, such as cnn and cnn_dropout2d
+        for name in dict.fromkeys((*({said} & _LAYERS.keys()), *_LAYERS)):
             layers = weighted_layers(name, (3, 32, 32))
             if there in ({layer.keras for layer in layers}, {layer.keras for layer in layers if layer.kind != "norm"}):
                 return architectures.written(name, **{**parameters, **_sizes(name, layers, arrays)})
@@ -171,6 +172,7 @@ def _mobilenet_keras(_: Shape) -> Iterator[Layer]:
 
 _LAYERS: dict[str, Callable[..., Iterator[Layer]]] = {
     "cnn": _cnn,
+    "cnn_dropout2d": _cnn,
     "cnn_unpooled": _cnn_unpooled,
     "cnn_batchnorm": _cnn_batchnorm,
     "dnn": _dnn,
@@ -185,6 +187,7 @@ _LAYERS: dict[str, Callable[..., Iterator[Layer]]] = {
 _CNN = {"filters": ("conv1", "conv2"), "units": ("dense1",)}
 _SIZED: dict[str, dict[str, tuple[str, ...]]] = {
     "cnn": _CNN,
+    "cnn_dropout2d": _CNN,
     "cnn_unpooled": {**_CNN, "units": ("dense",)},
     "cnn_batchnorm": _CNN,
     "dnn": {"units": ("dense1", "dense2")},
@@ -194,6 +197,7 @@ _SIZED: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """The layers whose widths a parameter gives."""
 MOVABLE = (
-    "cnn", "cnn_unpooled", "cnn_batchnorm", "dnn", "rnn", "gru", "simple_rnn", "resnet18", "resnet50", "mobilenet_v2",
+    "cnn", "cnn_dropout2d", "cnn_unpooled", "cnn_batchnorm", "dnn", "rnn", "gru", "simple_rnn", "resnet18", "resnet50",
+    "mobilenet_v2",
 )  # fmt: skip
 """The names that a user gives."""

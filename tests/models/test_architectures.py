@@ -9,7 +9,7 @@ from sparring.adapters.errors import InputError
 from sparring.models import architectures
 from sparring.models.architectures import Architecture
 
-OURS = ("cnn", "cnn_unpooled", "cnn_batchnorm", "dnn", "rnn", "gru", "simple_rnn")
+OURS = ("cnn", "cnn_dropout2d", "cnn_unpooled", "cnn_batchnorm", "dnn", "rnn", "gru", "simple_rnn")
 
 
 def torch_logits(net, x):
@@ -30,6 +30,9 @@ def test_dropout_is_where_it_is_said():
 
 # name, then what has weights or a rate, in order: (kind, size or rate)
 STUDIES = {
+    "cnn_dropout2d": [("conv", 32), ("conv", 64), ("pool", 2), ("channels", 0.25), ("dense", 128), ("dropout", 0.5)],
+    "cnn_dropout2d(filters=(3, 5), units=7, conv_dropout=0, dropout=0.1)":
+        [("conv", 3), ("conv", 5), ("pool", 2), ("channels", 0.0), ("dense", 7), ("dropout", 0.1)],
     "cnn_unpooled": [("conv", 32), ("dropout", 0.25), ("conv", 64), ("dropout", 0.25), ("dense", 128), ("dropout", 0.5)],
     "cnn_batchnorm": [("conv", 32), ("norm", 32), ("dropout", 0.25), ("pool", 2), ("conv", 64), ("norm", 64),
                       ("dropout", 0.25), ("pool", 2), ("dense", 128), ("dropout", 0.5)],
@@ -51,18 +54,20 @@ def test_the_layers_are_those_of_the_name_in_both_frameworks(name):
     keras_net = architectures.find(name, "keras").build("keras", (3, 8, 10), 10)
     in_torch = [
         (nn.Conv2d, "conv", "out_channels"), (nn.BatchNorm2d, "norm", "num_features"), (nn.Dropout, "dropout", "p"),
-        (nn.MaxPool2d, "pool", "kernel_size"), (nn.Linear, "dense", "out_features"), (nn.RNNBase, "cell", "hidden_size"),
+        (nn.MaxPool2d, "pool", "kernel_size"), (nn.Dropout2d, "channels", "p"), (nn.Linear, "dense", "out_features"), (nn.RNNBase, "cell", "hidden_size"),
     ]  # fmt: skip
     found = [(kind, getattr(layer, size)) for layer in torch_net.modules() for cls, kind, size in in_torch
              if isinstance(layer, cls)]  # fmt: skip
     in_keras = [
+        (keras.layers.SpatialDropout2D, "channels", lambda layer: layer.rate),
         (keras.layers.Conv2D, "conv", lambda layer: layer.filters), (keras.layers.Dropout, "dropout", lambda layer: layer.rate),
         (keras.layers.BatchNormalization, "norm", lambda layer: layer.gamma.shape[0]),
         (keras.layers.MaxPooling2D, "pool", lambda layer: layer.pool_size[0]),
         (keras.layers.Dense, "dense", lambda layer: layer.units), (keras.layers.RNN, "cell", lambda layer: layer.units),
     ]  # fmt: skip
-    there = [(kind, size(layer)) for layer in keras_net.layers for cls, kind, size in in_keras
-             if isinstance(layer, cls)]  # fmt: skip
+    # the first that fits: one that drops channels is a Dropout, too
+    fitting = [next((one for one in in_keras if isinstance(layer, one[0])), None) for layer in keras_net.layers]
+    there = [(one[1], one[2](layer)) for layer, one in zip(keras_net.layers, fitting, strict=True) if one]
     assert found == there == [*STUDIES[name], ("dense", 10)]
     assert (
         torch_logits(torch_net, np.zeros((2, 3, 8, 10), np.float32)).shape

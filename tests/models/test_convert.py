@@ -20,6 +20,7 @@ from sparring.models.twins import twin, weighted_layers
 
 SHAPES = {
     "cnn": (3, 10, 14),
+    "cnn_dropout2d": (1, 10, 15),
     "cnn_unpooled": (3, 10, 14),
     "cnn_batchnorm": (3, 10, 15),
     "cnn_batchnorm(filters=(5, 6), units=9)": (3, 10, 14),

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sparring.adapters.errors import InputError
 from sparring.adapters.preprocessing import preprocessing
 from sparring.models import datasets, networks, training
-from sparring.models.spec import DataSpec, TrainSpec
+from sparring.models.spec import DataSpec, DefenseSpec, TrainSpec
 
 SHAPE = (1, 8, 8)
 
@@ -155,6 +157,57 @@ def test_the_generators_are_as_before(family):
         assert float(torch.rand(())) == expected[2]
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == threads
+
+
+@given(
+    st.lists(st.sampled_from([0.5, 0.7, 0.69999, 0.6, 0.9, float("inf")]) | st.floats(1e-3, 10), max_size=40),
+    st.sampled_from([1e-4, 0.3, 3e-8, 2e-9]),
+)
+def test_the_learning_rate_falls_as_torch_lets_it(losses, rate):
+    import torch
+
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=rate)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="min", factor=0.1, patience=3)
+    ours = training.Plateau()
+    for loss in losses:
+        theirs.step(loss)
+        rate = ours.after(loss, rate)
+        assert rate == optimizer.param_groups[0]["lr"]
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras-tensorflow"])
+def test_a_plateau_lowers_the_learning_rate(framework, digits):
+    """A rate so low that the loss hardly falls; until the first plateau the epochs are those without a schedule."""
+    said = {"epochs": 7, "lr": 1e-7, "validation": 0.2, "batch_size": 64}
+    plain, lowered = (
+        run(framework, TrainSpec(**said, **more), digits.x, digits.y, "dnn")[1]["history"]
+        for more in ({}, {"schedule": "plateau"})
+    )
+    expected, falling = [1e-7], training.Plateau()
+    for row in lowered:
+        expected.append(falling.after(row["validation_loss"], expected[-1]))
+    rates = [row["learning_rate"] for row in lowered]
+    assert rates == expected[:-1]
+    assert rates[4] == 1e-7 > rates[-1]
+    fell = next(i for i, rate in enumerate(rates) if rate < 1e-7)
+    assert [row["loss"] for row in lowered[:fell]] == [row["loss"] for row in plain[:fell]]
+    assert lowered[fell]["loss"] != plain[fell]["loss"]
+    assert "learning_rate" not in plain[0]
+
+
+def test_a_teacher_and_its_student_each_have_the_schedule(digits):
+    spec = TrainSpec(epochs=5, lr=0.3, validation=0.2, schedule="plateau", batch_size=64)
+    _, facts = run("torch", spec, digits.x, digits.y, "dnn", (DefenseSpec(defense="distillation", temperature=100.0),))
+    rates = {}
+    for row in facts["history"]:
+        rates.setdefault(row["stage"], []).append(row["learning_rate"])
+    assert list(rates) == ["teacher", "student"]
+    assert rates["teacher"][0] == rates["student"][0] == 0.3
+
+
+def test_a_schedule_needs_something_to_go_by():
+    with pytest.raises(ValueError, match="`schedule: plateau` needs a `validation` share"):
+        TrainSpec(schedule="plateau")
 
 
 def test_shift_moves_an_image_by_a_tenth_at_most():
