@@ -27,9 +27,14 @@ def missing_package(package: str, install: str, purpose: str) -> InputError:
     return InputError(f"{purpose} needs the package {package}, which is not installed. Install it with: {install}")
 
 
+MANY = 200
+"""More names than that are no help."""
+
+
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
-    """One message for a name that is not known: the nearest valid ones first, then all of them."""
+    """One message for a name that is not known: the nearest valid ones first, then all of them, or the first of many."""
     names = sorted(map(str, valid))
+    shown = names if len(names) <= MANY else [*names[:MANY], f"... ({len(names)} in all)"]
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return f"unknown {kind} {str(name)!r}.{hint} Valid: {', '.join(names) or 'none'}"
+    return f"unknown {kind} {str(name)!r}.{hint} Valid: {', '.join(shown) or 'none'}"

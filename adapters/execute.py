@@ -5,14 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparring.adapters.distances import distances, project
 from sparring.adapters.errors import InputError, LibraryError, NotSupported, SparringError, unknown
-from sparring.adapters.library import AttackMapping, Call, Context, Library, Route, library_names, load_library
+from sparring.adapters.library import (
+    AttackMapping,
+    Call,
+    Context,
+    Crafted,
+    Fit,
+    Library,
+    Route,
+    Run,
+    library_names,
+    load_library,
+)
 from sparring.adapters.protocol import (
     Classifier,
     Counter,
@@ -26,6 +37,7 @@ from sparring.adapters.protocol import (
 )
 from sparring.adapters.seeding import seeded
 from sparring.adapters.support import Request, request, why_not
+from sparring.adapters.view import IN_UNITS_OF_THE_IMAGE, View
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +54,8 @@ class Attacked:
     longer y), ``l0``, ``l1``, ``l2``, ``linf``. ``forwards`` and ``backwards`` are images passed through the classifier
     by the library, in total; ``seconds`` is the library's own time. ``notes`` say where the library could not do
     exactly what was asked. ``logits_clean`` and ``logits_adv``, float32, (N, classes), are what the decisions come
-    from; ``prediction_seconds`` is the time that the latter took.
+    from; ``prediction_seconds`` is the time that the latter took. ``extras``: what else the attack has to show, such as
+    a patch.
     """
 
     images: Images
@@ -58,6 +71,7 @@ class Attacked:
     route: Route
     call: dict[str, Any]
     notes: tuple[str, ...]
+    extras: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -85,6 +99,8 @@ def attack(
     params: Mapping[str, Any] | None = None,
     reconcile: Sequence[str] = (),
     judge: Classifier | None = None,
+    fit: tuple[Images, Labels] | None = None,
+    shown: View | None = None,
     **parameters: Any,
 ) -> Attacked:
     """Attack images (float32, (N, C, H, W), in [0, 1]) with one attack of one library.
@@ -96,6 +112,9 @@ def attack(
     ``progress(done, total)`` is called after each batch, ``started()`` when the library is loaded. ``reconcile`` holds
     ids of the ledger (``ledger.yaml``): the library runs with these differences from the attack's source taken away.
     ``judge`` decides before and after in place of ``classifier``, which is then only what the attacker sees of it.
+    ``fit`` are other images with their labels, on which an attack that is trained first (a patch) is trained; if it is
+    targeted, ``targets`` must all be one class. ``shown`` is a view of ``classifier`` (``view.py``): the library gets
+    that, its images and its units.
 
     Raises ``InputError`` for bad images, labels, names or parameters, ``NotSupported`` where the library or the
     classifier lacks what is asked, ``LibraryError`` where the library crashes or returns something that isn't images.
@@ -112,10 +131,13 @@ def attack(
     if images.size and (images.min() < 0 or images.max() > 1):
         raise InputError(f"images must lie in [0, 1], but go from {images.min():g} to {images.max():g}")
     goals = _goals(asked, y, targets, classifier.classes, seed)
+    trained_on = _fit(asked, fit, goals, classifier)
     judge = classifier if judge is None else judge
     counter, version = Counter(), chosen.version()
-    taken = _route(chosen, classifier, route)
-    _check_support(chosen, asked, classifier)
+    seen = shown.classifier if shown is not None else classifier
+    taken = _route(chosen, seen, route)
+    _check_support(chosen, asked, seen)
+    told = _in_units(asked, shown)
     for entry in reconcile:
         if entry not in chosen.reconciliations:
             raise InputError(unknown(f"reconciliation of {chosen.name}", entry, chosen.reconciliations))
@@ -126,25 +148,33 @@ def attack(
     notes: dict[str, None] = {}
     call: dict[str, Any] = {}
     seconds = 0.0
-    with chosen.session(classifier, taken, counter) as run:
+    by_sample: dict[str, list[np.ndarray]] = {}
+    extras: dict[str, np.ndarray] = {}
+    with chosen.session(seen, taken, counter) as run:
         if started is not None:
             started()
         for index, start in enumerate(range(0, len(images), batch_size)):
             part = slice(start, start + batch_size)
             x = images[part]
-            context = Context(asked.params, classifier.input_shape, classifier.classes, len(x), seed + index, targeted)
-            target, kwargs, said = _in_their_words(chosen, asked, context)
+            handed = shown.to(x) if shown is not None else x
+            context = Context(told.params, classifier.input_shape, classifier.classes, len(x), seed + index, targeted)
+            target, kwargs, said = _in_their_words(chosen, told, context)
             notes.update(dict.fromkeys(said))
             call = {"class": target, "kwargs": {key: _plain(value) for key, value in kwargs.items()}}
             aims = targeted or (asked.canonical is not None and asked.canonical.aims)
             clean_logits.append(judge.logits(x))
             begin = time.perf_counter()
             whose = goals[part] if aims else y[part]
-            asks = Call(target, kwargs, x, whose, aims, asked.canonical, context if asked.canonical else None)
+            named = context if asked.canonical else None
+            asks = Call(target, kwargs, handed, whose, aims, asked.canonical, named, trained_on)
             with seeded(seed + index):
-                result = _run(chosen, run, asks, reconcile)
+                crafted = _run(chosen, run, asks, reconcile)
             seconds += time.perf_counter() - begin
-            adversarial[part], judged = _legal(chosen, asked, x, result)
+            for name, array in crafted.samples.items():
+                by_sample.setdefault(name, []).append(np.asarray(array))
+            extras |= crafted.whole
+            legal, judged = _legal(chosen, told, handed, crafted.images, shown is None or shown.bounded)
+            adversarial[part] = shown.back(legal) if shown is not None else legal
             notes.update(dict.fromkeys(judged))
             # in the batches of the attack: DeepFool's images lie on the boundary to within rounding
             begin = time.perf_counter()
@@ -165,6 +195,7 @@ def attack(
     return Attacked(
         adversarial, samples, logits_clean, logits_adv, counter.forwards, counter.backwards, seconds,
         prediction_seconds, chosen.name, version, taken, call, tuple(notes),
+        {**extras, **{name: np.concatenate(arrays) for name, arrays in by_sample.items()}},
     )  # fmt: skip
 
 
@@ -180,6 +211,7 @@ def crafting(
     chosen = load_library(library)
     taken = _route(chosen, classifier, route)
     _check_support(chosen, asked, classifier)
+    _fit(asked, None, np.zeros(0, np.int64), classifier)
     aims = asked.canonical is not None and asked.canonical.aims
     with chosen.session(classifier, taken, Counter()) as run:
 
@@ -191,7 +223,7 @@ def crafting(
             goals = _goals(asked, y, None, classifier.classes, seed) if aims else y
             call = Call(target, kwargs, x, goals, aims, asked.canonical, context if asked.canonical else None)
             with seeded(seed, of_tensorflow=taken == "native"):
-                return _legal(chosen, asked, x, _run(chosen, run, call, ()))[0]
+                return _legal(chosen, asked, x, _run(chosen, run, call, ()).images)[0]
 
         yield craft
 
@@ -213,6 +245,31 @@ def _goals(asked: Request, y: Labels, targets: Any, classes: int, seed: int) -> 
     if targets is not None:
         return check_labels(targets, len(y), classes, "targets")
     return (y + np.random.default_rng(seed).integers(1, classes, len(y))) % classes
+
+
+def _fit(asked: Request, fit: tuple[Images, Labels] | None, goals: Labels, classifier: Classifier) -> Fit | None:
+    """What an attack that is trained first is trained on, with the labels to leave or to reach."""
+    if asked.canonical is None or not asked.canonical.fits:
+        return None
+    if fit is None or not len(fit[0]):
+        raise InputError(f"{asked.name} is trained on other images first, and there are none: fit=(images, labels)")
+    x, labels = fit
+    check_images(x, classifier.input_shape)
+    if not asked.targeted:
+        return Fit(x, check_labels(labels, len(x), classifier.classes, "labels of fit"))
+    if len(np.unique(goals)) > 1:
+        raise InputError(f"{asked.name} is one for all images: targets must all be one class")
+    return Fit(x, np.full(len(x), goals[0] if len(goals) else 0, np.int64))
+
+
+def _in_units(asked: Request, shown: View | None) -> Request:
+    """The request with its lengths in the units of what the library is handed."""
+    if shown is None or shown.unit == 1:
+        return asked
+    if asked.canonical is None:
+        raise NotSupported(f"{asked.name}: a library's own parameters can't be put in units of the normalised input")
+    lengths = {key: asked.params[key] * shown.unit for key in IN_UNITS_OF_THE_IMAGE if key in asked.params}
+    return replace(asked, params={**asked.params, **lengths})
 
 
 def _route(library: Library, classifier: Classifier, route: Route | None) -> Route:
@@ -246,12 +303,13 @@ def _in_their_words(library: Library, asked: Request, context: Context) -> tuple
     return (mapping.target, *mapping.translate(context))
 
 
-def _run(library: Library, run: Callable[[Call], Images], call: Call, reconcile: Sequence[str]) -> Images:
+def _run(library: Library, run: Run, call: Call, reconcile: Sequence[str]) -> Crafted:
     try:
         with ExitStack() as stack:
             for entry in reconcile:
                 call = stack.enter_context(library.reconciliations[entry](call))
-            return run(call)
+            result = run(call)
+            return result if isinstance(result, Crafted) else Crafted(result)
     except (SparringError, MemoryError):
         raise
     except Exception as error:
@@ -259,7 +317,7 @@ def _run(library: Library, run: Callable[[Call], Images], call: Call, reconcile:
         raise LibraryError(f"{library.name}'s {call.target} raised {type(error).__name__}: {first}") from error
 
 
-def _legal(library: Library, asked: Request, x: Images, result: Any) -> tuple[Images, list[str]]:
+def _legal(library: Library, asked: Request, x: Images, result: Any, bounded: bool = True) -> tuple[Images, list[str]]:
     """The library's images as legal ones: in the box, within the budget; and notes on what had to be mended."""
     if not isinstance(result, np.ndarray) or result.shape != x.shape:
         got = f"{result.shape}" if isinstance(result, np.ndarray) else type(result).__name__
@@ -267,6 +325,8 @@ def _legal(library: Library, asked: Request, x: Images, result: Any) -> tuple[Im
     broken = ~np.isfinite(result).all(axis=(1, 2, 3))
     if broken.any():
         raise LibraryError(f"{library.name} returned NaN or infinity in {broken.sum()} of {len(x)} images")
+    if not bounded:
+        return result.astype(np.float32, copy=False), []
     boxed = np.clip(result, 0, 1).astype(np.float32, copy=False)
     if asked.eps is None or asked.norm not in ("linf", "l2") or (asked.canonical and asked.canonical.goal != "budget"):
         return boxed, []

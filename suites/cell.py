@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from sparring.adapters.errors import InputError, NotSupported, SparringError
+from sparring.adapters.preprocessing import Preprocessing, preprocessing
+from sparring.adapters.view import Space, view
 from sparring.models.datasets import Dataset
 from sparring.models.ref import ModelRef
 
@@ -51,18 +53,30 @@ class Cell:
     """the ledger's entries whose difference is taken away"""
     nudge: int = 0
     """the seed by which the images are moved by a rounding of float32; 0: they are not"""
+    space: Space = "pixels"
+    """in which units the library is handed the images (``adapters/view.py``)"""
+    temperature: float = 1.0
+    """what the attacker divides the logits by"""
+    aim: int | None = None
+    """the class that every image is to be taken for; None: each image its own"""
+    fit_digest: str = ""
+    """of the images on which an attack is trained first; empty for one that isn't"""
 
     def identity(self) -> dict[str, Any]:
         """What the id is made of: plain JSON values."""
         told: dict[str, Any] = {"reconcile": list(self.reconcile)} if self.reconcile else {}
         told |= {"nudge": self.nudge} if self.nudge else {}
         told |= {"attacker": self.attacker} if self.attacker else {}
+        told |= {"space": self.space} if self.space != "pixels" else {}
+        told |= {"temperature": self.temperature} if self.temperature != 1 else {}
+        told |= {"aim": self.aim} if self.aim is not None else {}
+        told |= {"fit": self.fit_digest} if self.fit_digest else {}
         return {
             **told,
             "cell_version": CELL_VERSION,
             "data": self.data_digest,
             "range": [self.start, self.stop],
-            "model": {"framework": self.model.framework, "digest": self.model.digest},
+            "model": {"framework": self.model.framework, "digest": self.model.digest, **self._published()},
             "defense": list(self.defense),
             "library": self.library,
             "versions": dict(self.versions),
@@ -74,6 +88,11 @@ class Cell:
             "seed": self.seed,
             "batch_size": self.batch_size,
         }
+
+    def _published(self) -> dict[str, Any]:
+        """Which of torchvision's weights the model has; empty for any other."""
+        known = self.model.facts.get("weights")
+        return {"weights": {key: known[key] for key in ("enum", "sha256")}} if known else {}
 
     @property
     def id(self) -> str:
@@ -98,7 +117,7 @@ class Result:
 
     ``arrays`` (only when done): ``x``, ``x_adv`` (float32, (n, C, H, W)), and, each of length n, ``y``, ``target``,
     ``pred_clean``, ``pred_adv`` (int64), ``success`` (bool), ``l0``, ``l1``, ``l2``, ``linf`` (float64); and
-    ``logits_clean``, ``logits_adv`` (float32, (n, classes)).
+    ``logits_clean``, ``logits_adv`` (float32, (n, classes)); ``extra_NAME`` is what else an attack has to show.
     """
 
     status: Status
@@ -133,12 +152,20 @@ def run_cell(
     x = data.x[cell.start : cell.stop]
     x = nudged(x, cell.nudge) if cell.nudge else x
     begin = time.perf_counter()
+    y = data.y[cell.start : cell.stop]
+    fit = None
+    if cell.fit_digest:
+        if data.fit_digest != cell.fit_digest or data.fit_x is None or data.fit_y is None:
+            return Result("failed", f"the data to train the attack on changed: {cell.dataset}")
+        fit = (data.fit_x, data.fit_y)
     try:
         done = attack(
-            classifier, x, data.y[cell.start : cell.stop], cell.attack,
+            classifier, x, y, cell.attack,
             library=cell.library, norm=cell.norm, targeted=cell.targeted, seed=cell.seed, route=cell.route,
             batch_size=cell.batch_size, progress=progress, started=started, params=cell.params,
-            reconcile=cell.reconcile, judge=judge,
+            reconcile=cell.reconcile, judge=judge, fit=fit,
+            targets=None if cell.aim is None else np.full(len(y), cell.aim, np.int64),
+            shown=view(classifier, space=cell.space, temperature=cell.temperature, before=_before(cell.model)),
         )  # fmt: skip
     except NotSupported as error:
         return Result("unsupported", str(error))
@@ -161,5 +188,12 @@ def run_cell(
             "logits_clean": done.logits_clean,
             "logits_adv": done.logits_adv,
             **done.samples,
+            **{f"extra_{name}": array for name, array in done.extras.items()},
         },
     )
+
+
+def _before(ref: ModelRef) -> Preprocessing:
+    """What the model does to pixels before anything else."""
+    known = {key: value for key, value in ref.options.items() if key != "output" and value is not None}
+    return preprocessing(ref.input_shape, **known)

@@ -18,9 +18,9 @@ def parts(suite: Suite) -> tuple[Suite, ...]:
     ``NAME/1``, ``NAME/2``, ... and are not attacked themselves. Raises ``InputError`` for a training defense of a model
     that is not trained here.
     """
-    transfer = suite.transfer
+    transfer, travels = suite.transfer, suite.travels
     if transfer is not None:
-        models = _every_model(suite, suite.one_data.label)
+        models = _every_model(suite, str(travels))
         only = {
             key: tuple(spec.name for spec in models if spec.attack and origin(spec) in names)
             for key in ("surrogates", "targets")
@@ -34,7 +34,7 @@ def parts(suite: Suite) -> tuple[Suite, ...]:
                 "models": _every_model(suite, data.label),
                 "defenses": (),
                 "attacks": tuple(attack for attack in suite.attacks if data.label in (attack.data or (data.label,))),
-                "transfer": transfer,
+                "transfer": transfer if data.label == travels else None,
             }
         )
         for data in suite.datasets
@@ -66,6 +66,8 @@ def _every_model(suite: Suite, data: str) -> tuple[ModelSpec, ...]:
             continue
         for spec in suite.models:
             if chain.models is not None and spec.name not in chain.models:
+                continue
+            if spec.data is not None and data not in spec.data:
                 continue
             for each in _under(spec, chain, by_name):
                 # an attacked model may also be the undefended source of another: it stays attacked

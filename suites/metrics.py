@@ -28,6 +28,8 @@ MACRO = ("precision", "recall", "f1")
 RANKING = ("auroc", "pr_auc")
 TOP = 5
 """Of ``top5``."""
+AIMED = ("target_top1", "target_top5")
+"""Of targeted attacks."""
 RATES = ("accuracy", *MACRO, *RANKING, "top5")
 """What is measured before and after the attack: a clean value, one under attack and the drop between them."""
 NOTHING = float("nan")
@@ -38,7 +40,9 @@ def scores(samples: Mapping[str, np.ndarray], facts: Mapping[str, Any] | None = 
 
     ``clean_accuracy`` and ``robust_accuracy``: share of all images classified as y before and after the attack.
     ``attack_success_rate``: of the images classified correctly before, those that are misclassified after (of a
-    targeted attack: classified as the target). Macro ``precision``, ``recall`` and ``f1`` of the decisions after the
+    targeted attack: classified as the target). ``target_top1``, ``target_top5``: of a targeted attack, share of the images
+    of other classes that are classified as the target after it, and that have it among the five most probable (NaN
+    where there are at most five classes, or no logits). Macro ``precision``, ``recall`` and ``f1`` of the decisions after the
     attack, over the classes of y, 0 for a class that is never predicted. From ``logits_adv``, where there are any:
     macro ``auroc`` (one class against the rest) and ``pr_auc`` (average precision) of the softmax over the classes of
     y, NaN where that is one class; ``top5``, NaN where there are at most five classes. The same of the clean images
@@ -59,6 +63,7 @@ def scores(samples: Mapping[str, np.ndarray], facts: Mapping[str, Any] | None = 
     found = {"n": float(n)}
     found |= _share("clean_accuracy", correct) | _share("robust_accuracy", withstood)
     found |= _share("attack_success_rate", hit[correct]) | _drop("accuracy", correct, withstood)
+    found |= _aimed(samples)
     before, after = (_quality(y, samples[f"pred_{when}"], samples.get(f"logits_{when}")) for when in ("clean", "adv"))
     for key in (*MACRO, *RANKING):
         (value, draws), (value_after, draws_after) = before[key], after[key]
@@ -129,6 +134,16 @@ def _in_top(y: np.ndarray, logits: np.ndarray | None) -> np.ndarray | None:
     best = np.argsort(logits, axis=1, kind="stable")[:, -TOP:]
     found: np.ndarray = (best == y[:, None]).any(axis=1)
     return found
+
+
+def _aimed(samples: Mapping[str, np.ndarray]) -> dict[str, float]:
+    target = samples.get("target")
+    if target is None or not len(target) or (target < 0).any():
+        return _share(AIMED[0], None) | _share(AIMED[1], None)
+    others = target != samples["y"]
+    top = _in_top(target, samples.get("logits_adv"))
+    hits = (samples["pred_adv"] == target)[others]
+    return _share(AIMED[0], hits) | _share(AIMED[1], None if top is None else top[others])
 
 
 def _share(name: str, hits: np.ndarray | None) -> dict[str, float]:

@@ -8,6 +8,7 @@ from functools import cache
 from itertools import product
 from typing import Literal
 
+from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.ledger import habits, whose
 from sparring.adapters.library import Library, load_library
 from sparring.adapters.support import Request, why_not
@@ -17,7 +18,7 @@ from sparring.models.ref import ModelRef
 from sparring.models.spec import DataSpec, ModelSpec
 from sparring.suites.cell import Cell
 from sparring.suites.expand import origin
-from sparring.suites.suite import Attacker, AttackSpec, Suite
+from sparring.suites.suite import PLAIN, Attacker, AttackSpec, Suite, VariantSpec
 
 _RUNS_ON = {  # which packages' releases a framework's numbers depend on, beside torch, which carries every bridge
     "torch": (),
@@ -42,13 +43,18 @@ class Planned:
     cell: Cell
     asked: Request
     unsupported: str | None
+    variant: str = ""
+    """the name of the way in which the attack is run; empty where the suite names none"""
+    aim: str = ""
+    """the name of the class that every image is to be taken for; empty without one"""
 
     @property
     def title(self) -> str:
         """What it is, in a line."""
         eps = f" eps={self.asked.eps:.4g}" if self.asked.eps is not None else ""
-        attacker = f", {self.cell.attacker}" if self.cell.attacker else ""
-        return f"{self.model} on {self.cell.dataset}: {self.cell.library} {self.asked.name}{eps}{attacker}"
+        more = "".join(f", {word}" for word in (self.cell.attacker, self.variant) if word)
+        aim = f" → {self.aim}" if self.aim else ""
+        return f"{self.model} on {self.cell.dataset}: {self.cell.library} {self.asked.name}{aim}{eps}{more}"
 
 
 @cache
@@ -73,36 +79,69 @@ def releases(ref: ModelRef) -> dict[str, str]:
 def plan(suite: Suite, data: Dataset, models: dict[str, ModelRef]) -> list[Planned]:
     """Every row of a suite of one data set (``expand.parts``) for the models that are given (by name).
 
-    In the suite's order, and the same each time.
+    In the suite's order, and the same each time. Raises ``InputError`` as ``check`` does.
     """
     rows = []
     for spec in suite.attacked:
         ref = models.get(spec.name)
         if ref is not None:
-            for attack, asked, name in _attacks(suite, spec):
-                for attacker in _attackers(attack.attackers or suite.attackers, ref):
-                    rows += _rows(suite, data, spec, ref, asked, name, attacker)
+            for one in _attacks(suite, spec):
+                for attacker in _attackers(one.spec.attackers or suite.attackers, ref):
+                    rows += _rows(suite, data, spec, ref, one, attacker)
     return rows
+
+
+def check(suite: Suite, data: Dataset) -> None:
+    """Raise ``InputError`` for an attack that wants of the data what they have not, before any model is made."""
+    for spec in suite.attacked:
+        for one in _attacks(suite, spec):
+            _class(one.target, data, one.asked.name)
+            if one.asked.canonical is not None and one.asked.canonical.fits and not data.fit_digest:
+                raise InputError(
+                    f"{one.asked.name} is trained on other images first: say how many, `fit` of the data {data.name}"
+                )
 
 
 def count(suite: Suite, spec: ModelSpec) -> int:
     """How many rows a model will have; known before any model exists."""
     routes = len(suite.routes) if suite.routes else 1
-    rows = sum(
-        len(attack.attackers or suite.attackers) if spec.wrappers else 1 for attack, _, _ in _attacks(suite, spec)
-    )
+    rows = sum(len(one.spec.attackers or suite.attackers) if spec.wrappers else 1 for one in _attacks(suite, spec))
     return rows * routes * len(suite.seeds)
 
 
-def _attacks(suite: Suite, spec: ModelSpec) -> list[tuple[AttackSpec, Request, str]]:
+@dataclass(frozen=True)
+class _Asked:
+    """One attack of one library in one variant."""
+
+    spec: AttackSpec
+    asked: Request
+    library: str
+    variant: VariantSpec
+    target: str | int | None
+
+
+def _attacks(suite: Suite, spec: ModelSpec) -> list[_Asked]:
     found = []
     for attack in suite.attacks:
         if attack.models is not None and origin(spec) not in attack.models:
             continue
-        for asked in attack.requests():
+        ways = [way for way in suite.variants or (PLAIN,) if _runs(way, suite, spec, attack)]
+        for asked, target in product(attack.requests(), attack.targets):
             names = (asked.raw_library,) if asked.raw_library else (attack.libraries or suite.libraries)
-            found += [(attack, asked, name) for name in names if name]
+            found += [
+                _Asked(attack, asked, name, way, target)
+                for way in ways
+                for name in names
+                if name and name in (way.libraries or (name,))
+            ]
     return found
+
+
+def _runs(way: VariantSpec, suite: Suite, spec: ModelSpec, attack: AttackSpec) -> bool:
+    if not way.name:
+        return True
+    places = ((way.data, suite.one_data.label), (way.models, origin(spec)), (way.defenses, spec.defense))
+    return way.takes(attack) and all(only is None or name in only for only, name in places)
 
 
 def _attackers(asked: tuple[Attacker, ...], ref: ModelRef) -> tuple[Literal["", "unaware", "aware"], ...]:
@@ -110,15 +149,20 @@ def _attackers(asked: tuple[Attacker, ...], ref: ModelRef) -> tuple[Literal["", 
 
 
 def _rows(
-    suite: Suite, data: Dataset, spec: ModelSpec, ref: ModelRef, asked: Request, name: str,
+    suite: Suite, data: Dataset, spec: ModelSpec, ref: ModelRef, one: _Asked,
     attacker: Literal["", "unaware", "aware"],
 ) -> list[Planned]:  # fmt: skip
+    asked, name, way = one.asked, one.library, one.variant
     library = load_library(name)
     packages = {library.package: library.version(), **releases(ref)}
     blind = attacker == "unaware" and not defenses.seen_by_unaware(ref.wrappers)
     framework, lacking = (ref.framework, ref.undefended.lacks) if blind else (ref.seen_as, ref.lacks)
+    if way.space != "pixels" or way.temperature != 1:
+        framework = "defended"
     there = library.routes(framework)
     reason = why_not(library, asked, framework, lacking)
+    fits = asked.canonical is not None and asked.canonical.fits
+    aim = _class(one.target, data, asked.name)
     rows = []
     for route in suite.routes or there[:1]:
         lacks = None if route in there else f"{name} has no {route} route to {framework}"
@@ -142,9 +186,39 @@ def _rows(
                 attacker=attacker,
                 reconcile=taken,
                 nudge=suite.nudge,
+                space=way.space,
+                temperature=way.temperature,
+                aim=aim,
+                fit_digest=data.fit_digest if fits else "",
             )
-            rows.append(Planned(spec.name, origin(spec), spec.defense, suite.one_data, cell, asked, reason or lacks))
+            rows.append(
+                Planned(
+                    spec.name,
+                    origin(spec),
+                    spec.defense,
+                    suite.one_data,
+                    cell,
+                    asked,
+                    reason or lacks,
+                    way.name,
+                    "" if aim is None else data.class_names[aim],
+                )  # fmt: skip
+            )
     return rows
+
+
+def _class(target: str | int | None, data: Dataset, attack: str) -> int | None:
+    """The class that is meant by a name or a number. Raises ``InputError`` for one that the data have not."""
+    names = data.class_names
+    if target is None:
+        return None
+    if isinstance(target, str) and target in names:
+        return names.index(target)
+    if isinstance(target, int) and 0 <= target < len(names):
+        return target
+    if isinstance(target, int):
+        raise InputError(f"{attack}: target: {target} is no class of {data.name}: 0 to {len(names) - 1}")
+    raise InputError(f"{attack}: target: {unknown(f'class of {data.name}', target, names)}")
 
 
 def _taken_away(suite: Suite, library: Library, asked: Request, framework: str, route: str) -> list[tuple[str, ...]]:

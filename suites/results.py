@@ -13,7 +13,7 @@ from sparring.adapters.library import load_library
 from sparring.adapters.wrap import PROBABILITIES
 from sparring.suites import store
 from sparring.suites.cell import Cell
-from sparring.suites.metrics import RATES, scores
+from sparring.suites.metrics import AIMED, RATES, scores
 from sparring.suites.plan import Planned
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ INTERVAL = ("", "_low", "_high")
 MEASURED = tuple(
     f"{prefix}{rate}{end}"
     for prefix, rates in (
-        ("", ("clean_accuracy", "robust_accuracy", "attack_success_rate", *RATES[1:])),
+        ("", ("clean_accuracy", "robust_accuracy", "attack_success_rate", *AIMED, *RATES[1:])),
         ("clean_", RATES[1:]),
         ("drop_", RATES),
     )
@@ -36,13 +36,14 @@ COLUMNS = (
     "attacker", "library", "library_version", "route", "attack", "norm", "eps", "params", "targeted", "seed", "n",
     *MEASURED, "l0_mean", "l0_median", "l1_mean", "l1_median", "l2_mean", "l2_median", "linf_mean", "linf_median",
     "forwards", "backwards", "seconds", "seconds_per_image", "prediction_seconds_per_image", "notes", "library_call",
-    "device", "reconcile",
+    "device", "reconcile", "variant", "space", "temperature", "target",
 )  # fmt: skip
 """``attacker`` says whether the attacker knew of the ``defense`` (aware, unaware; empty where that is no question);
 ``forwards`` and ``backwards`` are per image; ``seconds`` is the library's own time for all n; ``notes`` say where
 the library could not do exactly what was asked; ``library_call`` is the library's class with its arguments (JSON);
-``reconcile`` are the ledger's entries without which it ran, joined by ' + '; the others are
-those of ``metrics.scores``."""
+``reconcile`` are the ledger's entries without which it ran, joined by ' + '; ``variant`` is the suite's name for the
+way in which the attack was run, ``space`` and ``temperature`` what that means (``adapters/view.py``); ``target`` is the
+class that every image was to be taken for, empty without one; the others are those of ``metrics.scores``."""
 
 
 def row(suite_name: str, planned: Planned, run: Path) -> dict[str, Any]:
@@ -70,6 +71,10 @@ def row(suite_name: str, planned: Planned, run: Path) -> dict[str, Any]:
         "reason": "",
         "notes": "",
         "reconcile": " + ".join(cell.reconcile),
+        "variant": planned.variant,
+        "space": cell.space,
+        "temperature": cell.temperature,
+        "target": planned.aim,
     }
     if planned.unsupported is not None:
         return {**found, "status": "unsupported", "reason": planned.unsupported}
@@ -99,8 +104,9 @@ def frame(suite_name: str, plan: list[Planned], run: Path, profile: str | None =
 
     rows = [{**row(suite_name, planned, run), "profile": profile or ""} for planned in plan]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    texts = ("reason", "notes", "norm", "library_call", "device", "reconcile", "attacker", "profile")
-    numbers = (*MEASURED, "eps", *COLUMNS[COLUMNS.index("l0_mean") : COLUMNS.index("notes")])
+    texts = ("reason", "notes", "norm", "library_call", "device", "reconcile", "attacker", "profile", "variant",
+             "space", "target")  # fmt: skip
+    numbers = (*MEASURED, "eps", "temperature", *COLUMNS[COLUMNS.index("l0_mean") : COLUMNS.index("notes")])
     types = {name: "string" for name in texts} | {name: "float64" for name in numbers} | {"n": "int64", "seed": "int64"}
     return table.astype(types)
 

@@ -21,6 +21,7 @@ from sparring.suites.expand import parts as parts_of
 from sparring.suites.judges import judge_all
 from sparring.suites.manifest import Described
 from sparring.suites.plan import Planned, plan
+from sparring.suites.plan import check as check_plan
 from sparring.suites.pool import Pool, compute
 from sparring.suites.preparation import prepare_all, prepared, what_to_do
 from sparring.suites.reduced import reduced
@@ -110,10 +111,14 @@ def run(
         pool = Pool(device)
         try:
             every = prepare_all(where, parts, base, pool, device, report, workers)
-            models = every[0]
+            # the part whose images travel, and its models
+            travels, models = next(
+                ((part, refs) for (part, _), refs in zip(parts, every, strict=True) if part.transfer is not None),
+                (parts[0][0], every[0]),
+            )
             if suite.transfer is not None:
                 try:
-                    transfer.check(parts[0][0], models)
+                    transfer.check(travels, models)
                 except InputError as error:
                     raise InputError(f"{where}: {error}") from None
             planned = [row for (part, data), refs in zip(parts, every, strict=True) for row in plan(part, data, refs)]
@@ -123,8 +128,9 @@ def run(
             report.stage(f"{len(todo)} cells to compute, {len(planned) - len(todo)} stored or not possible")
             try:
                 compute(todo, folder, base, device, workers, limit_seconds, retry_failed, pool, report)
-                targets = {spec.name: models[spec.name] for spec in parts[0][0].targets}
-                failures = judge_all(folder, planned, targets, device=device, workers=workers, pool=pool, report=report)
+                targets = {spec.name: models[spec.name] for spec in travels.targets}
+                judged = transfer.judged(travels, planned)
+                failures = judge_all(folder, judged, targets, device=device, workers=workers, pool=pool, report=report)
             except KeyboardInterrupt:
                 results.write(results.frame(suite.name, planned, folder, profile), folder)
                 left = sum(not store.has(folder, row.cell.id) for row in todo)
@@ -137,7 +143,7 @@ def run(
     results.write(table, folder)
     if suite.transfer is None:
         return Run(folder, table, len(todo), len(planned) - len(todo))
-    found = transfer.matrix(parts[0][0], planned, models, folder, failures)
+    found = transfer.matrix(travels, judged, models, folder, failures)
     transfer.write(found)
     report.stage("drawing heat maps")
     transfer_plot.draw(found)
@@ -200,7 +206,13 @@ def _parts(where: str, suite: Suite, base: Path, report: Reporter) -> list[tuple
         single = parts_of(suite)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    return [(part, _load_data(where, part.one_data, base, report)) for part in single]
+    parts = [(part, _load_data(where, part.one_data, base, report)) for part in single]
+    for part, data in parts:
+        try:
+            check_plan(part, data)
+        except InputError as error:
+            raise InputError(f"{where}: attacks: {error}") from None
+    return parts
 
 
 def _load_data(where: str, spec: DataSpec, base: Path, report: Reporter) -> Dataset:

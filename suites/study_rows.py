@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SUBJECT = ("dataset", "model", "defense")
 """What is attacked."""
-KEYS = (*SUBJECT, "attacker", "attack", "library", "route", "reconcile")
+KEYS = (*SUBJECT, "attacker", "variant", "attack", "library", "route", "reconcile")
 """What tells two rows apart, but for the seed; ``attack`` is the label of ``attack_labels``."""
 UNDEFENDED = "none"
 
@@ -26,7 +26,8 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def read(run: str | Path) -> pd.DataFrame:
-    """The results of a run with the columns of ``KEYS`` (texts, none missing), ``name`` (the attack's own) and ``eps``.
+    """The results of a run with the columns of ``KEYS`` (texts, none missing), ``name`` (the attack's own),
+    ``target`` and ``eps``.
 
     Numbers that an older run lacks are NaN. Raises ``InputError`` where there are no results.
     """
@@ -36,7 +37,7 @@ def read(run: str | Path) -> pd.DataFrame:
 def labelled(results: pd.DataFrame) -> pd.DataFrame:
     """The same of results that are at hand."""
     data = results.reset_index(drop=True).copy()
-    for name in ("attacker", "reconcile", "route"):
+    for name in ("attacker", "reconcile", "route", "variant", "target"):
         data[name] = data[name].astype(object).where(data[name].notna(), "") if name in data else ""
     if "defense" not in data:
         data["defense"] = UNDEFENDED
@@ -58,9 +59,10 @@ def attack_labels(data: pd.DataFrame) -> list[str]:
     known = catalogue()
     aims = [bool(aim) for aim in data["targeted"]] if "targeted" in data else [False] * len(data)
     norms = [norm if isinstance(norm, str) else "" for norm in data["norm"]]
-    rows = list(zip(data["attack"], norms, data["params"], aims, strict=True))
+    goals = [str(goal) for goal in data["target"]] if "target" in data else [""] * len(data)
+    rows = list(zip(data["attack"], norms, data["params"], aims, goals, strict=True))
     told: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}  # attack and norm -> parameters as stored, and in short
-    for name, norm, params, _ in rows:
+    for name, norm, params, *_ in rows:
         given = json.loads(params) if isinstance(params, str) else {}
         canonical = known.get((name, norm))
         told.setdefault((name, norm), {})[params] = (
@@ -68,11 +70,11 @@ def attack_labels(data: pd.DataFrame) -> list[str]:
         )
     differing = {key: _differing(list(variants.values())) for key, variants in told.items()}
     labels = []
-    for name, norm, params, aim in rows:
+    for name, norm, params, aim, goal in rows:
         mine = told[name, norm][params]
         words = [name]
         words += [norm] if norm and sum(other == name for other, _ in told) > 1 else []
-        words += ["targeted"] if aim and not all(aims) else []
+        words += [f"→ {goal}"] if goal else ["targeted"] if aim and not all(aims) else []
         words += [f"{key}={_short(mine[key])}" for key in differing[name, norm] if key in mine]
         labels.append(" ".join(words))
     return labels

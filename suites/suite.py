@@ -24,6 +24,7 @@ from sparring.adapters import attacks
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.library import Unsupported, load_library
 from sparring.adapters.support import Request, request
+from sparring.adapters.view import Space
 from sparring.models import defenses
 from sparring.models.spec import ChainSpec, DataSpec, ModelSpec, Spec
 
@@ -54,6 +55,16 @@ class AttackSpec(Spec):
     data: tuple[str, ...] | None = Field(None, min_length=1, description="only on these data sets, instead of all")
     models: tuple[str, ...] | None = Field(None, min_length=1, description="only on these models, instead of all")
     attackers: tuple[Attacker, ...] | None = Field(None, min_length=1, description="instead of the suite's")
+    variants: tuple[str, ...] | None = Field(None, min_length=1, description="only in these variants, instead of all")
+    target: str | int | tuple[str | int, ...] | None = Field(
+        None,
+        description="the class, by name or number, that every image is to be taken for; a list makes a grid",
+    )
+
+    @property
+    def targets(self) -> tuple[str | int | None, ...]:
+        """The classes aimed at, each with rows of its own; (None,) where none is said."""
+        return self.target if isinstance(self.target, tuple) else (self.target,)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -64,7 +75,12 @@ class AttackSpec(Spec):
         """One checked request for each point of the grid, in the order of the values. Raises ``InputError``."""
         grids = {key: self._values(key, value) for key, value in self.given.items()}
         return tuple(
-            request(self.attack, norm=self.norm, targeted=self.targeted, params=dict(zip(grids, point, strict=True)))
+            request(
+                self.attack,
+                norm=self.norm,
+                targeted=self.targeted or self.target is not None,
+                params=dict(zip(grids, point, strict=True)),
+            )
             for point in product(*grids.values())
         )
 
@@ -82,8 +98,56 @@ class AttackSpec(Spec):
         return value
 
 
+class VariantSpec(Spec):
+    """A way of running the attacks: what they are shown of the model."""
+
+    name: str = Field(min_length=1, description="what it is called in tables")
+    space: Space = Field(
+        "pixels",
+        description="normalised: eps is in units of the standardised input; normalised-first: pictures are "
+        "standardised before they are handed to libraries that clamp to [0, 1], as some scripts do",
+    )
+    temperature: float = Field(1.0, gt=0, description="the attacker divides the logits by it")
+    libraries: tuple[str, ...] | None = Field(None, min_length=1, description="only these, of those an attack has")
+    attacks: tuple[str, ...] | None = Field(None, min_length=1, description="only these, by name; all when absent")
+    models: tuple[str, ...] | None = Field(None, min_length=1, description="only on these models, instead of all")
+    data: tuple[str, ...] | None = Field(None, min_length=1, description="only on these data sets, instead of all")
+    defenses: tuple[str, ...] | None = Field(
+        None, min_length=1, description="only under these defenses, as tables call them (none: undefended)"
+    )
+
+    def takes(self, attack: AttackSpec) -> bool:
+        """Whether that attack is run in this variant, on some model and by some library."""
+        return self.name in (attack.variants or (self.name,)) and attack.attack in (self.attacks or (attack.attack,))
+
+
+PLAIN = VariantSpec.model_construct(
+    name="", space="pixels", temperature=1.0, libraries=None, attacks=None, models=None, data=None, defenses=None
+)
+"""The only variant of a suite that names none."""
+
+
+class DrawsSpec(Spec):
+    """Small samples out of the one that is attacked, to see how far a mean over so many images can be trusted."""
+
+    sizes: tuple[int, ...] = Field(min_length=1, description="images a draw")
+    count: int = Field(3, ge=2, description="draws of each size, of other images each")
+
+    @field_validator("sizes")
+    @classmethod
+    def _positive(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if any(size < 1 for size in sizes):
+            raise ValueError("a size is at least 1")
+        return sizes
+
+
 class TransferSpec(Spec):
     """Which models are attacked, and which judge what comes out: the transfer matrix of a suite."""
+
+    data: str | None = Field(None, description="of a suite with several data sets: the one whose images travel")
+    attacks: tuple[str, ...] | None = Field(
+        None, min_length=1, description="only the images of these attacks, by name; all when absent"
+    )
 
     surrogates: tuple[str, ...] | None = Field(
         None, min_length=1, description="models that are attacked; all when absent"
@@ -99,6 +163,7 @@ class PublishedValue(Spec):
     data: str = Field(description="the data set's name")
     model: str = Field(description="the model's name in this suite")
     attack: str = Field("none", description="the attack's name; none: on the clean images")
+    variant: str | None = Field(None, description="the variant's name; the suite's first when absent")
     defense: str = Field("none", description="the label of the defenses, joined by ' + '; none: undefended")
     attacker: Attacker | None = Field(None, description="of a defended model; whoever there is when absent")
     metrics: dict[str, float] = Field(min_length=1, description="accuracy, precision, recall, f1, auroc, ...: values")
@@ -149,6 +214,11 @@ class Suite(Spec):
     nudge: int = Field(
         0, ge=0, description="move every image by a rounding of float32, drawn by this seed; 0: leave them alone"
     )
+    variants: tuple[VariantSpec, ...] = Field((), description="every attack is run in each of these ways")
+    draws: DrawsSpec | None = Field(None, description="tabulate samples of these sizes out of the one attacked")
+    pictures: tuple[str, ...] = Field(
+        (), description="classes whose first picture a report shows with the five most confident classes"
+    )
     published: PublishedSpec | None = Field(None, description="values to compare with")
     profiles: dict[Literal["smoke", "small", "paper"], dict[str, Any]] = Field(
         default_factory=dict, description="overrides of any key above"
@@ -178,8 +248,10 @@ class Suite(Spec):
         for label in held:
             if held.count(label) > 1:
                 raise ValueError(f"two data sets are called {label!r}")
-        if self.transfer is not None and len(held) > 1:
-            raise ValueError("transfer: images travel between models on one data set; this suite has several")
+        if self.transfer is not None and self.transfer.data is not None and self.transfer.data not in held:
+            raise ValueError(f"transfer.data: {unknown('data set', self.transfer.data, held)}")
+        if self.transfer is not None and self.transfer.data is None and len(held) > 1:
+            raise ValueError("transfer: images travel between models on one data set; say which: transfer.data")
         for model in self.models:
             if model.name in seen:
                 raise ValueError(f"two models are called {model.name!r}")
@@ -193,16 +265,40 @@ class Suite(Spec):
                 for name in getattr(self.transfer, key) or ():
                     if name not in seen:
                         raise ValueError(f"transfer.{key}: {unknown('model', name, seen)}")
+        ways = [variant.name for variant in self.variants]
+        for way in ways:
+            if ways.count(way) > 1:
+                raise ValueError(f"two variants are called {way!r}")
+        named: list[tuple[str, tuple[str, ...] | None, Iterable[str]]] = []
         for index, attack in enumerate(self.attacks):
-            for what, names, known in (("data", attack.data, held), ("models", attack.models, seen)):
-                for name in names or ():
-                    if name not in known:
-                        raise ValueError(f"attacks.{index}.{what}: {unknown(what.rstrip('s'), name, known)}")
+            place = f"attacks.{index}"
+            named += [(f"{place}.data", attack.data, held), (f"{place}.models", attack.models, seen)]
+            named += [(f"{place}.variants", attack.variants, ways)]
         for index, whole in enumerate(self.defenses):
-            for what, names, known in (("data", whole.data, held), ("models", whole.models, seen)):
-                for name in names or ():
-                    if name not in known:
-                        raise ValueError(f"defenses.{index}.{what}: {unknown(what.rstrip('s'), name, known)}")
+            place = f"defenses.{index}"
+            named += [(f"{place}.data", whole.data, held), (f"{place}.models", whole.models, seen)]
+        for index, variant in enumerate(self.variants):
+            place = f"variants.{index}"
+            named += [(f"{place}.data", variant.data, held), (f"{place}.models", variant.models, seen)]
+            named += [(f"{place}.attacks", variant.attacks, [attack.attack for attack in self.attacks])]
+        for index, model in enumerate(self.models):
+            named += [(f"models.{index} ({model.name}): data", model.data, held)]
+        for where, names, known in named:
+            for name in names or ():
+                if name not in known:
+                    kind = where.rpartition(".")[2].rpartition(" ")[2].rstrip("s")
+                    raise ValueError(f"{where}: {unknown('data set' if kind == 'data' else kind, name, known)}")
+        for label in held:
+            if not any(label in (model.data or (label,)) and model.attack for model in self.models):
+                raise ValueError(f"data: no model is attacked on {label!r}")
+        if self.draws is not None:
+            for spec in self.datasets:
+                wanted = max(self.draws.sizes) * self.draws.count
+                if spec.samples is not None and spec.samples < wanted:
+                    raise ValueError(
+                        f"draws: {self.draws.count} draws of {max(self.draws.sizes)} other images each need "
+                        f"{wanted} images, and {spec.label} has {spec.samples} samples"
+                    )
         return self
 
     @property
@@ -217,6 +313,11 @@ class Suite(Spec):
             names = ", ".join(spec.label for spec in self.datasets)
             raise InputError(f"{self.name} has several data sets ({names}), and this takes one")
         return self.datasets[0]
+
+    @property
+    def travels(self) -> str | None:
+        """The data set whose adversarial images other models judge; None without a transfer matrix."""
+        return (self.transfer.data or self.datasets[0].label) if self.transfer is not None else None
 
     @property
     def attacked(self) -> tuple[ModelSpec, ...]:
@@ -266,6 +367,7 @@ def load_suite(
         raise InputError("\n".join(f"{where}: {line}" for line in _explain(error))) from None
     _check_attacks(where, suite)
     _check_defenses(where, suite)
+    _check_variants(where, suite)
     return suite
 
 
@@ -368,6 +470,17 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for argument in get_args(annotation) for model in _models_in(argument)]
+
+
+def _check_variants(where: str, suite: Suite) -> None:
+    """A library's own parameters have no units that could be changed."""
+    for index, spec in enumerate(suite.attacks):
+        for variant in suite.variants:
+            if variant.space == "normalised" and ":" in spec.attack and variant.takes(spec):
+                raise InputError(
+                    f"{where}: attacks.{index}: {spec.attack} has parameters of its own, which can't be put in units of "
+                    f"the normalised input: say `variants` without {variant.name!r}"
+                )
 
 
 def _check_attacks(where: str, suite: Suite) -> None:

@@ -211,13 +211,17 @@ def row_labels(data: pd.DataFrame) -> list[str]:
         shown = ", ".join(f"{key}={_number(value)}" for key, value in told.items())
         norm = f" {item['norm']}" if isinstance(item["norm"], str) and names.count(item["attack"]) > 1 else ""
         aim = " targeted" if item["targeted"] else ""
+        whose = item.get("aim", item.get("target"))
+        aim = f" → {whose}" if isinstance(whose, str) and whose else aim
         labels.append(f"{item['attack']}{norm}{aim} ({shown})" if shown else f"{item['attack']}{norm}{aim}")
     return labels
 
 
 def places(data: pd.DataFrame) -> list[str]:
     """Of each row its data set, defense and attacker, those of them that vary in the run; empty where none does."""
-    shown = [name for name in ("dataset", "defense", "attacker") if name in data and data[name].nunique() > 1]
+    shown = [
+        name for name in ("dataset", "defense", "attacker", "variant") if name in data and data[name].nunique() > 1
+    ]
     words = {"none": "undefended", "": ""}
     labels = []
     for row in data[shown].itertuples(index=False, name=None):
@@ -229,8 +233,8 @@ def places(data: pd.DataFrame) -> list[str]:
 def _column_labels(data: pd.DataFrame) -> list[str]:
     by_framework = data.groupby("framework")["model"].nunique()
     attacked = [
-        name for name in ("dataset", "defense", "attacker") if name in data
-    ]  # a defended model has its own route
+        name for name in ("dataset", "defense", "attacker", "variant") if name in data
+    ]  # a defended model has its own route, and so has one that is shown in other units
     routes = data.groupby(["library", "framework", *attacked], dropna=False)["route"].nunique()
     several_routes = routes.groupby(level=["library", "framework"]).max()
     labels = []

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "surrogate", "target", "surrogate_framework", "target_framework", "attack", "norm", "library", "route", "eps",
-    "params", "targeted", "seed", "status", "reason", "n", "n_correct", "target_clean_error",
+    "params", "targeted", "aim", "variant", "seed", "status", "reason", "n", "n_correct", "target_clean_error",
     "success_all", "success_all_low", "success_all_high",
     "success_on_correct", "success_on_correct_low", "success_on_correct_high",
     "success_8bit", "success_8bit_low", "success_8bit_high",
@@ -41,7 +41,8 @@ COLUMNS = (
 )  # fmt: skip
 """``n_correct`` counts the images that target and surrogate both classify correctly, ``n_target_correct`` those that
 the target does. Success is any other class than the label, or, for a targeted attack, the class aimed at;
-``success_8bit`` is that of the images after saving with 8 bits a channel, on all n. ``same_function``: the two are one
+``success_8bit`` is that of the images after saving with 8 bits a channel, on all n. ``aim`` is the class that
+every image was to be taken for, empty without one. ``same_function``: the two are one
 model, or two runtimes of one."""
 
 
@@ -81,6 +82,12 @@ def check(suite: Suite, models: Mapping[str, ModelRef]) -> None:
                     f"{ours.classes} classes, the surrogate {surrogate.name} {tuple(theirs.input_shape)} and "
                     f"{theirs.classes}: images travel between models that are alike in both"
                 )
+
+
+def judged(suite: Suite, planned: list[Planned]) -> list[Planned]:
+    """The rows whose images travel; all but those of other data sets and of attacks that the suite leaves out."""
+    only = suite.transfer.attacks if suite.transfer else None
+    return [row for row in planned if row.data == suite.one_data and row.cell.attack in (only or (row.cell.attack,))]
 
 
 def matrix(
@@ -155,6 +162,8 @@ def _told(suite_name: str, row: Planned, models: Mapping[str, ModelRef], target:
         "eps": row.asked.eps,
         "params": json.dumps(cell.params, sort_keys=True),
         "targeted": cell.targeted,
+        "aim": row.aim,
+        "variant": row.variant,
         "seed": cell.seed,
         "n": cell.stop - cell.start,
         "suite": suite_name,
@@ -196,7 +205,7 @@ def _rate(name: str, hits: np.ndarray) -> dict[str, float]:
 
 # --- what follows ---------------------------------------------------------------------------------------------------
 
-_ATTACK = ("attack", "norm", "library", "route", "eps", "params", "targeted", "seed")
+_ATTACK = ("attack", "norm", "library", "route", "eps", "params", "targeted", "aim", "variant", "seed")
 RUNTIME_COLUMNS = (
     "surrogate", "attack", "norm", "library", "eps", "params", "seed", "target_a", "target_b", "n", "differing",
     "images", "largest_margin",
