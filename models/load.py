@@ -21,7 +21,7 @@ from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.preprocessing import preprocessing
 from sparring.adapters.protocol import Classifier
 from sparring.adapters.wrap import PROBABILITIES, check_outputs, look_like_probabilities, wrap
-from sparring.models import convert, datasets, defenses, export, networks, recipes, training, weights
+from sparring.models import convert, datasets, defenses, export, networks, published_weights, recipes, training, weights
 from sparring.models.convert import Opened
 from sparring.models.datasets import Dataset
 from sparring.models.defended import defended_ref
@@ -166,9 +166,10 @@ def _make(
     elif file:
         content = recipes.file_digest(file)
     elif spec.architecture and spec.weights:
-        network, file, normalisation = networks.published(spec.architecture, spec.weights)
-        options = {**options, **{key: value for key, value in normalisation.items() if options[key] is None}}
+        file = published_weights.fetched(spec.architecture, spec.weights)
         content = recipes.file_digest(file)
+        known = published_weights.facts(spec.architecture, spec.weights, file, content)
+        options |= {key: known["transforms"][key] for key in ("mean", "std") if options[key] is None}
     else:
         file = folder / ("weights.safetensors" if spec.runtime == "torch" else "weights.npz")
         chosen, trials = _searched(spec, sample, options, part, device, progress)
@@ -177,6 +178,8 @@ def _make(
         known |= {"search": trials} if trials else {}
         (weights.save_torch if spec.runtime == "torch" else weights.save_keras)(network, file)
         content = networks.digest_of(network)
+    if spec.export or spec.convert:
+        known = {key: source.facts[key] for key in published_weights.FACTS if key in source.facts}
     ref = ModelRef(
         name=spec.name,
         digest=recipes.digest([content, architecture, spec.runtime, options]),
@@ -400,4 +403,10 @@ def _known(folder: Path, spec: ModelSpec, base: Path) -> ModelRef | None:
         ref = ModelRef.from_json({**value, "name": spec.name, "spec": facts(spec), "base": str(base.absolute())})
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return ref if ref.artifact and Path(ref.artifact).is_file() else None
+    if not ref.artifact or not Path(ref.artifact).is_file():
+        return None
+    if spec.weights and published_weights.ENUM.fullmatch(spec.weights):
+        # whoever downloads the weights may lay another file in the place of this one
+        known = ref.facts.get("weights", {}).get("sha256")
+        return ref if known == recipes.file_digest(Path(ref.artifact)) else None
+    return ref

@@ -1,10 +1,9 @@
-"""A model in its own framework: built, loaded, downloaded or imported, before any adapter sees it."""
+"""A model in its own framework: built, loaded or imported, before any adapter sees it."""
 
 from __future__ import annotations
 
 import importlib
 import os
-import pickle
 import random
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 
 from sparring.adapters.coexistence import guard
 from sparring.adapters.errors import InputError, unknown
-from sparring.models import architectures, datasets, mobilenet, sources, training, weights
+from sparring.models import architectures, datasets, mobilenet, training, weights
 
 Shape = tuple[int, int, int]
 
@@ -76,34 +75,6 @@ def keras_file(path: Path, framework: str) -> Any:
         raise InputError(f"weights: {path} can't be loaded as a Keras model: {weights.first_line(exc)}") from exc
 
 
-def published(architecture: str, enum: str) -> tuple[Any, Path, dict[str, Any]]:
-    """torchvision's network with its published weights, their file, and the normalisation of their own transforms.
-
-    Raises ``InputError`` for weights of another network, and where they are neither here nor can be downloaded.
-    """
-    guard()
-    import torch
-    import torchvision
-
-    try:
-        members = {str(member): member for member in torchvision.models.get_model_weights(architecture)}
-    except ValueError as exc:
-        raise InputError(f"weights: {architecture} has no published weights {enum}: it is not torchvision's") from exc
-    if enum not in members:
-        raise InputError(f"weights: {unknown(f'weights of {architecture}', enum, members)}")
-    member = members[enum]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(member.url).name
-    if not path.is_file():
-        _download(member.url, path)
-    with _never_unpickle():
-        try:
-            network = torchvision.models.get_model(architecture, weights=member)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError) as exc:
-            raise InputError(f"weights: {path} can't be loaded as {enum}: {weights.first_line(exc)}") from exc
-    transforms = member.transforms()
-    return network.eval(), path, {"mean": list(transforms.mean), "std": list(transforms.std)}
-
-
 def imported(name: str, base: Path) -> Any:
     """The torch module or Keras model ``package.module:name``, or what that function or class gives when it is called.
 
@@ -161,35 +132,6 @@ def _framework(thing: Any) -> str | None:
     if keras and isinstance(thing, keras.Model):
         return f"keras-{keras.backend.backend()}"
     return "torch" if torch and isinstance(thing, torch.nn.Module) else None
-
-
-def _download(url: str, path: Path) -> None:
-    import torch
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # the name of the file ends in the first digits of its sha256
-    prefix = path.stem.rpartition("-")[2]
-    try:
-        with sources.short_timeout():
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix)
-    except (OSError, RuntimeError) as exc:
-        raise InputError(
-            f"weights: {path.name} is not here and can't be downloaded ({weights.first_line(exc)}): put {url} at {path}"
-        ) from exc
-
-
-@contextmanager
-def _never_unpickle() -> Iterator[None]:
-    """torchvision calls torch.load itself; this variable is how it is told ``weights_only``."""
-    before = os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
-        else:
-            os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = before
 
 
 @contextmanager

@@ -11,11 +11,11 @@ from sparring.adapters.ensemble import ensemble
 from sparring.adapters.errors import InputError
 from sparring.adapters.protocol import Classifier
 from sparring.adapters.wrap import wrap
-from sparring.models import defenses, networks, recipes, weights
+from sparring.models import defenses, networks, published_weights, recipes, weights
 from sparring.models.convert import Opened
 from sparring.models.ref import ModelRef
 from sparring.models.spec import ModelSpec
-from sparring.models.spec_check import ENUM, options_of
+from sparring.models.spec_check import options_of
 
 
 def open_model(ref: ModelRef, *, device: str = "auto", seed: int = 0) -> Classifier:
@@ -63,8 +63,8 @@ def open_network(ref: ModelRef) -> Any:
         raise InputError(f"{path} is gone: run the suite again, and it will be made anew")
     if path.suffix == ".keras":
         return networks.keras_file(path, ref.framework)
-    if spec.weights and ENUM.fullmatch(spec.weights):
-        return networks.published(ref.architecture, spec.weights)[0]
+    if spec.weights and published_weights.ENUM.fullmatch(spec.weights):
+        return published_weights.network(ref.architecture, spec.weights)
     return networks.with_weights(ref.architecture, ref.framework, ref.input_shape, ref.classes, path)
 
 

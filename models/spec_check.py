@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from sparring.adapters.errors import InputError
-from sparring.models import architectures, convert, datasets, mobilenet, portable, search, weights
+from sparring.models import architectures, convert, datasets, mobilenet, portable, published_weights, search, weights
 from sparring.models.spec import FROM_OTHERS, ModelSpec, facts
 
 OPTIONS = ("input_range", "mean", "std", "channel_order", "layout", "output")
 """The keys of a model that change what the adapter computes."""
-ENUM = re.compile(r"\w+_Weights\.\w+")
 
 
 def check_spec(spec: ModelSpec) -> None:
@@ -95,7 +93,10 @@ def file_of(spec: ModelSpec, base: Path) -> Path | None:
             names = ", ".join(p.name for p in held) or "none"
             raise InputError(f"weights: {root / spec.weights} must hold one file of weights; it holds {names}")
         return held[0]
-    if ENUM.fullmatch(spec.weights):
+    published_weights.refuse_bare(spec.weights, spec.architecture, "weights")
+    if published_weights.ENUM.fullmatch(spec.weights):
+        if spec.runtime != "torch":
+            raise InputError(f"framework: {spec.weights} are for torch: `convert` moves them to {spec.runtime}")
         return None
     folder = root / spec.weights if root else f"$SPARRING_DATA/{spec.weights} ($SPARRING_DATA is not set)"
     raise InputError(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -384,10 +385,64 @@ def test_published_weights_with_their_own_normalisation(tmp_path, pictures, monk
         expected = net(normalise(torch.from_numpy(x))).numpy()
     np.testing.assert_allclose(load.open_model(ref).logits(x), expected, atol=1e-5)
 
-    torch.save({**net.state_dict(), "evil": Evil()}, place)
-    with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth can't be loaded"):
-        load.prepare(model.model_copy(update={"mean": (0.5, 0.5, 0.5)}), data=pictures, base=BASE)
+    digest = hashlib.sha256(place.read_bytes()).hexdigest()
+    assert ref.facts["weights"] == {
+        "enum": "ResNet18_Weights.IMAGENET1K_V1", "sha256": digest, "as_published": False,
+    }  # fmt: skip
+    assert ref.facts["transforms"] == {
+        "resize": 256, "crop": 224, "interpolation": "bilinear", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
+    }  # fmt: skip
+    exported = load.prepare(spec(export="net"), data=pictures, base=BASE, others={"net": ref})
+    assert exported.facts == ref.facts
+
+    torch.manual_seed(1)
+    torch.save(torchvision.models.resnet18().state_dict(), place)
+    assert load.is_prepared(model, data=pictures, base=BASE) is None
+    assert load.prepare(model, data=pictures, base=BASE).digest != ref.digest
+
+
+@pytest.mark.parametrize("content", ["pickle", "another", "text", "half", "list"])
+def test_a_file_that_is_not_what_its_name_says(tmp_path, pictures, monkeypatch, content):
+    import torch
+    import torchvision
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    place = tmp_path / "torch" / "hub" / "checkpoints" / "mobilenet_v3_small-047dcff4.pth"
+    place.parent.mkdir(parents=True)
+    net = torchvision.models.mobilenet_v3_small()
+    why = {
+        "pickle": "would need unpickling, which runs code from the file", "another": "does not fit the architecture: it lacks",
+        "text": "can't be read|would need unpickling", "half": "can't be read", "list": "holds no state dict .* but a list",
+    }[content]  # fmt: skip
+    torch.save(
+        {"pickle": {**net.state_dict(), "evil": Evil()}, "another": net.features[1].state_dict(), "list": [1, 2]}.get(
+            content, net.state_dict()
+        ),
+        place,
+    )
+    whole = place.read_bytes()
+    if content in ("text", "half"):
+        place.write_bytes(b"<html>not found</html>" if content == "text" else whole[: len(whole) // 2])
+    model = spec(architecture="mobilenet_v3_small", weights="MobileNet_V3_Small_Weights.IMAGENET1K_V1")
+    with pytest.raises(InputError, match=rf"mobilenet_v3_small-047dcff4\.pth can't be loaded as .*({why})") as error:
+        load.prepare(model, data=pictures, base=BASE)
+    assert "\n" not in str(error.value)
     assert not Path("/tmp/sparring-was-here").exists()
+
+
+@pytest.mark.parametrize("weights", ["ResNet50_Weights.DEFAULT", "DEFAULT", "ResNet50_Weights"])
+def test_weights_that_another_release_may_take_for_others(pictures, weights):
+    model = spec(architecture="resnet50", framework="torch", weights=weights)
+    told = rf"'{weights}' means other weights .* ResNet50_Weights\.IMAGENET1K_V1, ResNet50_Weights\.IMAGENET1K_V2$"
+    for do in (load.is_prepared, load.prepare):
+        with pytest.raises(InputError, match=told):
+            do(model, data=pictures, base=BASE)
+
+
+def test_torchvisions_weights_in_keras(pictures):
+    model = spec(architecture="mobilenet_v2", framework="keras", weights="MobileNet_V2_Weights.IMAGENET1K_V1")
+    with pytest.raises(InputError, match="are for torch: `convert` moves them to keras-tensorflow"):
+        load.is_prepared(model, data=pictures, base=BASE)
 
 
 @pytest.mark.parametrize(
