@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stderr
 from functools import lru_cache
+from importlib.util import find_spec
 from io import StringIO
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from sparring.adapters import art_patches
 from sparring.adapters.art_reconciliations import RECONCILIATIONS as GRADIENT
 from sparring.adapters.art_search_reconciliations import RECONCILIATIONS as SEARCH
 from sparring.adapters.attacks import Needs
@@ -21,6 +25,7 @@ from sparring.adapters.library import (
     AttackMapping,
     Call,
     Context,
+    Crafted,
     Frameworks,
     Library,
     RawAttack,
@@ -66,6 +71,41 @@ def _square(norm: float, note: str | None = None) -> AttackMapping:
     )
 
 
+def _apgd(norm: float) -> AttackMapping:
+    return maps(
+        "AutoProjectedGradientDescent",
+        eps="eps",
+        steps="max_iter",
+        restarts="nb_random_init",
+        loss=To("loss_type", lambda value, c: {"ce": "cross_entropy", "dlr": "difference_logits_ratio"}[value]),
+        rho=Unsupported("its rho is always .75", unless=lambda value, context: value == 0.75),
+        # algorithm 1 begins with steps of twice eps
+        pinned={"norm": norm, "eps_step": lambda c: 2 * c.params["eps"], **AIM, **BATCH, **QUIET},
+        targeted=Unsupported("its APGD raises a targeted loss in the first step that it lowers afterwards"),
+    )
+
+
+def _autoattack(norm: float) -> AttackMapping:
+    return maps(
+        "AutoAttack",
+        eps="eps",
+        steps="max_iter",
+        queries="queries",
+        targets=Unsupported("its stages aim at no class"),
+        pinned={
+            "norm": norm,
+            "eps_step": lambda c: 2 * c.params["eps"],
+            "attacks": None,
+            "estimator_orig": None,
+            "targeted": False,
+            "parallel_pool_size": 0,
+            **BATCH,
+        },
+        targeted=Unsupported("its AutoAttack has no targeted version"),
+        note="runs APGD-CE, untargeted APGD-DLR, DeepFool and Square, five starts each but DeepFool's",
+    )
+
+
 def _hopskipjump(norm: float) -> AttackMapping:
     return maps(
         "HopSkipJump",
@@ -84,6 +124,7 @@ def _deepfool_batch(c: Context) -> int:
 
 PROBES = 256
 """Images a call, for attacks that take one image at a time and probe around it."""
+NO_MIXTURE = Unsupported("ART mixes its own attacks only: sparring's worst-of takes any library's")
 NO_NESTEROV = Unsupported("ART has no Nesterov attack")
 NO_TUNING = Unsupported("ART has no variance tuning")
 
@@ -141,6 +182,12 @@ ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
     ),
     ("square", "linf"): _square(math.inf),
     ("square", "l2"): _square(2, "divides a new window by the length that the source multiplies it with"),
+    ("apgd", "linf"): _apgd(math.inf),
+    ("apgd", "l2"): _apgd(2),
+    ("autoattack", "linf"): _autoattack(math.inf),
+    ("autoattack", "l2"): _autoattack(2),
+    ("worst-of", "linf"): NO_MIXTURE,
+    ("worst-of", "l2"): NO_MIXTURE,
     ("pixle", "l0"): Unsupported("ART has no Pixle"),
     ("one-pixel", "l0"): maps(
         "PixelAttack",
@@ -165,12 +212,15 @@ ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
     ),
     ("salt-and-pepper", "l2"): Unsupported("ART has no salt-and-pepper noise"),
     ("pixel-swap", "l0"): Unsupported("ART has no pixel swap"),
+    ("patch", "l0"): art_patches.MAPPING,
     ("uniform-noise", "linf"): Unsupported("ART has no noise attacks"),
     ("gaussian-noise", "l2"): Unsupported("ART has no noise attacks"),
 }
 
-OWN_ESTIMATORS = ("AutoAttack", "ShadowAttack")
+OWN_ESTIMATORS = ("AutoAttack", "AutoProjectedGradientDescent", "ShadowAttack")
 """What runs on ART's own estimators only, beside what has its framework in its name; bridged on one of a torch view."""
+BROKEN_ON_TENSORFLOW = ("AutoAttack", "AutoProjectedGradientDescent")
+"""Their losses want what Keras 3 no longer has (ART 1.20: losses.Reduction)."""
 ONE_IMAGE = ("ShadowAttack",)
 WANT_PROBABILITIES = ("SimBA", "VirtualAdversarialMethod")
 """Black-box attacks that refuse logits."""
@@ -182,6 +232,8 @@ ON_THEIR_OWN_PREDICTION = ("DeepFool",)
 """Untargeted they leave the predicted class, not the label: an image already wrong would be moved to its true class."""
 FROM_A_START = ("BoundaryAttack", "BrendelBethgeAttack", "HopSkipJump")
 """Their own starts come from a fresh ``RandomState()``, which no seed reaches."""
+OF_THE_STAGES = ("max_iter", "queries")
+"""What AutoAttack's constructor doesn't take, though the attacks that it is made of have it."""
 IN_BYTES = ("PixelAttack", "ThresholdAttack")
 
 
@@ -206,20 +258,39 @@ def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[
         else:
             raise NotSupported(f"ART has no native route to a {type(classifier).__name__}")
 
-        def run(call: Call) -> Images:
+        def of_torch() -> Any:
+            """ART's estimator for torch, over a view of whatever is no torch network."""
+            if route == "native" and isinstance(classifier, TorchNative):
+                return estimator
+            from sparring.adapters.art_estimator import AnswersNaN
+            from sparring.adapters.torch_view import TorchView
+
+            return _torch_estimator(TorchView(AnswersNaN(seen)), classifier)
+
+        patch = art_patches.session(lambda call: _build(of_torch(), call), classifier.classes)
+
+        def run(call: Call) -> Images | Crafted:
+            if call.target == art_patches.TARGET:
+                with blaming("ART", call.target):
+                    return patch(call)
             if route == "bridged" and call.target.endswith("TensorFlowV2"):
                 raise NotSupported(f"ART's {call.target} runs on ART's own estimators only, which is the native route")
             chosen = estimator
             if call.target in WANT_PROBABILITIES:
                 chosen = _probable(seen)
-            elif route == "bridged" and (call.target in OWN_ESTIMATORS or call.target.endswith("PyTorch")):
-                from sparring.adapters.torch_view import TorchView
-
-                chosen = _torch_estimator(TorchView(seen), classifier)
+            elif _of_torch(call.target, route, classifier):
+                chosen = of_torch()
             with blaming("ART", call.target):
                 return _run(chosen, decide, call)
 
         yield run
+
+
+def _of_torch(target: str, route: Route, classifier: Classifier) -> bool:
+    """Whether it runs on a torch view of the classifier."""
+    if isinstance(classifier, TensorflowNative) and target in BROKEN_ON_TENSORFLOW:
+        return True
+    return route == "bridged" and (target in OWN_ESTIMATORS or target.endswith("PyTorch"))
 
 
 def _run(estimator: Any, decide: Callable[[Images], Any], call: Call) -> Images:
@@ -238,7 +309,7 @@ def _run(estimator: Any, decide: Callable[[Images], Any], call: Call) -> Images:
     # without labels JSMA draws its targets, and the shadow attack isn't made a targeted one
     labelled = call.targeted or call.target not in (*AT_A_CLASS, *ONE_IMAGE)
     # standard error gets the progress bars of attacks within attacks
-    with redirect_stderr(StringIO()), _mended_numpy() if call.target == "GeoDA" else nullcontext():
+    with redirect_stderr(StringIO()), MENDED.get(call.target, nullcontext)():
         for part in rows[:, None] if _singly(attack, call) else [rows]:
             if len(part):
                 result[part] = attack.generate(call.x[part], one_hot[part] if labelled else None, **more)
@@ -261,6 +332,25 @@ def _mended_numpy() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _without_multiprocess() -> Iterator[None]:
+    """AutoAttack imports multiprocess, which it needs only for several processes."""
+    if find_spec("multiprocess"):
+        yield
+        return
+    sys.modules["multiprocess"] = ModuleType("multiprocess")
+    try:
+        yield
+    finally:
+        del sys.modules["multiprocess"]
+
+
+MENDED: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "GeoDA": _mended_numpy,
+    "AutoAttack": _without_multiprocess,
+}
+
+
 def _build(estimator: Any, call: Call) -> Any:
     from art.attacks import evasion
     from art.exceptions import EstimatorError
@@ -278,11 +368,26 @@ def _build(estimator: Any, call: Call) -> Any:
         kwargs.setdefault("verbose", False)
     # momentum is switched off in its TensorFlow implementation (ART's issue 2439), not in its NumPy one
     momentum = call.target == "MomentumIterativeMethod" and type(estimator).__name__ == "TensorFlowV2Classifier"
+    of_the_stages = {
+        keyword: kwargs.pop(keyword) for keyword in OF_THE_STAGES if call.target == "AutoAttack" and keyword in kwargs
+    }
+    if estimator.nb_classes < 3 and (
+        call.target == "AutoAttack" or kwargs.get("loss_type") == "difference_logits_ratio"
+    ):
+        raise NotSupported(
+            f"ART's {call.target}: its loss (DLR) wants more logits than {estimator.nb_classes} classes give"
+        )
     try:
         with attribute(estimator, "all_framework_preprocessing", False) if momentum else nullcontext():
-            return cls(estimator, **kwargs)
+            attack = cls(estimator, **kwargs)
     except EstimatorError as error:
         raise NotSupported(f"ART's {call.target} needs more than this classifier has: {error}") from error
+    for stage in attack.attacks if call.target == "AutoAttack" else ():
+        if hasattr(stage, "verbose"):
+            stage.verbose = False
+        told = "queries" if type(stage).__name__ == "SquareAttack" else "max_iter"
+        stage.max_iter = of_the_stages.get(told, stage.max_iter)
+    return attack
 
 
 def _probable(classifier: Classifier) -> Any:
@@ -352,7 +457,7 @@ NEEDS: dict[str, Needs] = {
 }
 """What ``_estimator_requirements`` doesn't tell; all others need gradients where they say so, else logits."""
 
-PATCH = "it makes one patch for all images, not an adversarial image of each"
+PATCH = "it makes one patch for all images, from others than it is tested on: the attack patch gives it these"
 FEATURES = "it moves towards the inner features of another image, not from a class or towards one"
 UNSUPPORTED = {
     "AdversarialPatch": PATCH,
@@ -422,6 +527,7 @@ def _raw(name: str, cls: Any) -> RawAttack:
         signature=signature,
         runs_on=runs_on,
         unsupported=UNSUPPORTED.get(name, others[0] if others else None),
+        call_keywords=OF_THE_STAGES if name == "AutoAttack" else (),
         targeted=name in AT_A_CLASS or ("targeted" in signature.parameters and name not in NOT_AT_A_CLASS),
     )
 

@@ -59,6 +59,8 @@ def _hopskipjump(norm: str) -> AttackMapping:
 
 
 NO_TARGET = Unsupported("noise aims at no class")
+NO_APGD = Unsupported("Foolbox has no APGD")
+NO_MIXTURE = Unsupported("Foolbox mixes its own attacks only: sparring's worst-of takes any library's")
 
 ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
     ("fgsm", "linf"): maps(
@@ -122,7 +124,14 @@ ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
     ("salt-and-pepper", "l2"): maps(
         "SaltAndPepperNoiseAttack", steps="steps", across_channels="across_channels", pinned={"channel_axis": 1}
     ),
+    ("apgd", "linf"): NO_APGD,
+    ("apgd", "l2"): NO_APGD,
+    ("autoattack", "linf"): Unsupported("Foolbox has no AutoAttack"),
+    ("autoattack", "l2"): Unsupported("Foolbox has no AutoAttack"),
+    ("worst-of", "linf"): NO_MIXTURE,
+    ("worst-of", "l2"): NO_MIXTURE,
     ("pixel-swap", "l0"): Unsupported("Foolbox has no pixel swap"),
+    ("patch", "l0"): Unsupported("Foolbox has no adversarial patches"),
     ("uniform-noise", "linf"): maps("LinfAdditiveUniformNoiseAttack", eps="eps", targeted=NO_TARGET),
     ("gaussian-noise", "l2"): maps("L2AdditiveGaussianNoiseAttack", eps="eps", targeted=NO_TARGET),
 }

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from sparring.adapters.attacks import Attack, Parameter, catalogue
 from sparring.adapters.ledger import entries
-from sparring.adapters.library import AttackMapping, Call, Context, Library, Route, Unsupported
+from sparring.adapters.library import AttackMapping, Call, Context, Crafted, Fit, Library, Route, Unsupported
 from sparring.adapters.protocol import (
     Classifier,
     Counter,
@@ -38,19 +38,24 @@ from sparring.adapters.protocol import (
     check_images,
 )
 from sparring.adapters.seeding import seeded
+from sparring.adapters.support import request
 
 LibraryCheck: TypeAlias = Callable[[Library], None]
 
 LIGHT: dict[str, Any] = {
     "steps": 4, "search_steps": 2, "scales": 2, "samples": 2, "queries": 40, "restarts": 1, "iterations": 3,
     "initial_evaluations": 10, "max_evaluations": 20, "population": 40, "pixels": 3,
+    "size": 5, "batch": 4,
+    "attacks": [{"attack": "square", "library": "referee", "queries": 20, "restarts": 1},
+                {"attack": "square", "library": "referee", "queries": 40, "restarts": 1}],
 }  # fmt: skip
 """Values of canonical parameters that make an attack short, wherever it has them."""
 BUDGET = {"linf": 0.2, "l2": 1.0}
 ROUNDING = 1e-5
 """How far float32 may carry an image out of its budget or the box."""
 RANDOM = {
-    "square", "pixle", "one-pixel", "hopskipjump", "boundary", "uniform-noise", "gaussian-noise", "salt-and-pepper"
+    "square", "pixle", "one-pixel", "hopskipjump", "boundary", "uniform-noise", "gaussian-noise", "salt-and-pepper",
+    "patch", "apgd", "autoattack", "worst-of",
 }  # fmt: skip
 """The attacks that draw random numbers whatever their parameters; others do where ``random_start`` is true."""
 
@@ -101,7 +106,7 @@ def light(attack: Attack) -> dict[str, Any]:
     given: dict[str, Any] = {key: value for key, value in LIGHT.items() if key in attack.parameters}
     for key in attack.required:
         given[key] = BUDGET.get(attack.norm, 0.2) if key == "eps" else _some_value(attack.parameters[key])
-    return attack.resolve(given)
+    return request(attack.name, norm=attack.norm, params=given).params
 
 
 def _some_value(parameter: Parameter) -> Any:
@@ -190,9 +195,12 @@ def check_empty_batch(library: Library) -> None:
 
 def check_moves_from_the_label(library: Library) -> None:
     """An attack lowers the margin of the labels it is given; noise need not."""
-    x, y = sample(12)
+    every, labels = sample(12)
     for attack, mapping in mapped(library):
         if attack.needs != "nothing" and not attack.aims:
+            # what is made once for all images leads away from one class
+            some = labels == labels[0] if attack.fits else np.ones(len(labels), bool)
+            x, y = every[some], labels[some]
             before, after = _margins(x, y), _margins(run(library, attack, mapping, x, y), y)
             assert after.mean() < before.mean(), (
                 f"{_name(attack)}: the margin went from {before.mean():.3g} to {after.mean():.3g}"
@@ -202,9 +210,11 @@ def check_moves_from_the_label(library: Library) -> None:
 def check_moves_to_the_target(library: Library) -> None:
     """Targeted, an attack raises the margin of the target, and doesn't take it for the label."""
     x, y = sample(12)
-    goals = (y + 1) % Small.classes
     for attack, mapping in mapped(library):
         if attack.needs != "nothing" and mapping.targeted is None:
+            goals = (y + 1) % Small.classes
+            if attack.fits:  # what is made once for all images leads to one class
+                goals = np.full_like(goals, goals[0])
             result = run(library, attack, mapping, x, goals, targeted=True)
             before, after = _margins(x, goals), _margins(result, goals)
             assert after.mean() > before.mean(), (
@@ -390,7 +400,8 @@ def run(
     call = _call(attack, mapping, x, goals, seed, targeted)
     try:
         with library.session(model, route, counter or Counter()) as one, seeded(seed):
-            return one(call)
+            found = one(call)
+            return found.images if isinstance(found, Crafted) else found
     except Exception as error:
         what = f"{_name(attack)} by the {route} route, {len(x)} images"
         raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error
@@ -399,7 +410,14 @@ def run(
 def _call(attack: Attack, mapping: AttackMapping, x: Images, y: Labels, seed: int, targeted: bool) -> Call:
     context = _context(attack, len(x), seed, targeted)
     kwargs, _ = mapping.translate(context)
-    return Call(mapping.target, kwargs, x, y, targeted or attack.aims, attack, context)
+    fit = _others(y) if attack.fits else None
+    return Call(mapping.target, kwargs, x, y, targeted or attack.aims, attack, context, fit)
+
+
+def _others(y: Labels) -> Fit:
+    """Images to train on, none of them of ``sample``, all with the first of the labels: to leave, or to reach."""
+    x = np.random.default_rng(2).uniform(0.25, 0.75, (8, *Small.input_shape)).astype(np.float32)
+    return Fit(x, np.full(len(x), y[0] if len(y) else 0, np.int64))
 
 
 def _context(attack: Attack, n: int, seed: int, targeted: bool) -> Context:

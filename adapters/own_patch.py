@@ -23,6 +23,8 @@ START = 0.5
 """The patch begins as grey."""
 BETAS = (0.9, 0.999)
 """Of Adam: Kingma, Ba 2015, algorithm 1."""
+PLACING = ("size", "shape", "rotation", "scale_min", "scale_max")
+"""The parameters that say how a patch is put into an image."""
 
 
 def patch(
@@ -62,9 +64,6 @@ def session(classifier: Classifier) -> Callable[[Call], Crafted]:
         return put(call.x, found, where, seed)
 
     return run
-
-
-PLACING = ("size", "shape", "rotation", "scale_min", "scale_max")
 
 
 def ranged(image: tuple[int, ...], size: int, shape: str, rotation: float, scale_min: float, scale_max: float) -> Range:

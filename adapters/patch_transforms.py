@@ -92,7 +92,7 @@ def place(placement: Reals, where: Range, height: int, width: int) -> Placed:
 def paste(x: Images, patch: npt.NDArray[Any], places: Sequence[Placed]) -> Images:
     """The images (N, C, H, W) with the patch (C, s, s), in [0, 1], at one place each; all other pixels as they were."""
     pasted = x.copy()
-    flat = pasted.reshape(len(x), x.shape[1], -1)
+    flat = pasted.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
     colours = patch.reshape(len(patch), -1).T.astype(np.float64)
     for image, placed in zip(flat, places, strict=True):
         image[:, placed.pixels] = np.clip((placed.weights @ colours).T, 0, 1)  # weights may sum to a little over 1
@@ -100,8 +100,8 @@ def paste(x: Images, patch: npt.NDArray[Any], places: Sequence[Placed]) -> Image
 
 
 def pull(gradient: Images, places: Sequence[Placed], size: int) -> Reals:
-    """The gradient by the patch, (C, size, size), from that by the pasted images, (N, C, H, W): ``paste`` transposed."""
-    flat = gradient.reshape(*gradient.shape[:2], -1)
+    """The gradient by the patch, (C, size, size), from that by the pasted images, (N, C, H, W)."""
+    flat = gradient.reshape(*gradient.shape[:2], gradient.shape[2] * gradient.shape[3])
     total = np.zeros((size * size, gradient.shape[1]))
     for image, placed in zip(flat, places, strict=True):
         total += placed.weights.T @ image[:, placed.pixels].T.astype(np.float64)

@@ -19,6 +19,7 @@ from sparring.adapters.library import (
     RawAttack,
     Route,
     Run,
+    To,
     Unsupported,
     blaming,
     maps,
@@ -49,6 +50,33 @@ def _square(norm: str) -> AttackMapping:
         },
     )
 
+
+def _apgd(norm: str) -> AttackMapping:
+    return maps(
+        "APGD",
+        eps="eps",
+        steps="steps",
+        restarts="n_restarts",
+        loss="loss",
+        rho="rho",
+        pinned={"norm": norm, "seed": lambda c: c.seed, "eot_iter": 1, "verbose": False},
+        targeted=Unsupported("its APGD has no targeted version"),
+    )
+
+
+def _autoattack(norm: str) -> AttackMapping:
+    return maps(
+        "AutoAttack",
+        eps="eps",
+        steps="steps",
+        queries="n_queries",
+        targets=To("n_classes", lambda value, c: min(value, c.classes - 1) + 1),  # it aims at one class fewer
+        pinned={"norm": norm, "version": "standard", "seed": lambda c: c.seed, "verbose": False},
+        targeted=Unsupported("its AutoAttack has no targeted version"),
+    )
+
+
+NO_MIXTURE = Unsupported("torchattacks mixes its own attacks only: sparring's worst-of takes any library's")
 
 ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
     ("fgsm", "linf"): maps("FGSM", eps="eps"),
@@ -95,6 +123,12 @@ ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
     ("jsma", "l0"): maps("JSMA", theta="theta", gamma="gamma"),
     ("square", "linf"): _square("Linf"),
     ("square", "l2"): _square("L2"),
+    ("apgd", "linf"): _apgd("Linf"),
+    ("apgd", "l2"): _apgd("L2"),
+    ("autoattack", "linf"): _autoattack("Linf"),
+    ("autoattack", "l2"): _autoattack("L2"),
+    ("worst-of", "linf"): NO_MIXTURE,
+    ("worst-of", "l2"): NO_MIXTURE,
     ("pixle", "l0"): maps(
         "Pixle",
         x_dimensions="x_dimensions",
@@ -112,6 +146,7 @@ ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
     ("boundary", "l2"): Unsupported("torchattacks has no boundary attack"),
     ("salt-and-pepper", "l2"): Unsupported("torchattacks has no salt-and-pepper noise"),
     ("pixel-swap", "l0"): Unsupported("torchattacks has no pixel swap"),
+    ("patch", "l0"): Unsupported("torchattacks has no adversarial patches"),
     ("uniform-noise", "linf"): Unsupported("torchattacks has no uniform noise"),
     ("gaussian-noise", "l2"): Unsupported("torchattacks' GN has a standard deviation, not a length"),
 }
@@ -125,6 +160,11 @@ NEEDS: dict[str, Any] = {
     "OnePixel": "logits",
 }
 """What can't be read off a class; all others need gradients."""
+
+OF_THE_STAGES = {"AutoAttack": ("steps", "n_queries")}
+"""What the constructor of an attack doesn't take, though the attacks that it is made of have it: 10 steps is little."""
+OF_LOGITS = {"APGDT": 4, "AutoAttack": 4}
+"""Attacks whose loss is made of so many logits."""
 
 UNSUPPORTED = {
     "MultiAttack": "it combines attacks that are already built: name them one by one",
@@ -188,9 +228,18 @@ def _build(module: Any, call: Call, classes: int) -> Any:
 
     cls = getattr(torchattacks, call.target)
     kwargs = dict(call.kwargs)
+    of_the_stages = {
+        keyword: kwargs.pop(keyword) for keyword in OF_THE_STAGES.get(call.target, ()) if keyword in kwargs
+    }
     if "n_classes" in inspect.signature(cls.__init__).parameters:
         kwargs.setdefault("n_classes", classes)  # its default is 10, whatever the model
+    if classes < OF_LOGITS.get(call.target, 0) or (kwargs.get("loss") == "dlr" and classes < 3):
+        raise NotSupported(f"torchattacks' {call.target}: its loss (DLR) wants more logits than {classes} classes give")
     attack = cls(module, **kwargs)
+    for keyword, value in of_the_stages.items():
+        for stage in attack._autoattack.attacks:
+            if hasattr(stage, keyword):
+                setattr(stage, keyword, value)
     if call.targeted:
         if "targeted" not in attack.supported_mode:
             raise NotSupported(f"torchattacks' {call.target} has no targeted version")
@@ -214,6 +263,7 @@ def _raw(name: str, cls: type) -> RawAttack:
         signature=inspect.signature(cls),
         unsupported=UNSUPPORTED.get(name),
         targeted='"targeted"' in inspect.getsource(cls),
+        call_keywords=OF_THE_STAGES.get(name, ()),
     )
 
 
