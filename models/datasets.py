@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.protocol import Images, Labels
-from sparring.models import reshaping, sampling, sources
+from sparring.models import picture_mapping, reshaping, sampling, sources
 from sparring.models.sources import Indices, Pool, Progress, Split
 from sparring.models.spec import DataSpec
 
@@ -177,10 +177,10 @@ def _pool(spec: DataSpec, base: Path, split: Split, download: bool) -> Pool:
 
 def _found(spec: DataSpec, base: Path, split: Split, download: bool) -> Pool:
     if spec.path is None:
-        return _named(spec, str(spec.name), split, download)
+        return _named(spec, base, str(spec.name), split, download)
     path = (base / Path(spec.path).expanduser()).absolute()
     if path.is_dir():
-        return sources.from_folder(path, spec, split)
+        return _pictures(path, spec, base, split)
     if not path.is_file():
         raise InputError(f"data.path: there is no file or folder {path}")
     if path.suffix != ".npz":
@@ -188,9 +188,14 @@ def _found(spec: DataSpec, base: Path, split: Split, download: bool) -> Pool:
     return sources.from_npz(path, spec, split)
 
 
-def _named(spec: DataSpec, name: str, split: Split, download: bool) -> Pool:
+def _pictures(folder: Path, spec: DataSpec, base: Path, split: Split) -> Pool:
+    mapping = picture_mapping.read(spec.mapping, base) if spec.mapping else None
+    return sources.from_folder(folder, spec, split, mapping)
+
+
+def _named(spec: DataSpec, base: Path, name: str, split: Split, download: bool) -> Pool:
     if loader := _registered(_key(name)):
-        sources.refuse_crop(spec, name)
+        sources.refuse(spec, name)
         x, y, names = loader(split)
         return sources.from_arrays(x, y, split, tuple(map(str, names)) if names else None, name)
     looked: list[str] = []
@@ -203,7 +208,7 @@ def _named(spec: DataSpec, name: str, split: Split, download: bool) -> Pool:
             return sources.from_npz(npz, spec, split)
         # torchvision keeps its unpacked downloads in folders of the same kind, so what it knows is left to it
         if sources.is_picture_folder(folder) and not (_downloadable(name) and root != data_folder()):
-            return sources.from_folder(folder, spec, split)
+            return _pictures(folder, spec, base, split)
         looked.append(f"{npz} and a folder of pictures there")
     official = _downloadable(name)
     if official is None and _key(name) != _key(IMAGENET_SAMPLES):

@@ -112,4 +112,4 @@ def split_anew(parts: list[Pool], share: float, split: Split) -> Pool:
 
     labels = np.concatenate([part.labels for part in parts])[indices]
     # without names of their own the classes are counted, and a part may lack the last ones
-    return Pool(labels, max((part.class_names for part in parts), key=len), fetch)
+    return Pool(labels, max((part.class_names for part in parts), key=len), fetch, facts=parts[0].facts)

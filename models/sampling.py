@@ -61,7 +61,8 @@ def _order(labels: Labels, samples: int, stratified: bool, rng: np.random.Genera
 
 def _by_group(pool: Pool, count: int, name: str, rng: np.random.Generator) -> tuple[Indices, int]:
     """The images of all groups in turn, ``count`` of each, then the others of the groups; and how many those are."""
-    assert pool.groups is not None  # a mapping has seen to it
+    if pool.groups is None or not pool.group_names:
+        raise InputError(f"data.per_group of {name}: its mapping has no groups")
     each = [rng.permutation(np.flatnonzero(pool.groups == group)) for group in pool.group_names]
     for group, found in zip(pool.group_names, each, strict=True):
         _check(count, len(found), f"data.per_group of {name}: the group {group!r}")

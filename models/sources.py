@@ -7,12 +7,13 @@ drawn before a single picture is decoded: memory grows with the sample, not with
 from __future__ import annotations
 
 import inspect
+import math
 import socket
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -22,6 +23,8 @@ from filelock import FileLock
 
 from sparring.adapters.errors import InputError
 from sparring.adapters.protocol import Images, Labels
+from sparring.models import picture_mapping
+from sparring.models.picture_mapping import MappingFile
 from sparring.models.spec import DataSpec
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ Progress: TypeAlias = Callable[[int, int, str], None]
 DEFAULT_CROP = 224
 TIMEOUT_SECONDS = 15.0
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+PICTURES = ("resize", "crop", "interpolation", "transforms")
+"""The keys that say how a picture becomes an image."""
 PARTS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("test", "val", "valid", "validation")}
 
 Parts: TypeAlias = tuple[dict[str, Any], dict[str, Any]]
@@ -126,7 +131,7 @@ def from_npz(path: Path, spec: DataSpec, split: Split) -> Pool:
     Class names are the lines of ``class_names.txt`` beside the file. Raises ``InputError`` for a file that is missing,
     damaged, pickled or lacks arrays.
     """
-    refuse_crop(spec, str(path))
+    refuse(spec, str(path))
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -207,11 +212,11 @@ def class_names(folder: Path) -> tuple[str, ...] | None:
     return tuple(listing.read_text(encoding="utf-8").splitlines()) if listing.is_file() else None
 
 
-def refuse_crop(spec: DataSpec, what: str) -> None:
-    """Raise ``InputError`` if the spec asks for a resize or crop, which arrays of one size do not take."""
-    for key in ("resize", "crop"):
+def refuse(spec: DataSpec, what: str, keys: Sequence[str] = (*PICTURES, "mapping"), has: str = "") -> None:
+    """Raise ``InputError`` if the spec has one of the keys, which are for folders of pictures."""
+    for key in keys:
         if getattr(spec, key) is not None:
-            raise InputError(f"data.{key} is for folders of pictures; {what} holds images of one size")
+            raise InputError(f"data.{key} is for folders of pictures; {what} {has or 'holds images of one size'}")
 
 
 def _as_float(x: npt.NDArray[Any]) -> Images:
@@ -241,11 +246,12 @@ def is_picture_folder(folder: Path) -> bool:
     return any(_pictures(root / name) for root in roots for name in class_folders(root)[:1])
 
 
-def from_folder(path: Path, spec: DataSpec, split: Split) -> Pool:
+def from_folder(path: Path, spec: DataSpec, split: Split, mapping: MappingFile | None = None) -> Pool:
     """A pool of RGB pictures in ImageFolder layout, optionally with train/ and test/ (or val/) subfolders.
 
-    Raises ``InputError`` for a part that isn't there, a folder without pictures, and, once fetched, for a broken
-    picture or one that is smaller than the crop.
+    With a mapping the classes are those of ImageNet, and folders that it has no class for are left out. Raises
+    ``InputError`` for a part that isn't there, a folder without pictures, and, once fetched, for a broken picture or
+    one that is smaller than the crop.
     """
     parts = {part: root for part in PARTS if (root := part_folder(path, part))}
     if split not in parts and (parts or split == "train"):
@@ -254,17 +260,43 @@ def from_folder(path: Path, spec: DataSpec, split: Split) -> Pool:
     # one numbering for both parts: a class that is absent from one must not shift the others
     folders = sorted({name for root in parts.values() or [path] for name in class_folders(root)})
     root = parts.get(split, path)
-    files = [(file, label) for label, name in enumerate(folders) for file in _pictures(root / name)]
+    said = None if mapping is None else picture_mapping.mapped(mapping, folders, str(spec.mapping))
+    labels = {name: label for label, name in enumerate(folders)} if said is None else said.labels
+    files = [(file, name) for name in labels for file in _pictures(root / name)]
     if not files:
         raise InputError(f"{root} holds no pictures; wanted a folder a class with files {', '.join(IMAGE_SUFFIXES)}")
-    names = class_names(path) or tuple(folders)
-    if len(names) != len(folders):
-        raise InputError(f"{path / 'class_names.txt'} names {len(names)} classes, but there are {len(folders)} folders")
+    if said is None:
+        names = class_names(path) or tuple(folders)
+        if len(names) != len(folders):
+            listing = path / "class_names.txt"
+            raise InputError(f"{listing} names {len(names)} classes, but there are {len(folders)} folders")
+    else:
+        names = tuple(name for _, name in picture_mapping.imagenet())
 
     def fetch(chosen: Indices, progress: Progress | None) -> Images:
         return _decode([files[i][0] for i in chosen], _open, spec, path.name, progress)
 
-    return Pool(np.array([label for _, label in files], dtype=np.int64), names, fetch)
+    pool = Pool(np.array([labels[name] for _, name in files], dtype=np.int64), names, fetch, facts=picture_facts(spec))
+    if said is None:
+        return pool
+    classes = {folder: f"{label} {names[label]}" for folder, label in labels.items()}
+    groups = {group: [folder for folder in labels if said.groups.get(folder) == group] for group in said.group_names}
+    told = {"mapping": spec.mapping, "classes": classes, "groups": groups, "left_out": said.left_out}
+    of_each = np.array([said.groups.get(name, "") for _, name in files])
+    return replace(pool, groups=of_each, group_names=said.group_names, facts={**pool.facts, **told})
+
+
+def picture_facts(spec: DataSpec) -> dict[str, Any]:
+    """How pictures become images, as plain JSON values; None where a step isn't taken."""
+    whole = spec.size is not None and spec.crop is None and spec.resize is None
+    resizes = spec.resize is not None or spec.size is not None
+    return {
+        "transforms": spec.transforms,
+        "resize": spec.resize,
+        "crop": None if whole else spec.crop or DEFAULT_CROP,
+        "size": spec.size,
+        "interpolation": (spec.interpolation or "bilinear") if resizes else None,
+    }
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -294,37 +326,37 @@ def _decode(
     for i, item in enumerate(items):
         picture = opened(item).convert("RGB")
         name = item if isinstance(item, Path) else f"image {item} of {what}"
-        picture = _squeezed(picture, whole) if whole else _fit(picture, spec.resize, side, name)
+        picture = _resized(picture, (whole, whole), spec) if whole else _fit(picture, spec, side, name)
         x[i] = np.moveaxis(np.asarray(picture, dtype=np.uint8), 2, 0).astype(np.float32) / np.float32(255)
         if progress:
             progress(i + 1, len(items), f"loading {what}")
     return x
 
 
-def _squeezed(picture: Image, side: int) -> Image:
+def _resized(picture: Image, sides: tuple[int, int], spec: DataSpec) -> Image:
     from PIL.Image import Resampling
 
-    return picture.resize((side, side), Resampling.BILINEAR)
+    return picture.resize(sides, Resampling.BICUBIC if spec.interpolation == "bicubic" else Resampling.BILINEAR)
 
 
-def _fit(picture: Image, resize: int | None, crop: int, what: object) -> Image:
-    """The pixels of torchvision's ``Resize(resize)`` (bilinear, antialias), then the centre crop of Keras.
+def _fit(picture: Image, spec: DataSpec, crop: int, what: object) -> Image:
+    """The pixels of torchvision's ``Resize`` (antialias), then a centre crop.
 
-    Where the margins can't be equal, the smaller is left and above; torchvision's ``CenterCrop`` rounds half to even.
+    Where the margins can't be equal, the smaller is left and above, as Keras has it; with ``transforms``, which are
+    torchvision's, its ``CenterCrop`` is taken to the letter, which rounds half to even.
     """
-    from PIL.Image import Resampling
-
-    if resize:
+    if spec.resize:
         short = min(picture.size)
-        width, height = (int(resize * side / short) for side in picture.size)
-        picture = picture.resize((width, height), Resampling.BILINEAR)
+        width, height = (int(spec.resize * side / short) for side in picture.size)
+        picture = _resized(picture, (width, height), spec)
     width, height = picture.size
     if min(width, height) < crop:
         raise InputError(
             f"{what} is {width} x {height} pixels, smaller than the crop of {crop}: "
             f"set data.crop to {min(width, height)} or less, or data.resize to {crop} or more"
         )
-    left, top = (width - crop) // 2, (height - crop) // 2
+    rounded = round if spec.transforms else math.floor
+    left, top = rounded((width - crop) / 2), rounded((height - crop) / 2)
     return picture.crop((left, top, left + crop, top + crop))
 
 
@@ -337,6 +369,7 @@ def from_torchvision(name: str, spec: DataSpec, split: Split, folder: Path, down
     Raises ``OSError`` with the reason when it is absent and can't be had, ``InputError`` for data that can't be used.
     """
     class_name, parts = TORCHVISION[name]
+    refuse(spec, name, ("mapping",), "has classes of its own")
     data = _torchvision(class_name, parts[0 if split == "train" else 1] if parts else {}, folder, download)
     return from_torchvision_data(data, parts is None, spec, split, name)
 
@@ -346,7 +379,7 @@ def from_torchvision_data(data: Any, split_here: bool, spec: DataSpec, split: Sp
     names = tuple(str(c) for c in getattr(data, "classes", None) or getattr(data, "categories", None) or ()) or None
     images = getattr(data, "data", None)
     if images is not None and not isinstance(images, (list, tuple)):
-        refuse_crop(spec, name)
+        refuse(spec, name)
         # ``labels`` is what SVHN and STL10 call them; STL10 marks what has no label by -1
         y = np.asarray(data.targets if hasattr(data, "targets") else data.labels)
         pool = from_arrays(np.asarray(images), y, split, names, name)
@@ -357,11 +390,11 @@ def from_torchvision_data(data: Any, split_here: bool, spec: DataSpec, split: Sp
         def fetch(chosen: Indices, progress: Progress | None) -> Images:
             return _decode(list(map(int, chosen)), lambda i: data[i][0], spec, name, progress)
 
-        pool = Pool(labels, names, fetch)
+        pool = Pool(labels, names, fetch, facts=picture_facts(spec))
     if not split_here:
         return pool
     part = fixed_part(pool.labels, split)
-    return Pool(pool.labels[part], pool.class_names, lambda chosen, progress: pool.fetch(part[chosen], progress))
+    return replace(pool, labels=pool.labels[part], fetch=lambda chosen, progress: pool.fetch(part[chosen], progress))
 
 
 def _labels(data: Any) -> Labels:

@@ -24,7 +24,7 @@ def test_the_wheel_has_every_file_of_the_tree(tmp_path):
         f"sparring/{path.relative_to(ROOT)}"
         for folder in FOLDERS
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".yaml", ".typed", ".safetensors", ".npz", ".j2", ".css", ".js")
+        if path.suffix in (".py", ".yaml", ".txt", ".typed", ".safetensors", ".npz", ".j2", ".css", ".js")
     }
     assert inside == tree
 
