@@ -21,7 +21,18 @@ from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.preprocessing import preprocessing
 from sparring.adapters.protocol import Classifier
 from sparring.adapters.wrap import PROBABILITIES, check_outputs, look_like_probabilities, wrap
-from sparring.models import convert, datasets, defenses, export, networks, published_weights, recipes, training, weights
+from sparring.models import (
+    convert,
+    datasets,
+    defenses,
+    export,
+    networks,
+    published_weights,
+    recipes,
+    starting,
+    training,
+    weights,
+)
 from sparring.models.convert import Opened
 from sparring.models.datasets import Dataset
 from sparring.models.defended import defended_ref
@@ -116,6 +127,8 @@ def _prepared(
     if spec.object:
         return _prepare_object(spec, base, sample, file, device)
     part = _part(spec, data, base, progress)
+    if spec.train and spec.train.start:
+        published_weights.fetched(str(spec.architecture), spec.train.start)  # the recipe has its digest
     folder = recipes.folder(_recipe(spec, sample, file, others, part))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -175,6 +188,7 @@ def _make(
         chosen, trials = _searched(spec, sample, options, part, device, progress)
         architecture = str(chosen.architecture)
         network, known = _train(chosen, sample, options, part, device, progress)
+        known |= {"start": starting.facts(chosen)} if chosen.train and chosen.train.start else {}
         known |= {"search": trials} if trials else {}
         (weights.save_torch if spec.runtime == "torch" else weights.save_keras)(network, file)
         content = networks.digest_of(network)
@@ -214,6 +228,8 @@ def _train(
         networks.use_keras(spec.runtime)
     shape, train = _shape(sample), spec.train
     build = partial(networks.build, str(spec.architecture), spec.runtime, shape, len(sample.class_names))
+    if train and train.start:
+        build = partial(starting.begun, str(spec.architecture), train.start, shape, len(sample.class_names))
     if train is None:
         with training.seeded(0, family):
             return build(), {}
@@ -367,6 +383,8 @@ def _recipe(
         recipe["defenses"] = told
     if spec.train:
         recipe["training_data"] = part().digest
+    if spec.train and spec.train.start:
+        recipe["start"] = starting.facts(spec)
     return recipe
 
 

@@ -73,6 +73,11 @@ def fetched(architecture: str, enum: str) -> Path:
     return path
 
 
+def place(architecture: str, enum: str) -> Path:
+    """Where the file of the weights is, or would be. Raises ``InputError`` for weights of another network."""
+    return _place(_member(architecture, enum))
+
+
 def facts(architecture: str, enum: str, path: Path, digest: str) -> dict[str, Any]:
     """What a result should say of the weights in a file of that sha256, as plain JSON values.
 

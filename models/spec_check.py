@@ -25,6 +25,10 @@ def check_spec(spec: ModelSpec) -> None:
             raise InputError(f"layout: {spec.architecture} has its own; `layout` is for a model of your own")
         if spec.output == "probabilities":
             raise InputError(f"output: {spec.architecture} gives logits; `probabilities` is for a model of your own")
+    if spec.train and spec.train.start:
+        if spec.runtime != "torch":
+            raise InputError(f"train.start: torchvision's weights are for its networks in torch, not {spec.runtime}")
+        published_weights.refuse_bare(spec.train.start, spec.architecture, "train.start")
     if spec.sources and (given := sorted(spec.model_fields_set & set(OPTIONS))):
         key = next(key for key in FROM_OTHERS if getattr(spec, key))
         raise InputError(f"{given[0]}: an `{key}` takes it from {' and '.join(map(repr, spec.sources))}")
