@@ -213,6 +213,7 @@ ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
     ("salt-and-pepper", "l2"): Unsupported("ART has no salt-and-pepper noise"),
     ("pixel-swap", "l0"): Unsupported("ART has no pixel swap"),
     ("patch", "l0"): art_patches.MAPPING,
+    ("none", "linf"): Unsupported("ART has no attack that changes nothing: it is sparring's own"),
     ("uniform-noise", "linf"): Unsupported("ART has no noise attacks"),
     ("gaussian-noise", "l2"): Unsupported("ART has no noise attacks"),
 }

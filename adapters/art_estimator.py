@@ -14,6 +14,26 @@ from sparring.adapters.protocol import Classifier, Differentiable, Images, Logit
 Floats = npt.NDArray[np.float32]
 
 
+class AnswersNaN:
+    """The classifier, whose logits of an image with a NaN are NaN, as a network's are, where it would refuse."""
+
+    def __init__(self, inner: Classifier) -> None:
+        self.inner, self.input_shape, self.classes = inner, inner.input_shape, inner.classes
+
+    def logits(self, x: Images) -> Logits:
+        """(N, classes)."""
+        finite = np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+        if finite.all():
+            return self.inner.logits(x)
+        scores = np.full((len(x), self.classes), np.nan, np.float32)
+        scores[finite] = self.inner.logits(x[finite])
+        return scores
+
+    def vjp(self, x: Images, cotangent: Logits) -> Images:
+        """As the classifier's."""
+        return cast(Differentiable, self.inner).vjp(x, cotangent)
+
+
 class LogitsEstimator(ClassifierMixin, NeuralNetworkMixin, BaseEstimator):  # type: ignore[misc]
     """What black-box attacks need: ``predict`` gives logits. It counts as a neural network, as some of them demand."""
 
@@ -31,12 +51,7 @@ class LogitsEstimator(ClassifierMixin, NeuralNetworkMixin, BaseEstimator):  # ty
 
         NaN for images with a NaN, as networks answer: SquareAttack asks for some (l2, images below 10 x 10).
         """
-        x, logits = _float32(x), cast(Classifier, self.model).logits
-        finite = np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
-        if not finite.all():
-            scores = np.full((len(x), self.nb_classes), np.nan, np.float32)
-            scores[finite] = self.predict(x[finite], batch_size)
-            return scores
+        x, logits = _float32(x), AnswersNaN(cast(Classifier, self.model)).logits
         if len(x) <= batch_size:
             return logits(x)
         return np.concatenate([logits(x[i : i + batch_size]) for i in range(0, len(x), batch_size)])

@@ -132,6 +132,7 @@ ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
     ("worst-of", "l2"): NO_MIXTURE,
     ("pixel-swap", "l0"): Unsupported("Foolbox has no pixel swap"),
     ("patch", "l0"): Unsupported("Foolbox has no adversarial patches"),
+    ("none", "linf"): Unsupported("Foolbox has no attack that changes nothing: it is sparring's own"),
     ("uniform-noise", "linf"): maps("LinfAdditiveUniformNoiseAttack", eps="eps", targeted=NO_TARGET),
     ("gaussian-noise", "l2"): maps("L2AdditiveGaussianNoiseAttack", eps="eps", targeted=NO_TARGET),
 }

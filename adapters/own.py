@@ -11,17 +11,34 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 from sparring.adapters.attacks import ATTACKS as CANONICAL
-from sparring.adapters.library import AttackMapping, Call, Crafted, Library, RawAttack, Route, Run, Unsupported, maps
+from sparring.adapters.library import (
+    AttackMapping,
+    Call,
+    Crafted,
+    Library,
+    RawAttack,
+    Route,
+    Run,
+    Unsupported,
+    load_library,
+    maps,
+)
+from sparring.adapters.own_autoattack import autoattack
 from sparring.adapters.own_jsma import jsma
 from sparring.adapters.own_patch import patch
 from sparring.adapters.own_patch import session as patch_session
 from sparring.adapters.own_pixel_swap import pixel_swap
+from sparring.adapters.own_worst_of import worst_of
 from sparring.adapters.protocol import Classifier, Counter, Images, Labels, counted
+from sparring.adapters.support import Request, parts
 
 
 def unchanged(classifier: Classifier, x: Images, y: Labels, *, targeted: bool) -> Images:
-    """The images (N, C, H, W) as they are: a control, of what is done to them apart from any attack."""
-    return x.copy()
+    """The images (N, C, H, W) clipped to [0, 1], where they lie anyway: a control.
+
+    Of pictures that were normalised first (``view.py``) it shows what is lost by clipping, without any attack.
+    """
+    return x.clip(0, 1)
 
 
 FUNCTIONS: dict[str, Callable[..., Images | Crafted]] = {
@@ -29,17 +46,31 @@ FUNCTIONS: dict[str, Callable[..., Images | Crafted]] = {
     "unchanged": unchanged,
     "pixel_swap": pixel_swap,
     "patch": patch,
+    "autoattack": autoattack,
+    "worst_of": worst_of,
 }
 SESSIONS: dict[str, Callable[[Classifier], Run]] = {"patch": patch_session}
 """Of the attacks that keep something from one batch to the next: classifier -> what runs their calls."""
 BROUGHT = ("classifier", "x", "y", "targeted", "fit", "seed")
 """What every call brings."""
 
+
+def _ensemble(name: str, function: str, norm: str) -> AttackMapping:
+    return AttackMapping(
+        function,
+        {parameter: parameter for parameter in CANONICAL[name, norm].parameters},
+        pinned={"norm": norm, "part_seed": lambda c: c.seed},
+        targeted=Unsupported("its parts leave the label: there is no targeted version"),
+    )
+
+
 WRITTEN: dict[tuple[str, str], AttackMapping] = {
     ("none", "linf"): maps("unchanged"),
     ("jsma", "l0"): maps("jsma", theta="theta", gamma="gamma"),
     ("pixel-swap", "l0"): maps("pixel_swap", steps="steps"),
     ("patch", "l0"): maps("patch", **{name: name for name in CANONICAL["patch", "l0"].parameters}),
+    **{("autoattack", norm): _ensemble("autoattack", "autoattack", norm) for norm in ("linf", "l2")},
+    **{("worst-of", norm): _ensemble("worst-of", "worst_of", norm) for norm in ("linf", "l2")},
 }
 ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
     key: WRITTEN.get(key, Unsupported(f"sparring has no {attack.name} of its own: take a library's"))
@@ -72,6 +103,18 @@ def _raw(name: str, signature: inspect.Signature) -> RawAttack:
     needs = next(CANONICAL[key].needs for key, mapping in WRITTEN.items() if mapping.target == name)
     trained = "it is trained on other images, which only the attack patch is given" if name in SESSIONS else None
     return RawAttack(name=name, needs=needs, signature=signature.replace(parameters=own), unsupported=trained)
+
+
+def packages(asked: Request) -> tuple[str, ...]:
+    """The packages, beside sparring, that one of these attacks computes with: those of its parts' libraries."""
+    if asked.canonical is None or asked.canonical.name not in ("autoattack", "worst-of"):
+        return ()
+    if asked.canonical.name == "autoattack":
+        return ("torchattacks",)
+    found = []
+    for part, library in parts(asked.canonical.norm, asked.params):
+        found += [load_library(library).package, *(packages(part) if library == "sparring" else ())]
+    return tuple(dict.fromkeys(name for name in found if name != "sparring"))
 
 
 LIBRARY = Library(

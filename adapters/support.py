@@ -40,13 +40,61 @@ def request(
     given = dict(params or {})
     if ":" not in name:
         canonical = attacks.find(name, norm)
-        return Request(name, canonical.norm, canonical.resolve(given), targeted, canonical)
+        resolved = canonical.resolve(given)
+        if canonical.name == "worst-of":
+            # every parameter of every part is part of the request, as those of one attack are
+            resolved["attacks"] = [told(asked, library) for asked, library in parts(canonical.norm, resolved)]
+        return Request(name, canonical.norm, resolved, targeted, canonical)
     library_name, _, class_name = name.partition(":")
     if library_name not in library_names():
         raise InputError(unknown("library", library_name, library_names()))
     raw = raw_attack(load_library(library_name), class_name)
     _check_keywords(name, raw, given)
     return Request(name, norm, given, targeted, None, library_name)
+
+
+def parts(norm: str, params: Mapping[str, Any]) -> list[tuple[Request, str]]:
+    """The attacks of a ``worst-of``, each checked and with its library's name. Raises ``InputError``.
+
+    ``params`` are those of the ``worst-of``. A part of the same norm gets its norm and eps; one under another norm, and
+    a library's own class, say theirs (what they find is brought into the budget).
+    """
+    found = []
+    if not params["attacks"]:
+        raise InputError("worst-of: attacks is an empty list: name two attacks or more")
+    for index, part in enumerate(params["attacks"]):
+        place = f"worst-of: attacks[{index}]"
+        if not isinstance(part, Mapping) or "attack" not in part:
+            raise InputError(f"{place}: {part!r} is not a mapping {{attack: ..., library: ..., parameters}}")
+        given = dict(part)
+        name, library = str(given.pop("attack")), given.pop("library", None)
+        try:
+            asked = _part(name, norm, params["eps"], given)
+            library = library or asked.raw_library
+            if library is None:
+                raise InputError(f"say whose {name}: library: one of {', '.join(library_names())}")
+            load_library(library)
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from None
+        found.append((asked, str(library)))
+    return found
+
+
+def _part(name: str, norm: str, eps: float, given: dict[str, Any]) -> Request:
+    if ":" in name:
+        return request(name, params=given)
+    canonical = attacks.find(name, given.pop("norm", norm))
+    if canonical.fits:
+        raise InputError(f"{name} is trained on other images first, and no part of a worst-of")
+    if canonical.norm == norm and "eps" in canonical.parameters:
+        given.setdefault("eps", eps)
+    return request(name, norm=canonical.norm, params=given)
+
+
+def told(asked: Request, library: str) -> dict[str, Any]:
+    """The mapping from which ``parts`` makes this attack of this library."""
+    norm = {} if asked.canonical is None else {"norm": asked.norm}
+    return {"attack": asked.name, "library": library, **norm, **asked.params}
 
 
 def raw_attack(library: Library, class_name: str) -> RawAttack:

@@ -147,6 +147,7 @@ ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
     ("salt-and-pepper", "l2"): Unsupported("torchattacks has no salt-and-pepper noise"),
     ("pixel-swap", "l0"): Unsupported("torchattacks has no pixel swap"),
     ("patch", "l0"): Unsupported("torchattacks has no adversarial patches"),
+    ("none", "linf"): Unsupported("torchattacks has no attack that changes nothing: it is sparring's own"),
     ("uniform-noise", "linf"): Unsupported("torchattacks has no uniform noise"),
     ("gaussian-noise", "l2"): Unsupported("torchattacks' GN has a standard deviation, not a length"),
 }

@@ -9,6 +9,7 @@ from itertools import product
 from typing import Literal
 
 from sparring.adapters.errors import InputError, unknown
+from sparring.adapters import own
 from sparring.adapters.ledger import habits, whose
 from sparring.adapters.library import Library, load_library
 from sparring.adapters.support import Request, why_not
@@ -73,6 +74,12 @@ def releases(ref: ModelRef) -> dict[str, str]:
         names += ["pillow", "scipy"]
     if any(spec.defense.startswith("art:") for spec in ref.wrappers):
         names.append("adversarial-robustness-toolbox")
+    return {name: version for name in names if (version := package_version(name))}
+
+
+def _of_parts(library: str, asked: Request) -> dict[str, str]:
+    """The installed releases of what an attack of our own is made of."""
+    names = own.packages(asked) if library == "sparring" else ()
     return {name: version for name in names if (version := package_version(name))}
 
 
@@ -154,15 +161,16 @@ def _rows(
 ) -> list[Planned]:  # fmt: skip
     asked, name, way = one.asked, one.library, one.variant
     library = load_library(name)
-    packages = {library.package: library.version(), **releases(ref)}
+    packages = {library.package: library.version(), **_of_parts(name, asked), **releases(ref)}
     blind = attacker == "unaware" and not defenses.seen_by_unaware(ref.wrappers)
-    framework, lacking = (ref.framework, ref.undefended.lacks) if blind else (ref.seen_as, ref.lacks)
+    framework, without = (ref.framework, ref.undefended.lacks) if blind else (ref.seen_as, ref.lacks)
     if way.space != "pixels" or way.temperature != 1:
         framework = "defended"
     there = library.routes(framework)
-    reason = why_not(library, asked, framework, lacking)
+    reason = why_not(library, asked, framework, without)
     fits = asked.canonical is not None and asked.canonical.fits
     aim = _class(one.target, data, asked.name)
+    named = "" if aim is None else data.class_names[aim]
     rows = []
     for route in suite.routes or there[:1]:
         lacks = None if route in there else f"{name} has no {route} route to {framework}"
@@ -191,19 +199,8 @@ def _rows(
                 aim=aim,
                 fit_digest=data.fit_digest if fits else "",
             )
-            rows.append(
-                Planned(
-                    spec.name,
-                    origin(spec),
-                    spec.defense,
-                    suite.one_data,
-                    cell,
-                    asked,
-                    reason or lacks,
-                    way.name,
-                    "" if aim is None else data.class_names[aim],
-                )  # fmt: skip
-            )
+            whose = (spec.name, origin(spec), spec.defense, suite.one_data)
+            rows.append(Planned(*whose, cell, asked, reason or lacks, way.name, named))
     return rows
 
 

@@ -93,7 +93,7 @@ class AttackSpec(Spec):
             raise InputError(f"{self.attack}: {key} is an empty list")
         if ":" not in self.attack:
             known = attacks.find(self.attack, self.norm).parameters.get(key)
-            if known is not None and known.type is tuple and not isinstance(value[0], list):
+            if known is not None and known.type in (tuple, list) and not isinstance(value[0], list):
                 return [value]
         return value
 
@@ -478,8 +478,8 @@ def _check_variants(where: str, suite: Suite) -> None:
         for variant in suite.variants:
             if variant.space == "normalised" and ":" in spec.attack and variant.takes(spec):
                 raise InputError(
-                    f"{where}: attacks.{index}: {spec.attack} has parameters of its own, which can't be put in units of "
-                    f"the normalised input: say `variants` without {variant.name!r}"
+                    f"{where}: attacks.{index}: {spec.attack} has parameters of its own, which can't be put in units "
+                    f"of the normalised input: say `variants` without {variant.name!r}"
                 )
 
 
@@ -530,7 +530,8 @@ def _owners(asked: Request) -> list[str]:
 
 def _parameter_schema() -> dict[str, Any]:
     """The canonical parameters for editors: each takes a value or a list of values."""
-    kinds = {float: "number", int: "integer", bool: "boolean", str: "string", tuple: "array"}
+    kinds = {float: "number", int: "integer", bool: "boolean", str: "string", tuple: "array", list: "array"}
+    kinds |= {dict: "object"}
     found: dict[str, Any] = {}
     for attack in attacks.catalogue().values():
         for name, parameter in attack.parameters.items():

@@ -14,15 +14,16 @@ from sparring.adapters.errors import InputError
 def test_every_attack_names_its_source_and_explains_every_parameter() -> None:
     for attack in ATTACKS.values():
         dated = any(character.isdigit() for character in attack.source)
-        assert dated or any(name in attack.source for name in ("Foolbox", "Lasselle"))  # the study bears no year
+        # the study bears no year, and the control has no source
+        assert dated or any(name in attack.source for name in ("Foolbox", "Lasselle")) or attack.name == "none"
         assert all(parameter.help for parameter in attack.parameters.values())
 
 
 def test_the_issue_s_attacks_are_all_there() -> None:
     assert set(attacks.names()) == {
         "fgsm", "bim", "pgd", "mi-fgsm", "ni-fgsm", "si-ni-fgsm", "vmi-fgsm", "vni-fgsm", "deepfool", "cw", "jsma",
-        "square", "pixle", "one-pixel", "hopskipjump", "boundary", "salt-and-pepper", "uniform-noise", "gaussian-noise",
-        "pixel-swap",
+        "square", "apgd", "autoattack", "worst-of", "pixle", "one-pixel", "hopskipjump", "boundary", "salt-and-pepper",
+        "uniform-noise", "gaussian-noise", "pixel-swap", "patch", "none",
     }  # fmt: skip
 
 

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from sparring.adapters.attacks import ATTACKS, Attack
-from sparring.adapters.foolbox import CALL_KEYWORDS
 from sparring.adapters.library import AttackMapping, Context, Unsupported, load_library
 
 LIBRARIES = ("art", "foolbox", "referee", "sparring", "torchattacks")
 MODEL = {"self", "model", "classifier", "estimator"}
-EXAMPLES: dict[str, Any] = {"eps": 0.1}
+EXAMPLES: dict[str, Any] = {"eps": 0.1, "size": 5}
 
 mapped = pytest.mark.parametrize(
     ("library", "attack", "mapping"),
@@ -41,8 +40,7 @@ def test_what_is_translated_binds_to_the_foreign_signature(
     kwargs, notes = mapping.translate(Context(attack.resolve(given), (1, 8, 8), 10, 4, 0, False))
     raw = load_library(library).raw()[mapping.target]
     parameters = [p for p in raw.signature.parameters.values() if p.name not in MODEL]
-    of_the_call = CALL_KEYWORDS if library == "foolbox" else ()
-    inspect.Signature(parameters).bind(**{key: value for key, value in kwargs.items() if key not in of_the_call})
+    inspect.Signature(parameters).bind(**{key: value for key, value in kwargs.items() if key not in raw.call_keywords})
     assert all(notes)
 
 
