@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.protocol import Images, Labels
-from sparring.models import picture_mapping, reshaping, sampling, sources
+from sparring.models import picture_mapping, reshaping, sampling, sources, transforms
 from sparring.models.sources import Indices, Pool, Progress, Split
 from sparring.models.spec import DataSpec
 
@@ -99,6 +99,21 @@ def size(spec: DataSpec, *, base: Path, download: bool = True) -> int:
     return len(_pool(spec, base, spec.split, download).labels)
 
 
+def of_pictures(spec: DataSpec, base: Path) -> bool:
+    """Whether the images are made of a folder of pictures (or of ImageNet), which come in many sizes."""
+    if spec.path is not None:
+        return (base / Path(spec.path).expanduser()).is_dir()
+    if _registered(_key(spec.label)):
+        return False
+    for root in filter(None, (data_folder(), cache_folder() / "data")):
+        folder = next((p for p in sorted(root.glob("*/")) if _key(p.name) == _key(spec.label)), root / spec.label)
+        if (folder / f"{folder.name}.npz").is_file():
+            return False
+        if sources.is_picture_folder(folder):
+            return True
+    return _key(spec.label) == "imagenet"
+
+
 def catalogue() -> list[DatasetInfo]:
     """Every data set that can be named, with what can be told without reading images or importing a framework."""
     infos = {_key(name): DatasetInfo(name, "embedded", (1, 8, 8), 10) for name in EMBEDDED}
@@ -167,6 +182,7 @@ def _key(name: str) -> str:
 
 def _pool(spec: DataSpec, base: Path, split: Split, download: bool) -> Pool:
     """One part, split anew and reshaped as the spec says."""
+    spec = transforms.resolved(spec)
     if spec.test_share is None:
         return reshaping.reshaped(_found(spec, base, split, download), spec)
     parts = [reshaping.reshaped(_found(spec, base, "test", download), spec)]

@@ -11,7 +11,7 @@ from sparring.adapters.errors import InputError
 from sparring.models import datasets
 from sparring.suites import agreement_table, heatmap, manifest, store
 from sparring.suites.agreement import Agreement, measure, narrowed, only, verified, with_referee
-from sparring.suites.expand import single
+from sparring.suites.expand import single, with_transforms
 from sparring.suites.pool import Pool
 from sparring.suites.preparation import prepare
 from sparring.suites.process import WorkerDied, WorkerFailed, backend
@@ -123,7 +123,8 @@ def _marker(folder: Path, device: str, report: Reporter) -> Callable[[dict[str, 
         if not wanted:
             return
         content = manifest.read(folder)
-        suite, base = single(Suite.model_validate(content["suite"])), Path(content.get("home", "."))
+        base = Path(content.get("home", "."))
+        suite = with_transforms(single(Suite.model_validate(content["suite"])), base)
         pool = Pool(device)
         try:
             data = datasets.load(suite.one_data, base=base)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sparring.adapters.errors import InputError
-from sparring.models import defenses
+from sparring.models import datasets, defenses, transforms
 from sparring.models.spec import ChainSpec, DefenseSpec, ModelSpec
 from sparring.suites.suite import Suite
 
@@ -50,6 +51,16 @@ def single(suite: Suite, data: str | None = None) -> Suite:
     if data is None and len(every) > 1:
         raise InputError(f"{suite.name} has several data sets: say which of {', '.join(every)}")
     return every.get(data or "", next(iter(every.values())))
+
+
+def with_transforms(part: Suite, base: Path) -> Suite:
+    """The part, with its pictures as the published weights of its models want them, where the suite leaves that open.
+
+    Raises ``InputError`` where they want them in several ways.
+    """
+    data = part.one_data
+    update = {"data": transforms.for_models(data, part.models if datasets.of_pictures(data, base) else ())}
+    return part.model_copy(update=update)
 
 
 def origin(spec: ModelSpec) -> str:

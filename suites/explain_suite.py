@@ -19,7 +19,7 @@ from sparring.models.load import prepare
 from sparring.models.opening import open_model
 from sparring.models.ref import ModelRef
 from sparring.models.spec import ModelSpec
-from sparring.suites.expand import single
+from sparring.suites.expand import single, with_transforms
 from sparring.suites.process import backend
 from sparring.suites.reporter import Reporter
 from sparring.suites.suite import Suite, home, load_suite
@@ -52,7 +52,8 @@ def subject(
     """Open a suite's model (the first that has gradients, unless one is named) and its data. Raises ``InputError``."""
     report = reporter or Reporter()
     report.stage(f"checking {suite}")
-    loaded, base = single(load_suite(suite, overrides=overrides)), home(suite)
+    base = home(suite)
+    loaded = with_transforms(single(load_suite(suite, overrides=overrides)), base)
     canonical = attacks.find(attack, norm)
     found, said = parameters(canonical, loaded, _given(params))
     spec = _model(loaded, model, canonical.needs == "gradients")

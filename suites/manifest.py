@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.adapters.errors import InputError
+from sparring.models import transforms
 from sparring.models.datasets import Dataset
 from sparring.models.ref import ModelRef
 from sparring.suites import store
@@ -37,10 +38,11 @@ def write(
     models: Sequence[dict[str, ModelRef]], planned: list[Planned], device: str, described: Described,
 ) -> None:  # fmt: skip
     """Write ``manifest.json`` into the run folder, replacing an earlier one as a whole."""
-    held = [{"name": data.name, "digest": data.digest, "images": len(data.x), "classes": list(data.class_names)}
+    held = [{"name": data.name, "digest": data.digest, "images": len(data.x), "classes": list(data.class_names),
+             "facts": dict(data.facts)}
             for _, data in parts]  # fmt: skip
     told = [
-        {name: _model(part, ref, data.name) for name, ref in refs.items()}
+        {name: _model(part, ref, data) for name, ref in refs.items()}
         for (part, data), refs in zip(parts, models, strict=True)
     ]
     several = len(parts) > 1
@@ -72,18 +74,19 @@ def write(
     store.write_whole(folder / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
 
-def _model(part: Suite, ref: ModelRef, dataset: str) -> dict[str, Any]:
+def _model(part: Suite, ref: ModelRef, data: Dataset) -> dict[str, Any]:
+    differs = transforms.differences(data.facts, ref.facts.get("transforms", {}))
     spec = next(spec for spec in part.models if spec.name == ref.name)
     return {
         "digest": ref.digest,
         "framework": ref.framework,
         "architecture": ref.architecture,
-        "dataset": dataset,
+        "dataset": data.name,
         "model": origin(spec),
         "defense": spec.defense,
         "attacked": spec in part.attacked,
         "members": [member.name for member in ref.members],
-        "facts": dict(ref.facts),
+        "facts": {**ref.facts, **({"transforms_differ": differs} if differs else {})},
     }
 
 

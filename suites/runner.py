@@ -18,6 +18,7 @@ from sparring.models.datasets import Dataset
 from sparring.models.spec import DataSpec
 from sparring.suites import manifest, results, store, transfer, transfer_plot
 from sparring.suites.expand import parts as parts_of
+from sparring.suites.expand import with_transforms
 from sparring.suites.judges import judge_all
 from sparring.suites.manifest import Described
 from sparring.suites.plan import Planned, plan
@@ -206,6 +207,10 @@ def _parts(where: str, suite: Suite, base: Path, report: Reporter) -> list[tuple
         single = parts_of(suite)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+    try:
+        single = tuple(with_transforms(part, base) for part in single)
+    except InputError as error:
+        raise InputError(f"{where}: data: {error}") from None
     parts = [(part, _load_data(where, part.one_data, base, report)) for part in single]
     for part, data in parts:
         try:
