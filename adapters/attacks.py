@@ -129,6 +129,11 @@ class Attack:
         """The parameters without a default."""
         return tuple(key for key, parameter in self.parameters.items() if parameter.default is REQUIRED)
 
+    @property
+    def example(self) -> Params:
+        """Values of the parameters without a default, by which the others can be shown: eps .1, 1 of what is counted."""
+        return {key: 1 if self.parameters[key].type is int else 0.1 for key in self.required}
+
     def resolve(self, given: Mapping[str, Any]) -> Params:
         """Every parameter with its value: those given, checked, and the defaults. Raises ``InputError``."""
         return resolved(self.name, self.parameters, given)
@@ -163,6 +168,21 @@ def shortest(attack: Attack, params: Params) -> Params:
         if attack.resolve(told)[key] != params[key]:
             told[key] = params[key]
     return told
+
+
+def in_words(value: Any) -> str:
+    """A parameter's value for a table; of a part of a ``worst-of`` whose it is, its name, and what is no default."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(in_words, value))}]"
+    if not isinstance(value, Mapping) or "attack" not in value:
+        return str(value)
+    params = {key: given for key, given in value.items() if key not in ("attack", "library", "norm")}
+    known = catalogue().get((value["attack"], value.get("norm", "")))
+    told = shortest(known, known.resolve(params)) if known else params
+    named = [value["attack"]] if ":" in value["attack"] else [value.get("library", ""), value["attack"]]
+    return " ".join([*named, *(f"{key}={in_words(each)}" for key, each in told.items() if key != "eps")])
 
 
 EPS_LINF = Parameter(float, "largest change of a pixel, in units of [0, 1]", above=0, high=1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from sparring.adapters.attacks import REQUIRED, catalogue
+from sparring.adapters.attacks import REQUIRED, catalogue, in_words
 from sparring.adapters.errors import InputError
 from sparring.adapters.library import Frameworks, Library, Unsupported, library_names, load_library
 from sparring.adapters.support import request, why_not
@@ -23,7 +23,7 @@ def attacks() -> list[Any]:
     headers = ("attack", "norm", "goal", "needs", "runs on", *(each.name for each in libraries), "source")
     canonical = _table("Canonical attacks", *headers)
     for attack in catalogue().values():
-        asked = request(attack.name, norm=attack.norm, params={key: 0.1 for key in attack.required})
+        asked = request(attack.name, norm=attack.norm, params=attack.example)
         runs = [one for one in Frameworks if any(why_not(each, asked, one) is None for each in libraries)]
         rules = [each.find(attack) for each in libraries]
         classes = ["–" if isinstance(rule, Unsupported) else rule.target for rule in rules]
@@ -59,9 +59,10 @@ def parameters() -> list[Any]:
     """Every parameter of every canonical attack with its default; one that follows from others is shown for eps 0.1."""
     table = _table("Parameters of the canonical attacks", "attack", "norm", "parameter", "default", "meaning", "valid")
     for attack in catalogue().values():
-        usual = attack.resolve({key: 0.1 for key in attack.required})
+        usual = attack.resolve(attack.example)
         for name, parameter in attack.parameters.items():
-            default = "required" if name in attack.required else str(usual[name])
+            shown = in_words(list(usual[name])) if parameter.type is list else str(usual[name])
+            default = "required" if name in attack.required else shown
             default += " (for eps 0.1)" if callable(parameter.default) else ""
             valid = " or ".join(parameter.choices) or parameter.described()
             _row(table, attack.name, attack.norm, name, default, parameter.help, valid)
@@ -117,7 +118,7 @@ def libraries() -> list[Any]:
         has = [attack for attack in catalogue().values() if not isinstance(library.find(attack), Unsupported)]
         runs = []
         for framework in Frameworks:
-            asked = [request(a.name, norm=a.norm, params={key: 0.1 for key in a.required}) for a in has]
+            asked = [request(a.name, norm=a.norm, params=a.example) for a in has]
             able = sum(why_not(library, one, framework) is None for one in asked)
             runs.append(f"{able} ({', '.join(library.routes(framework))})")
         _row(table, name, release, library.requires, str(len(has)), *runs)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparring.adapters.attacks import catalogue, shortest
+from sparring.adapters.attacks import catalogue, in_words, shortest
 from sparring.suites import store, tables
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ SUBJECT = ("dataset", "model", "defense")
 KEYS = (*SUBJECT, "attacker", "variant", "attack", "library", "route", "reconcile")
 """What tells two rows apart, but for the seed; ``attack`` is the label of ``attack_labels``."""
 UNDEFENDED = "none"
+CONTROL = "none"
+"""The attack that leaves the images as they are; what changes them is then the variant alone."""
+LOSSY = "normalised-first"
+"""The space whose images are damaged before the attack begins."""
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -46,6 +50,8 @@ def labelled(results: pd.DataFrame) -> pd.DataFrame:
     ]
     data["name"] = data["attack"]
     data["attack"] = attack_labels(data)
+    data["space"] = data["space"].fillna("pixels") if "space" in data else "pixels"
+    data["temperature"] = data["temperature"].fillna(1.0) if "temperature" in data else 1.0
     for name in ("seconds", "forwards", "backwards"):
         if name not in data:
             data[name] = float("nan")
@@ -75,7 +81,7 @@ def attack_labels(data: pd.DataFrame) -> list[str]:
         words = [name]
         words += [norm] if norm and sum(other == name for other, _ in told) > 1 else []
         words += [f"→ {goal}"] if goal else ["targeted"] if aim and not all(aims) else []
-        words += [f"{key}={_short(mine[key])}" for key in differing[name, norm] if key in mine]
+        words += [f"{key}={in_words(mine[key])}" for key in differing[name, norm] if key in mine]
         labels.append(" ".join(words))
     return labels
 
@@ -88,6 +94,24 @@ def _differing(variants: Sequence[Mapping[str, Any]]) -> list[str]:
 def done(data: pd.DataFrame) -> pd.DataFrame:
     """The rows that have numbers."""
     return data[data["status"] == "done"]
+
+
+def with_errors(data: pd.DataFrame) -> pd.DataFrame:
+    """The rows with ``top1_error`` and ``top5_error``, clean and attacked: what accuracy and ``top5`` lack to 1."""
+    found = {}
+    for error, rate, before in (
+        ("top1_error", "robust_accuracy", "clean_accuracy"), ("top5_error", "top5", "clean_top5"),
+    ):  # fmt: skip
+        for name, source in ((error, rate), (f"clean_{error}", before)):
+            for end, other in (("", ""), ("_low", "_high"), ("_high", "_low")):
+                if source + other in data:
+                    found[name + end] = 1 - data[source + other]
+    return data.assign(**found)
+
+
+def told_apart(data: pd.DataFrame) -> pd.DataFrame:
+    """The rows without those of the control that say nothing: whose images are the clean ones."""
+    return data[(data["name"] != CONTROL) | (data["space"] == LOSSY)]
 
 
 def mean_over_seeds(data: pd.DataFrame, keys: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
@@ -122,7 +146,3 @@ def classes(data: pd.DataFrame, arrays: Callable[[str], Arrays]) -> dict[str, in
         elif stored:
             found[str(dataset)] = int(max(stored["y"].max(initial=-1), stored["pred_clean"].max(initial=-1))) + 1
     return found
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

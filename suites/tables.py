@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from sparring.adapters.attacks import catalogue, shortest
+from sparring.adapters.attacks import catalogue, in_words, shortest
 from sparring.adapters.errors import InputError
 from sparring.suites.study_text import latex
 
@@ -208,7 +208,7 @@ def row_labels(data: pd.DataFrame) -> list[str]:
         params = json.loads(item["params"])
         canonical = known.get((item["attack"], item["norm"]))
         told = shortest(canonical, canonical.resolve(params)) if canonical else params
-        shown = ", ".join(f"{key}={_number(value)}" for key, value in told.items())
+        shown = ", ".join(f"{key}={in_words(value)}" for key, value in told.items())
         norm = f" {item['norm']}" if isinstance(item["norm"], str) and names.count(item["attack"]) > 1 else ""
         aim = " targeted" if item["targeted"] else ""
         whose = item.get("aim", item.get("target"))
@@ -264,10 +264,6 @@ def _clean_line(data: pd.DataFrame) -> list[str]:
     ]
     clean = ", ".join(f"{who} {accuracy:.3f}" for who, accuracy in told)
     return [f"clean accuracy: {clean}; – : the library or the framework can't do it"] if clean else []
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _shown(value: float, column: str) -> str:
