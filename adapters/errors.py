@@ -32,7 +32,7 @@ MANY = 200
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
-    """One message for a name that is not known: the nearest valid ones first, then all of them, or the first of many."""
+    """One message for a name that is not known: the nearest valid ones first, then all, or the first of many."""
     names = sorted(map(str, valid))
     shown = names if len(names) <= MANY else [*names[:MANY], f"... ({len(names)} in all)"]
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)

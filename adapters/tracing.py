@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparring.adapters.errors import LibraryError, NotSupported, SparringError
-from sparring.adapters.library import AttackMapping, Call, Context, Library
+from sparring.adapters.library import AttackMapping, Call, Context, Crafted, Library
 from sparring.adapters.protocol import Classifier, Counter, Differentiable, Images, Labels, Logits
 from sparring.adapters.seeding import seeded
 from sparring.adapters.support import Request
@@ -159,6 +159,7 @@ def attacking(
             except Exception as error:
                 first = (str(error).strip() or "no message").splitlines()[0]
                 raise LibraryError(f"{library.name}'s {call.target} raised {type(error).__name__}: {first}") from error
+            result = result.images if isinstance(result, Crafted) else result
             if result.shape != x.shape:
                 raise LibraryError(f"{library.name} returned {result.shape} where images of shape {x.shape} were due")
             return np.array(result, np.float32)

@@ -40,13 +40,13 @@ def scores(samples: Mapping[str, np.ndarray], facts: Mapping[str, Any] | None = 
 
     ``clean_accuracy`` and ``robust_accuracy``: share of all images classified as y before and after the attack.
     ``attack_success_rate``: of the images classified correctly before, those that are misclassified after (of a
-    targeted attack: classified as the target). ``target_top1``, ``target_top5``: of a targeted attack, share of the images
-    of other classes that are classified as the target after it, and that have it among the five most probable (NaN
-    where there are at most five classes, or no logits). Macro ``precision``, ``recall`` and ``f1`` of the decisions after the
-    attack, over the classes of y, 0 for a class that is never predicted. From ``logits_adv``, where there are any:
-    macro ``auroc`` (one class against the rest) and ``pr_auc`` (average precision) of the softmax over the classes of
-    y, NaN where that is one class; ``top5``, NaN where there are at most five classes. The same of the clean images
-    with ``clean_`` in front, and ``drop_`` for clean minus attacked. All of these from scikit-learn.
+    targeted attack: classified as the target). ``target_top1``, ``target_top5``: of a targeted attack, share of the
+    images of other classes that are classified as the target after it, and that have it among the five most probable
+    (NaN where there are at most five classes, or no logits). Macro ``precision``, ``recall`` and ``f1`` of the
+    decisions after the attack, over the classes of y, 0 for a class that is never predicted. From ``logits_adv``,
+    where there are any: macro ``auroc`` (one class against the rest) and ``pr_auc`` (average precision) of the softmax
+    over the classes of y, NaN where that is one class; ``top5``, NaN where there are at most five classes. The same of
+    the clean images with ``clean_`` in front, and ``drop_`` for clean minus attacked. All of these from scikit-learn.
 
     Each has a 95 % interval, ``_low`` and ``_high``: Wilson's of shares (Wilson 1927), the basic bootstrap's of
     the others (``bootstrap.py``), in which the drops are paired; of the drops in accuracy and in ``top5`` Agresti and
