@@ -1,10 +1,9 @@
 """ART's adversarial patches: what runs where, and how one of them is trained on some images and put into others.
 
 ART 1.20 has four classes. ``AdversarialPatchPyTorch`` is the one that stands for ``patch`` here, on ART's own estimator
-of a torch network or on that of a torch view of any other. ``AdversarialPatchNumpy`` moves towards the label also where
-it should move away (it ignores ``targeted=False``), knows circles only, and steps along a gradient that is not the
-derivative of its pasting; ``AdversarialPatchTensorFlowV2`` wants channels last and mirrors a small patch all over the
-image; ``AdversarialPatch`` chooses one of the three, of torch always the circle. docs/patches.md tells more.
+of a torch network or on that of a torch view of any other. ``AdversarialPatchNumpy`` can't be made (1.20.1 takes the
+middle of an estimator's clip values for no number); ``AdversarialPatchTensorFlowV2`` wants channels last and mirrors a
+small patch all over the image; ``AdversarialPatch`` chooses one of the three, of torch always the circle.
 """
 
 from __future__ import annotations
