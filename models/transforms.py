@@ -17,7 +17,7 @@ KEYS = ("resize", "crop", "interpolation")
 
 
 def resolved(spec: DataSpec) -> DataSpec:
-    """The spec with the numbers of its ``transforms``; what it says itself stays. Raises ``InputError`` for no weights."""
+    """The spec with the numbers of its ``transforms``; its own stay. Raises ``InputError`` for an unknown enum."""
     if spec.transforms is None or all(getattr(spec, key) is not None for key in KEYS):
         return spec
     own = published_weights.transforms(spec.transforms)
