@@ -1,4 +1,4 @@
-"""Networks whose training does not start from chance: torchvision's, with published weights in all but the last layer."""
+"""Networks whose training does not start from chance: torchvision's, with published weights but in the last layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bars by defense and attack, with whiskers: one figure for each data set, model and metric."""
+"""Bars by defense, variant or library, and attack, with whiskers: one figure for each data set, model and metric."""
 
 from __future__ import annotations
 
@@ -10,39 +10,46 @@ import numpy as np
 
 from sparring.suites.figures import COLOURS, INK, PLAIN, Figure, blank, legend_below, logarithmic, safe, wrapped
 from sparring.suites.study import Study, column
-from sparring.suites.study_rows import KEYS, UNDEFENDED, mean_over_seeds
+from sparring.suites.study_rows import KEYS, UNDEFENDED, mean_over_seeds, told_apart
 from sparring.suites.study_text import HIGH, LOW
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure as Drawing
 
-METRICS = {"accuracy": "accuracy", "f1": "macro F1", "precision": "macro precision", "auroc": "AUROC"}
+METRICS = {
+    "accuracy": "accuracy", "f1": "macro F1", "precision": "macro precision", "recall": "macro recall", "auroc": "AUROC",
+}  # fmt: skip
 SECONDS = "seconds_per_image"
 CLEAN = "clean"
 UNDEFENDED_WORD = {UNDEFENDED: "undefended"}
 
 Whose = tuple[str, str]
-"""defense and attacker"""
+"""what the bar is of (a defense, a variant or a library), and the attacker"""
 Bar = tuple[float, float, float]
 """value and the ends of its interval (NaN: none)"""
 
 
 def bars(study: Study) -> Iterator[Figure]:
-    """Bars are defenses and panels libraries; of a study without defenses, bars are libraries."""
-    rows = study.done
-    by_defense, by_library = colour_of(list(study.rows["defense"])), library_colours(list(study.rows["library"]))
+    """Bars are defenses and panels libraries; of a study without defenses, bars are its variants, else its libraries."""
+    rows = told_apart(study.done)
+    colours = {
+        "defense": colour_of(list(study.rows["defense"])),
+        "variant": library_colours(list(study.rows["variant"])),
+        "library": library_colours(list(study.rows["library"])),
+    }
     for metric, word in {**METRICS, SECONDS: "seconds per image, attack and prediction"}.items():
         name = column(metric) if metric != SECONDS else SECONDS
         if name not in rows or not rows[name].notna().any():
             continue
         for (dataset, model), group in rows.groupby(["dataset", "model"], sort=False):
-            defended = group["defense"].nunique() > 1
+            kinds = [key for key in ("defense", "variant") if group[key].nunique() > 1]
+            by = kinds[0] if kinds else "library"
             yield Figure(
                 safe("bars", metric, str(dataset), str(model)),
-                f"{word[0].upper()}{word[1:]} by {'defense' if defended else 'library'} and attack: {dataset}, {model}",
-                _caption(metric, defended),
-                partial(_draw, group, metric, word, defended, by_defense if defended else by_library),
+                f"{word[0].upper()}{word[1:]} by {by} and attack: {dataset}, {model}",
+                _caption(metric, by),
+                partial(_draw, _placed(group, by), metric, word, colours[by]),
             )  # fmt: skip
 
 
@@ -57,26 +64,31 @@ def library_colours(libraries: list[str]) -> dict[str, str]:
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(dict.fromkeys(libraries))}
 
 
-def _caption(metric: str, defended: bool) -> str:
+def _caption(metric: str, by: str) -> str:
     whiskers = "" if metric == SECONDS else " Whiskers: 95 % interval, where there is one; means over seeds."
-    hatch = " Hatched: the attacker knows of the defense." if defended else ""
+    hatch = " Hatched: the attacker knows of the defense." if by == "defense" else ""
     return f"{'Time on a logarithmic scale.' if metric == SECONDS else ''}{whiskers}{hatch}".strip()
 
 
-def _draw(group: pd.DataFrame, metric: str, word: str, defended: bool, colours: Mapping[str, str]) -> Drawing:
-    group = _joined(group) if defended else group
-    panels = list(dict.fromkeys(group["library"])) if defended else [""]
+def _placed(group: pd.DataFrame, by: str) -> pd.DataFrame:
+    """The rows with the ``panel`` and the ``bar`` that each belongs to."""
+    if by == "library":
+        return group.assign(panel="", bar=group["library"], attacker="")
+    group = _joined(group)
+    variants = group["variant"] if by == "defense" and group["variant"].nunique() > 1 else [""] * len(group)
+    panels = [", ".join(filter(None, pair)) for pair in zip(group["library"], variants, strict=True)]
+    return group.assign(panel=panels, bar=group[by])
+
+
+def _draw(group: pd.DataFrame, metric: str, word: str, colours: Mapping[str, str]) -> Drawing:
+    panels = list(dict.fromkeys(group["panel"]))
     across = [*([CLEAN] if metric != SECONDS else []), *dict.fromkeys(group["attack"])]
-    whose: list[Any] = list(
-        dict.fromkeys(zip(group["defense"], group["attacker"], strict=True))
-        if defended
-        else dict.fromkeys((name, "") for name in group["library"])
-    )
+    whose: list[Any] = list(dict.fromkeys(zip(group["bar"], group["attacker"], strict=True)))
     width = min(16.0, max(6.5, 1.4 + 0.17 * len(across) * (len(whose) + 1.5)))
     figure = blank(width, 0.6 + 2.0 * len(panels))
     axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
-    for axis, library in zip(axes, panels, strict=True):
-        values = _values(group[group["library"] == library] if defended else group, metric, defended)
+    for axis, panel in zip(axes, panels, strict=True):
+        values = _values(group[group["panel"] == panel], metric)
         step = 0.84 / len(whose)
         for i, who in enumerate(whose):
             places = [(j, values[who, name]) for j, name in enumerate(across) if (who, name) in values]
@@ -90,7 +102,7 @@ def _draw(group: pd.DataFrame, metric: str, word: str, defended: bool, colours: 
                 linewidth=0,
             )  # fmt: skip
             _whiskers(axis, x, [bar for _, bar in places])
-        axis.set_title(library)
+        axis.set_title(panel)
         axis.set_ylabel(wrapped(word, 22))
         axis.grid(axis="y")
         if metric == SECONDS:
@@ -122,24 +134,20 @@ def _joined(group: pd.DataFrame) -> pd.DataFrame:
     return group.assign(attack=group["attack"].where(~move, named), library=group["library"].where(~move, first))
 
 
-def _values(group: pd.DataFrame, metric: str, defended: bool) -> Mapping[tuple[Whose, str], Bar]:
+def _values(group: pd.DataFrame, metric: str) -> Mapping[tuple[Whose, str], Bar]:
     name = column(metric) if metric != SECONDS else SECONDS
     columns = [name + end for end in ("", LOW, HIGH) if name + end in group]
     found: dict[tuple[Whose, str], Bar] = {}
     rows = group.copy()
     if metric == SECONDS and "prediction_seconds_per_image" in rows:
         rows[name] = rows[name] + rows["prediction_seconds_per_image"].fillna(0)
-    means = mean_over_seeds(rows, KEYS, columns)
-    for row in means.to_dict("records"):
-        who = (row["defense"], row["attacker"]) if defended else (row["library"], "")
-        found.setdefault((who, row["attack"]), _bar(row, name))
+    for row in mean_over_seeds(rows, [*KEYS, "bar"], columns).to_dict("records"):
+        found.setdefault(((row["bar"], row["attacker"]), row["attack"]), _bar(row, name))
     before = column(metric, True)
     if metric != SECONDS and before in rows:
-        keys = ["defense", "attacker"] if defended else ["library"]
         columns = [before + end for end in ("", LOW, HIGH) if before + end in rows]
-        for row in mean_over_seeds(rows, keys, columns).to_dict("records"):
-            who = (row["defense"], row["attacker"]) if defended else (row["library"], "")
-            found[who, CLEAN] = _bar(row, before)
+        for row in mean_over_seeds(rows, ["bar", "attacker"], columns).to_dict("records"):
+            found[(row["bar"], row["attacker"]), CLEAN] = _bar(row, before)
     return found
 
 

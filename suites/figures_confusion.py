@@ -12,7 +12,7 @@ import numpy as np
 from sparring.suites import metrics
 from sparring.suites.figures import COLOURS, INK, Figure, blank, safe, wrapped
 from sparring.suites.study import Study
-from sparring.suites.study_rows import UNDEFENDED, classes
+from sparring.suites.study_rows import UNDEFENDED, classes, told_apart
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,13 +28,14 @@ def confusion(study: Study) -> Iterator[Figure]:
     """One figure for each data set, model, defense and attacker: the clean images, then each attack."""
     counts = classes(study.rows, study.arrays)
     names = _names(study)
-    for (dataset, model, defense, attacker), group in study.done.groupby(
-        ["dataset", "model", "defense", "attacker"], sort=False
+    for (dataset, model, defense, attacker, variant), group in told_apart(study.done).groupby(
+        ["dataset", "model", "defense", "attacker", "variant"], sort=False
     ):
         first = group.drop_duplicates("attack")
         if dataset not in counts:
             continue
-        what = " ".join(filter(None, (str(defense), f"({attacker})" if attacker else "")))
+        whose = ", ".join(filter(None, (str(attacker), str(variant))))
+        what = " ".join(filter(None, (str(defense), f"({whose})" if whose else "")))
         size, labels = counts[str(dataset)], names.get(str(dataset), [])
         yield Figure(
             safe("confusion", str(dataset), str(model), "" if what == UNDEFENDED else what),

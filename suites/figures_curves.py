@@ -74,16 +74,15 @@ def grid(count: int, width: float = 3.2, height: float = 2.5, most: int = 3) -> 
 
 def _draw_eps(group: pd.DataFrame) -> Drawing:
     name = column("accuracy")
-    variants = [" ".join(word for word in label.split() if not word.startswith("eps=")) for label in group["attack"]]
-    group = group.assign(variant=variants)
-    several = group["variant"].nunique() > 1 or group["route"].nunique() > group["library"].nunique()
+    group = group.assign(told=_told(group))
+    several = group["told"].nunique() > 1 or group["route"].nunique() > group["library"].nunique()
     panels = list(dict.fromkeys(zip(group["defense"], group["attacker"], strict=True)))
-    lines = list(dict.fromkeys(zip(group["library"], group["variant"], strict=True)))
+    lines = list(dict.fromkeys(zip(group["library"], group["variant"], group["told"], strict=True)))
     figure, axes = grid(len(panels))
     for axis, (defense, attacker) in zip(axes, panels, strict=False):
         mine = group[(group["defense"] == defense) & (group["attacker"] == attacker)]
-        for i, (library, variant) in enumerate(lines):
-            part = mine[(mine["library"] == library) & (mine["variant"] == variant)]
+        for i, (library, variant, told) in enumerate(lines):
+            part = mine[(mine["library"] == library) & (mine["variant"] == variant) & (mine["told"] == told)]
             if part.empty:
                 continue
             ends = [end for end in ("", LOW, HIGH) if name + end in part]
@@ -92,7 +91,8 @@ def _draw_eps(group: pd.DataFrame) -> Drawing:
             clean = [float(before.get(end, np.nan)) for end in ends]
             eps = np.array([0.0, *means["eps"]])
             values = [np.array([first, *means[name + end]]) for first, end in zip(clean, ends, strict=True)]
-            label = f"{library}: {variant}" if several else str(library)
+            label = f"{library}: {told}" if several else str(library)
+            label += f" ({variant})" if variant else ""
             axis.plot(eps, values[0], marker=MARKS[i % len(MARKS)], linestyle=STYLES[i % len(STYLES)],
                       color=COLOURS[i % len(COLOURS)], label=label, markersize=4.5, alpha=0.9)  # fmt: skip
             if len(values) == 3:
@@ -106,6 +106,11 @@ def _draw_eps(group: pd.DataFrame) -> Drawing:
         axis.set_ylabel("accuracy")
     legend_below(figure, axes[: len(panels)])
     return figure
+
+
+def _told(group: pd.DataFrame) -> list[str]:
+    """Each row's attack without its eps."""
+    return [" ".join(word for word in label.split(" ") if not word.startswith("eps=")) for label in group["attack"]]
 
 
 def _draw_losses(made: list[tuple[str, str, list[dict[str, Any]]]]) -> Drawing:

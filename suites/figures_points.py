@@ -33,7 +33,7 @@ def overview(study: Study) -> Iterator[Figure]:
 
 def against_time(study: Study) -> Iterator[Figure]:
     """What each attack leaves of a model, by what it costs; of undefended models, where there are any."""
-    rows = study.done
+    rows = study.attacks
     if (rows["defense"] == UNDEFENDED).any():
         rows = rows[rows["defense"] == UNDEFENDED]
     for dataset, group in rows.groupby("dataset", sort=False):
@@ -61,7 +61,8 @@ def _draw_overview(rows: pd.DataFrame) -> Drawing:
     labels = []
     for row in rows.to_dict("records"):
         defense = "" if row["defense"] == UNDEFENDED else f", {row['defense']}"
-        attacker = f" ({row['attacker']})" if row["attacker"] else ""
+        whose = ", ".join(filter(None, (row["attacker"], row["variant"])))
+        attacker = f" ({whose})" if whose else ""
         labels.append(wrapped(f"{row['model']}{defense}{attacker}", 46))
     places, heights, top = [], [], 0.0
     for label in labels:

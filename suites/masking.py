@@ -5,18 +5,23 @@ The signs are those of Athalye, Carlini, Wagner 2018 ("Obfuscated gradients give
 
 - ``unaware``: the same gradient attack, with the same parameters, breaks much more when it knows of the defense;
 - ``black-box``: an attack that sees no gradients breaks much more than all gradient attacks together;
-- ``margin``: CW or DeepFool, which follow differences of logits, break much more than the iterated attacks that follow
-  the cross-entropy, whose gradient saturates;
+- ``margin``: CW, DeepFool or APGD on the difference of logits, which follow differences of logits, break much more than
+  the iterated attacks that follow the cross-entropy, whose gradient saturates;
+- ``temperature``: a gradient attack breaks much more once the logits that it sees are divided by a temperature (Carlini,
+  Wagner 2016, "Defensive Distillation is Not Robust to Adversarial Examples", section 4), for the same reason;
+- ``ensemble``: AutoAttack, or the worst of several attacks, breaks much more than all other gradient attacks together;
 - ``one-step``: FGSM breaks much more than the iterated attacks;
 - ``vanishing``: a gradient attack gives images back exactly as they were: its gradient is zero there.
 
 But for the first and the last, attacks are compared within one ball, that of a gradient attack with a budget: an
 adversarial image counts wherever it came from, if it lies in the ball. "Much" is a difference of at least ``GAP`` whose
-paired 95 % interval (Agresti, Min 2005) leaves out zero. An image is broken if any seed broke it.
+paired 95 % interval (Agresti, Min 2005) leaves out zero. An image is broken if any seed broke it. Attacks on pictures
+that were damaged before (normalised first) are left out, and balls are those of attacks whose budget is in pixels.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
@@ -34,10 +39,11 @@ from sparring.suites.metrics import paired_difference, wilson
 if TYPE_CHECKING:
     import pandas as pd
 
-Sign = Literal["unaware", "black-box", "margin", "one-step", "vanishing"]
+Sign = Literal["unaware", "temperature", "black-box", "margin", "ensemble", "one-step", "vanishing"]
 Bools = npt.NDArray[np.bool_]
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
+ENSEMBLES = ("autoattack", "worst-of")
 GAP = 0.1
 """A difference in robust accuracy, or a share of images, from which on it is told."""
 
@@ -79,6 +85,17 @@ class Finding:
                 f"{self.where}: {self.weak} leaves {weak} right while it does not know of the defense and {strong} "
                 f"once it does ({points}): that much of the defense is masked gradients, not robustness."
             )
+        if self.sign == "temperature":
+            return (
+                f"{self.where}: {self.strong} leaves {strong} right, {self.weak} with the logits as they are {weak} "
+                f"({points}): the cross-entropy of saturated logits has no gradient to follow, and that much of the "
+                f"robustness is masked gradients."
+            )
+        if self.sign == "ensemble":
+            return (
+                f"{self.where}: {self.strong} leaves {strong} right where {self.weak} {verb} {weak} ({points}): the "
+                f"gradients are masked, or these attacks are too weak to measure robustness with."
+            )
         if self.sign == "black-box":
             return (
                 f"{self.where}: {self.strong}, which sees no gradients, leaves {strong} right where {self.weak} {verb} "
@@ -118,10 +135,26 @@ class _Row:
     eps: float
     arrays: Arrays
     rest: tuple[str, ...]
+    loss: str
+    """of an attack that can follow several"""
+    variant: str
+    pixels: bool
+    """whether its budget is in units of [0, 1]"""
+    temperature: float
 
     @property
     def name(self) -> str:
-        return f"{self.label} ({self.library})"
+        return f"{self.label} ({', '.join(filter(None, (self.library, self.variant)))})"
+
+    @property
+    def margin(self) -> bool:
+        """Whether it follows differences of logits."""
+        return self.canonical is not None and (self.canonical.name in ("cw", "deepfool") or self.loss == "dlr")
+
+    @property
+    def ensemble(self) -> bool:
+        """Whether it is several attacks, one after another on what the ones before have left."""
+        return self.canonical is not None and self.canonical.name in ENSEMBLES
 
     @property
     def follows(self) -> bool:
@@ -131,7 +164,9 @@ class _Row:
     @property
     def climbs(self) -> bool:
         """Whether it follows the gradient of the loss within a budget."""
-        return self.canonical is not None and (self.canonical.needs, self.canonical.goal) == ("gradients", "budget")
+        several = self.margin or self.ensemble
+        return not several and self.canonical is not None and (self.canonical.needs, self.canonical.goal) == (
+            "gradients", "budget")  # fmt: skip
 
     @property
     def iterated(self) -> bool:
@@ -141,10 +176,11 @@ class _Row:
 def examine(run: str | Path) -> Masking:
     """Every sign in the results of a run. Raises ``InputError`` where there are none."""
     data = study_rows.done(study_rows.read(run))
+    data = data[data["space"] != study_rows.LOSSY]
     found: list[Finding | None] = []
     for (dataset, model, defense), part in data.groupby(list(study_rows.SUBJECT), sort=False):
         rows = _rows(Path(run), part)
-        for finding in (*_unaware(rows), *_in_balls(rows), *_vanishing(rows)):
+        for finding in (*_unaware(rows), *_divided(rows), *_in_balls(rows), *_vanishing(rows)):
             found.append(finding and Finding(str(dataset), str(model), str(defense), *finding))
     return Masking(tuple(item for item in found if item), len(found))
 
@@ -178,10 +214,13 @@ def _rows(run: Path, part: pd.DataFrame) -> list[_Row]:
             continue
         norm = item["norm"] if isinstance(item["norm"], str) else ""
         # not the route: who does not know of a defense may take the undefended model's own
-        rest = tuple(str(item.get(key)) for key in ("attack", "library", "reconcile", "targeted"))
+        rest = tuple(str(item.get(key)) for key in ("attack", "library", "reconcile", "targeted", "space"))
         canonical = known.get((str(item["name"]), norm))
         told = (str(item["attack"]), str(item["library"]), str(item["attacker"]))
-        rows.append(_Row(*told, canonical, norm, float(item["eps"]), result.arrays, rest))
+        params = json.loads(item["params"]) if isinstance(item["params"], str) else {}
+        seen = (str(item["variant"]), item["space"] == "pixels", float(item["temperature"]))
+        loss = str(params.get("loss", ""))
+        rows.append(_Row(*told, canonical, norm, float(item["eps"]), result.arrays, rest, loss, *seen))
     return [row for row in rows if np.array_equal(row.arrays["y"], rows[0].arrays["y"])]
 
 
@@ -190,28 +229,42 @@ _Found = tuple[Sign, str, str, int, float, float, float, float, float]
 
 def _unaware(rows: list[_Row]) -> Iterator[_Found | None]:
     """Each attack that was run by both attackers."""
-    for rest in dict.fromkeys(row.rest for row in rows):
-        same = [
-            row for row in rows if row.rest == rest and (row.canonical is None or row.canonical.needs == "gradients")
-        ]
+    for rest, variant in dict.fromkeys((row.rest, row.variant) for row in rows):
+        same = [row for row in rows if (row.rest, row.variant) == (rest, variant) and row.follows]
         blind = [row for row in same if row.attacker == "unaware"]
         seeing = [row for row in same if row.attacker == "aware"]
         if blind and seeing:
             yield _compare("unaware", blind, seeing)
 
 
+def _divided(rows: list[_Row]) -> Iterator[_Found | None]:
+    """Each attack that was run on logits as they are and on divided ones."""
+    for rest in dict.fromkeys(row.rest for row in rows if row.temperature != 1):
+        same = [row for row in rows if row.rest == rest and row.follows and row.attacker != "unaware"]
+        plain = [row for row in same if row.temperature == 1]
+        divided = [row for row in same if row.temperature != 1]
+        if plain and divided:
+            yield _compare("temperature", plain, divided)
+
+
 def _in_balls(rows: list[_Row]) -> Iterator[_Found | None]:
     """The attacks against each other, within each ball of an attack that climbs."""
-    for norm, eps in dict.fromkeys((row.norm, row.eps) for row in rows if row.climbs and row.eps == row.eps):
-        climbing = [row for row in rows if row.climbs and (row.norm, row.eps) == (norm, eps)]
+    sized = [row for row in rows if row.climbs and row.pixels and row.temperature == 1 and row.eps == row.eps]
+    for norm, eps in dict.fromkeys((row.norm, row.eps) for row in sized):
+        climbing = [row for row in sized if (row.norm, row.eps) == (norm, eps)]
         iterated = [row for row in climbing if row.iterated]
         single = [row for row in climbing if not row.iterated]
-        margin = [row for row in rows if row.canonical and row.canonical.name in ("cw", "deepfool")]
-        blind = [row for row in rows if row.canonical and row.canonical.needs in ("logits", "decisions")]
+        margin = [row for row in rows if row.margin]
+        blind = [
+            row for row in rows if row.canonical and row.canonical.needs in ("logits", "decisions") and not row.ensemble
+        ]
         for row in blind:
             yield _compare("black-box", [*climbing, *margin], [row], (norm, eps))
         for row in margin if iterated else []:
             yield _compare("margin", iterated, [row], (norm, eps))
+        for row in rows:
+            if row.ensemble and (row.norm, row.eps) == (norm, eps):
+                yield _compare("ensemble", [*climbing, *margin], [row], (norm, eps))
         for row in single if iterated else []:
             yield _compare("one-step", iterated, [row], (norm, eps))
 
@@ -254,7 +307,7 @@ def _names(rows: list[_Row], ball: tuple[str, float] | None) -> str:
     """The attacks in few words; one parameter set of several libraries is named once."""
     libraries: dict[str, dict[str, None]] = {}
     for row in rows:
-        libraries.setdefault(row.label, {})[row.library] = None
+        libraries.setdefault(row.label, {})[", ".join(filter(None, (row.library, row.variant)))] = None
     named = [f"{label} ({', '.join(names)})" for label, names in libraries.items()]
     text = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]} together"
     return text if ball is None else f"{text} within {ball[0]} {ball[1]:.4g}"

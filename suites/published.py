@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparring.suites import manifest
-from sparring.suites.study_rows import UNDEFENDED, done, read
+from sparring.suites.study_rows import UNDEFENDED, done, read, with_errors
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (
-    "dataset", "model", "defense", "attack", "metric", "published", "measured", "measured_low", "measured_high",
+    "dataset", "model", "defense", "variant", "attack", "metric", "published", "measured", "measured_low", "measured_high",
     "difference", "agrees", "line", "library", "attacker", "choice",
 )  # fmt: skip
 """``agrees``: whether the published value lies within the measured one's 95 % interval, NA where either is missing;
@@ -44,12 +44,15 @@ def compare(run: str | Path) -> pd.DataFrame:
     said = manifest.read(Path(run))["suite"].get("published") or {}
     lines: list[dict[str, Any]] = []
     if said.get("values"):
-        rows = read(run)
+        rows = with_errors(read(run))
         prediction = rows.get("prediction_seconds_per_image", 0.0)
         rows["seconds_in_all"] = rows["seconds_per_image"] + prediction
         library = said.get("library") or next(iter(manifest.read(Path(run))["suite"].get("libraries") or [""]))
+        # a profile may put another network or data set in the place of the study's
+        first = {"data": str(rows["dataset"].iloc[0]), "model": str(rows["model"].iloc[0])}
         for value in said["values"]:
-            lines += _compared(value, rows, str(library))
+            meant = {key: item for key, item in value.items() if item is not None}
+            lines += _compared({**first, **meant}, rows, str(library))
     frame = pd.DataFrame(lines, columns=list(COLUMNS))
     numbers = ["published", "measured", "measured_low", "measured_high", "difference"]
     return frame.astype(dict.fromkeys(numbers, "float64")).astype({"agrees": "boolean"})
@@ -67,7 +70,7 @@ def orders(run: str | Path) -> pd.DataFrame:
     both = compared[compared["published"].notna() & compared["measured"].notna()]
     lines = []
     for of in ("attack", "defense", "model"):
-        others = [key for key in ("dataset", "model", "defense", "attack", "metric") if key != of]
+        others = [key for key in ("dataset", "model", "defense", "variant", "attack", "metric") if key != of]
         ranked = both[both["attack"] != CLEAN] if of == "attack" else both
         for key, group in ranked.groupby(others, sort=False):
             group = group.drop_duplicates(of)
@@ -91,10 +94,11 @@ def _compared(value: Mapping[str, Any], rows: pd.DataFrame, library: str) -> Ite
     dataset = str(value.get("data") or value.get("dataset"))
     attack, defense = str(value.get("attack") or CLEAN), str(value.get("defense") or UNDEFENDED)
     found, choice = _rows(rows, dataset, value, attack, defense, library)
+    variant = str(found["variant"].iloc[0]) if len(found) and attack != CLEAN else str(value.get("variant") or "")
     for metric, number in value["metrics"].items():
         line: dict[str, Any] = {
-            "dataset": dataset, "model": value["model"], "defense": defense, "attack": attack, "metric": metric,
-            "published": float(number), "choice": choice, "library": "", "attacker": "", "agrees": None,
+            "dataset": dataset, "model": value["model"], "defense": defense, "variant": variant, "attack": attack,
+            "metric": metric, "published": float(number), "choice": choice, "library": "", "attacker": "", "agrees": None,
         }  # fmt: skip
         column = _COLUMN.get(metric, (f"clean_{metric}", metric))[attack != CLEAN]
         known = list(found[column].dropna()) if column in found else []
@@ -129,6 +133,11 @@ def _rows(
     if mine.empty:
         return mine, f"no attack {attack} in this run"
     told = []
+    wanted = value.get("variant")
+    if wanted and not (mine["variant"] == wanted).any():
+        return mine[:0], f"{attack} was not run in the variant {wanted}"
+    if wanted:
+        mine = mine[mine["variant"] == wanted]
     if (mine["library"] == library).any():
         mine = mine[mine["library"] == library]
     else:  # an attack that the library has not, such as one of sparring's own
@@ -142,7 +151,7 @@ def _rows(
         why = mine["reason"].iloc[0] if len(mine) else ""
         return finished, f"{library}: {mine['status'].iloc[0]}: {why}" if len(mine) else f"no {wanted} attacker"
     first = finished.iloc[0]
-    for key, what in (("defense", "of several defenses"), ("attack", "of several"), ("attacker", "of both attackers"),
+    for key, what in (("defense", "of several defenses"), ("variant", "of several variants"), ("attack", "of several"), ("attacker", "of both attackers"),
                       ("route", "of several routes"), ("reconcile", "of several")):  # fmt: skip
         if finished[key].nunique() > 1:
             told.append(f"{what} the first: {first[key] or 'as it is'}")
@@ -175,7 +184,7 @@ def _order(of: str, group: Mapping[str, Any], values: pd.DataFrame) -> dict[str,
         side: " > ".join(values.sort_values(side, ascending=False, kind="stable")[of])
         for side in ("published", "measured")
     }
-    where = ", ".join(str(value) for key, value in group.items() if key not in ("dataset", "metric"))
+    where = ", ".join(str(value) for key, value in group.items() if value and key not in ("dataset", "metric"))
     said = (
         "no order" if np.isnan(tau) else "the same" if tau == 1 else "the reverse" if tau == -1 else f"tau = {tau:.2f}"
     )

@@ -46,6 +46,8 @@ class Strip:
     """empty: none"""
     attacker: str
     """``aware``, ``unaware`` or empty"""
+    variant: str
+    """empty: the only one"""
     label: str
     index: int
     """of the image in the cell"""
@@ -70,14 +72,14 @@ class Strips:
 
 
 def strips(run: Path, classes: Mapping[str, Sequence[str]], *, each: int = 2, most_bytes: int = 6_000_000) -> Strips:
-    """At most ``each`` strips for each data set, attack and library, ``most_bytes`` of images in all.
+    """At most ``each`` strips for each data set, variant, attack and library, ``most_bytes`` of images in all.
 
     Shown is the first image on which the attack succeeded (without one: the first that was right before). Of an attack
     that ran several times (models, defenses, eps) the first run is shown, then the one that differs most from those
     shown. ``classes``: class names of each data set; a class without one is told by its number. Raises ``InputError``
     where the results can't be read.
     """
-    data = study_rows.done(study_rows.read(run))
+    data = study_rows.told_apart(study_rows.done(study_rows.read(run)))
     chosen = _chosen(data, each)
     made: dict[int, Strip] = {}
     spent = 0
@@ -94,11 +96,11 @@ def strips(run: Path, classes: Mapping[str, Sequence[str]], *, each: int = 2, mo
 
 
 def _chosen(data: pd.DataFrame, each: int) -> list[list[tuple[int, dict[str, Any]]]]:
-    """For each data set, attack (whatever its parameters), norm and library: the rows to show, with their positions."""
+    """For each data set, variant, attack (whatever its parameters), norm and library: the rows to show, with positions."""
     groups: dict[tuple[str, ...], list[tuple[int, dict[str, Any]]]] = {}
     for position, found in enumerate(data.to_dict("records")):
         item = {str(name): value for name, value in found.items()}
-        key = tuple(str(item[name]) for name in ("dataset", "name", "norm", "targeted", "library"))
+        key = tuple(str(item[name]) for name in ("dataset", "variant", "name", "norm", "targeted", "library"))
         groups.setdefault(key, []).append((position, item))
     told = ("attack", "model", "defense", "attacker", "route", "reconcile")
     chosen = []
@@ -124,7 +126,7 @@ def _strip(run: Path, item: Mapping[str, Any], names: Sequence[str]) -> Strip | 
     scale = _scale(x_adv - x)
     return Strip(
         str(item["dataset"]), str(item["attack"]), str(item["library"]), str(item["model"]),
-        "" if item["defense"] == study_rows.UNDEFENDED else str(item["defense"]), str(item["attacker"]),
+        "" if item["defense"] == study_rows.UNDEFENDED else str(item["defense"]), str(item["attacker"]), str(item["variant"]),
         _name(names, label), index,
         bool(hit[index]), _png(x), _png(x_adv), _png(0.5 + scale * (x_adv - x)), scale,
         float(facts["linf"][index]), float(facts["l2"][index]),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparring.suites import manifest
-from sparring.suites.study_rows import SUBJECT, Arrays, classes, done, read, reader
+from sparring.suites.study_rows import CONTROL, SUBJECT, Arrays, classes, done, read, reader
 from sparring.suites.study_text import HIGH, LOW
 
 if TYPE_CHECKING:
@@ -33,6 +33,11 @@ class Study:
     def done(self) -> pd.DataFrame:
         """The rows that have numbers."""
         return done(self.rows)
+
+    @property
+    def attacks(self) -> pd.DataFrame:
+        """Those of them that are attacks: without the control ``none``, which gives the images back as they are."""
+        return self.done[self.done["name"] != CONTROL]
 
     @property
     def seeds(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from sparring.adapters.distances import NORMS, TOLERANCE
 from sparring.suites.metrics import mcnemar, paired_difference, wilson
 from sparring.suites.study import Study, column
-from sparring.suites.study_rows import KEYS, SUBJECT, UNDEFENDED, Arrays
+from sparring.suites.study_rows import KEYS, LOSSY, SUBJECT, UNDEFENDED, Arrays
 from sparring.suites.study_text import HIGH, LOW, StudyTable
 
 
@@ -21,7 +21,7 @@ def aware(study: Study) -> Iterator[StudyTable]:
     rows = study.done
     # the undefended model, which one attacks who does not know, may have another route than the defended one
     keys = [key for key in KEYS if key not in ("attacker", "route")]
-    same = ["dataset", "model", "attack", "library"]
+    same = ["dataset", "model", "variant", "attack", "library"]
     without = rows[rows["defense"] == UNDEFENDED].groupby(same)[column("accuracy")].mean().to_dict()
     lines = []
     for key, group in rows[rows["attacker"] != ""].groupby(keys, sort=False):
@@ -58,9 +58,10 @@ def worst(study: Study) -> Iterator[StudyTable]:
     import pandas as pd
 
     lines = []
-    for key, group in study.done.groupby(list(SUBJECT), sort=False):
+    rows = study.attacks
+    for key, group in rows[rows["space"] != LOSSY].groupby(list(SUBJECT), sort=False):
         budgets: list[tuple[str, float] | None] = [None]
-        sized = group[group["eps"].notna() & group["norm"].isin(NORMS)]
+        sized = group[group["eps"].notna() & group["norm"].isin(NORMS) & (group["space"] == "pixels")]
         budgets += sorted({(str(norm), float(eps)) for norm, eps in zip(sized["norm"], sized["eps"], strict=True)})
         group = group[[bool(study.arrays(str(cell))) for cell in group["cell_id"]]]
         cells = [study.arrays(str(cell)) for cell in group["cell_id"]]
@@ -78,13 +79,14 @@ def worst(study: Study) -> Iterator[StudyTable]:
                 "cells": len(cells), "clean": float(group["clean_accuracy"].mean()),
                 "worst": float(every.mean()), "worst_low": low, "worst_high": high,
                 "strongest": float(right[strongest].mean()),
-                "strongest_is": " ".join(filter(None, (row["attacker"], row["attack"], f"({row['library']})"))),
+                "strongest_is": " ".join(filter(None, (
+                    row["attacker"], row["attack"], f"({', '.join(filter(None, (row['library'], row['variant'])))})"))),
             })  # fmt: skip
     yield StudyTable(
         "worst", "Worst case over the attacks that were run",
         "Share of images that no attack, library, attacker or seed turned (Wilson's 95 % interval), beside the "
         "strongest single one; within a budget those count whose image lies inside it, whatever they were asked for. "
-        "An upper bound of the robust accuracy: other attacks may turn more.",
+        "Pictures that were damaged before the attack (normalised first) don't count. An upper bound of the robust accuracy: other attacks may turn more.",
         pd.DataFrame(lines), ("clean", "worst", "strongest"),
     )  # fmt: skip
 
@@ -92,7 +94,7 @@ def worst(study: Study) -> Iterator[StudyTable]:
 def libraries(study: Study) -> Iterator[StudyTable]:
     import pandas as pd
 
-    rows = study.done
+    rows = study.attacks
     names = list(dict.fromkeys(rows["library"]))
     keys = [key for key in KEYS if key not in ("library", "route")]
     lines = []

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparring.suites.study import AIMS, INTERVAL, METRICS, Study, clean_rows, column, present
-from sparring.suites.study_rows import KEYS, SUBJECT, UNDEFENDED, mean_over_seeds
+from sparring.suites.study_rows import KEYS, SUBJECT, UNDEFENDED, mean_over_seeds, told_apart
 from sparring.suites.study_text import HIGH, LOW, StudyTable
 
 if TYPE_CHECKING:
@@ -60,13 +60,14 @@ def summary(study: Study) -> Iterator[StudyTable]:
     """One line for each model and defense: what it costs, and what it gives over all attacks."""
     import pandas as pd
 
-    rows = study.done
+    rows = study.attacks
     lines = []
-    for key, group in rows.groupby([*SUBJECT, "attacker"], sort=False):
+    whose = [*SUBJECT, "attacker", "variant"]
+    for key, group in rows.groupby(whose, sort=False):
         means = mean_over_seeds(group, KEYS, [column("accuracy"), column("f1")])
         lowest = means.iloc[int(means[column("accuracy")].to_numpy().argmin())]
         lines.append({
-            **dict(zip([*SUBJECT, "attacker"], key, strict=True)), "attacks": len(means),
+            **dict(zip(whose, key, strict=True)), "attacks": len(means),
             "clean_accuracy": group["clean_accuracy"].mean(), "mean_accuracy": means[column("accuracy")].mean(),
             "mean_f1": means[column("f1")].mean(), "lowest_accuracy": lowest[column("accuracy")],
             "lowest_under": f"{lowest['attack']} ({lowest['library']})",
@@ -88,7 +89,7 @@ def defenses(study: Study) -> Iterator[StudyTable]:
     """Defenses down, attacks across; one table for each data set and metric."""
     import pandas as pd
 
-    rows = study.done
+    rows = told_apart(study.done)
     if rows["defense"].nunique() < 2:
         return
     down = [key for key in KEYS if key not in ("dataset", "attack")]
@@ -118,6 +119,7 @@ def _against_bare(rows: pd.DataFrame, line: dict[str, Any]) -> tuple[float, floa
     if line["defense"] == UNDEFENDED:
         return float("nan"), float("nan")
     model = rows[(rows["dataset"] == line["dataset"]) & (rows["model"] == line["model"])]
+    model = model[model["variant"] == line["variant"]]
     bare = model[model["defense"] == UNDEFENDED]
     mine = model[(model["defense"] == line["defense"]) & (model["attacker"] == line["attacker"])]
     each = [part.groupby(["attack", "library"])[column("accuracy")].mean() for part in (mine, bare)]

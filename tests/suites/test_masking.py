@@ -20,7 +20,7 @@ class Folder:
         self.path, self.rows = path, []
 
     def add(self, attack, broken, *, norm=None, distance=0.05, attacker="", seed=0, library="art", defense="blur", still=0,
-            clean=N, **params):  # fmt: skip
+            clean=N, variant="", space="pixels", temperature=1.0, **params):  # fmt: skip
         """``broken``: which images it turned, ``distance`` away in every norm; ``clean``: the first so many are right."""
         canonical = find(attack, norm)
         params = canonical.resolve(params)
@@ -39,7 +39,7 @@ class Folder:
         self.rows.append({
             "cell_id": cell_id, "status": "done", "dataset": "mnist", "model": "cnn", "defense": defense,
             "attacker": attacker, "attack": attack, "norm": canonical.norm, "library": library, "route": "native",
-            "reconcile": "", "targeted": False, "seed": seed, "n": N, "params": json.dumps(params),
+            "reconcile": "", "variant": variant, "space": space, "temperature": temperature, "targeted": False, "seed": seed, "n": N, "params": json.dumps(params),
             "eps": params.get("eps", float("nan")), "robust_accuracy": float((pred_adv == y).mean()),
         })  # fmt: skip
         return self
@@ -93,6 +93,48 @@ def test_knowing_less_is_no_sign(folder):
 def test_only_the_same_attack_is_compared_between_attackers(folder):
     folder.add("pgd", range(10), eps=0.1, attacker="unaware").add("pgd", range(70), eps=0.2, attacker="aware")
     assert "unaware" not in {item.sign for item in folder.examine().findings}
+
+
+def test_divided_logits_show_a_saturated_cross_entropy(folder):
+    folder.add("fgsm", range(10), eps=0.1).add("fgsm", range(70), eps=0.1, variant="logits / 100", temperature=100.0)
+    found = folder.examine()
+    assert signs(found) == [("temperature", "fgsm (art)", "fgsm (art, logits / 100)")]
+    (line,) = masking.sentences(found.findings)
+    assert line.startswith(
+        "cnn with blur on mnist: fgsm (art, logits / 100) leaves 30 % right, fgsm (art) with the logits"
+    )
+
+
+def test_divided_logits_are_compared_with_the_same_attack_alone(folder):
+    folder.add("fgsm", range(10), eps=0.1).add("fgsm", range(70), eps=0.2, variant="logits / 100", temperature=100.0)
+    folder.add("fgsm", range(70), eps=0.1, library="foolbox", variant="logits / 100", temperature=100.0)
+    assert folder.examine().findings == ()
+
+
+def test_pictures_that_were_damaged_before_the_attack_show_nothing(folder):
+    folder.add("pgd", range(10), eps=0.1).add("square", range(80), eps=0.1, variant="first", space="normalised-first")
+    assert folder.examine() == masking.Masking((), 1)
+
+
+def test_balls_are_those_of_attacks_in_pixels(folder):
+    """An eps in units of the normalised input is no radius for images in [0, 1]; what such an attack finds counts."""
+    folder.add("fgsm", range(50), eps=0.2, distance=0.06, variant="n", space="normalised").add(
+        "pgd", range(10), eps=0.1
+    )
+    folder.add("square", range(60), eps=0.1)
+    assert signs(folder.examine()) == [("black-box", "pgd (art) within linf 0.1", "square (art)")]
+
+
+def test_several_attacks_together(folder):
+    folder.add("pgd", range(10), eps=0.1).add("autoattack", range(60), eps=0.1)
+    found = folder.examine()
+    assert signs(found) == [("ensemble", "pgd (art) within linf 0.1", "autoattack (art)")]
+    assert "too weak to measure" in masking.sentences(found.findings)[0]
+
+
+def test_apgd_on_the_difference_of_logits_follows_no_cross_entropy(folder):
+    folder.add("pgd", range(10), eps=0.1).add("apgd", range(60), eps=0.1, loss="dlr").add("apgd", range(12), eps=0.1)
+    assert [item.sign for item in folder.examine().findings] == ["margin"]
 
 
 def test_an_attack_without_gradients_in_the_same_ball(folder):
