@@ -66,7 +66,13 @@ def _ensemble(name: str, function: str, norm: str) -> AttackMapping:
 
 WRITTEN: dict[tuple[str, str], AttackMapping] = {
     ("none", "linf"): maps("unchanged"),
-    ("jsma", "l0"): maps("jsma", theta="theta", gamma="gamma"),
+    ("jsma", "l0"): maps(
+        "jsma",
+        theta="theta",
+        gamma="gamma",
+        pinned={"outputs": "probabilities", "pairs": 3},
+        note="derivatives of the probabilities, up to three pairs a turn; sparring:jsma also has the source's",
+    ),
     ("pixel-swap", "l0"): maps("pixel_swap", steps="steps"),
     ("patch", "l0"): maps("patch", **{name: name for name in CANONICAL["patch", "l0"].parameters}),
     **{("autoattack", norm): _ensemble("autoattack", "autoattack", norm) for norm in ("linf", "l2")},

@@ -55,6 +55,26 @@ class Differentiable(Classifier, Protocol):
         ...
 
 
+Pull: TypeAlias = Callable[[Logits], Images]
+"""From a cotangent (N, classes) to the gradient that ``vjp`` gives for it, of images that are given already."""
+
+
+@runtime_checkable
+class Linearisable(Differentiable, Protocol):
+    """A door for attacks that want logits and gradients of the same images: one pass forwards does for all of them."""
+
+    def linearise(self, x: Images) -> tuple[Logits, Pull]:
+        """``logits(x)``, and a function from a cotangent to ``vjp(x, cotangent)``. Raises as these do."""
+        ...
+
+
+def linearised(classifier: Differentiable, x: Images) -> tuple[Logits, Pull]:
+    """``classifier.linearise(x)``, or the same of a classifier without that door, with a pass forwards for each."""
+    if isinstance(classifier, Linearisable):
+        return classifier.linearise(x)
+    return classifier.logits(x), lambda cotangent: classifier.vjp(x, cotangent)
+
+
 @dataclass
 class Counter:
     """What an attack cost: images passed forwards and backwards, summed over all calls."""
@@ -106,6 +126,16 @@ class CountedDifferentiable(Counted):
     def vjp(self, x: Images, cotangent: Logits) -> Images:
         self.counter.backwards += len(x)
         return self.inner.vjp(x, cotangent)
+
+    def linearise(self, x: Images) -> tuple[Logits, Pull]:
+        self.counter.forwards += len(x)
+        logits, pull = linearised(self.inner, x)
+
+        def counting(cotangent: Logits) -> Images:
+            self.counter.backwards += len(x)
+            return pull(cotangent)
+
+        return logits, counting
 
 
 def counted(classifier: Classifier, counter: Counter) -> Classifier:

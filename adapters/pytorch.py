@@ -21,12 +21,14 @@ from sparring.adapters.preprocessing import (
     check_output,
     preprocessing,
 )
-from sparring.adapters.protocol import Counter, Images, Logits, check_cotangent, check_images
+from sparring.adapters.protocol import Counter, Images, Logits, Pull, check_cotangent, check_images
 
 guard()
 
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
+
+NO_GRADIENT = "needs gradients; the torch module gives none with respect to its input"
 
 
 class TorchClassifier:
@@ -102,8 +104,29 @@ class TorchClassifier:
             leaf = _tensor(x, self.device).requires_grad_()
             scores = self.network(leaf)
             if not scores.requires_grad:
-                raise NotSupported("needs gradients; the torch module gives none with respect to its input")
+                raise NotSupported(NO_GRADIENT)
             return _array(torch.autograd.grad(scores, leaf, _tensor(cotangent, self.device))[0])
+
+    def linearise(self, x: Images) -> tuple[Logits, Pull]:
+        """``logits(x)``, and a function from a cotangent to ``vjp(x, cotangent)``, after one pass forwards.
+
+        Raises as both do. What the backward pass needs is kept until the function is let go.
+        """
+        check_images(x, self.input_shape)
+        if not len(x):
+            return self.logits(x), lambda cotangent: self.vjp(x, cotangent)
+        with self._working(), torch.enable_grad():
+            leaf = _tensor(x, self.device).requires_grad_()
+            scores = self.network(leaf)
+
+        def pull(cotangent: Logits) -> Images:
+            check_cotangent(cotangent, len(x), self.classes)
+            if not scores.requires_grad:
+                raise NotSupported(NO_GRADIENT)
+            with exactly(self.device):
+                return _array(torch.autograd.grad(scores, leaf, _tensor(cotangent, self.device), retain_graph=True)[0])
+
+        return _array(scores), pull
 
     @contextmanager
     def torch_module(self, counter: Counter) -> Iterator[nn.Module]:
