@@ -71,7 +71,7 @@ WRITTEN: dict[tuple[str, str], AttackMapping] = {
         theta="theta",
         gamma="gamma",
         pinned={"outputs": "probabilities", "pairs": 3},
-        note="derivatives of the probabilities, up to three pairs a turn; sparring:jsma also has the source's",
+        note="derivatives of the probabilities, up to three pairs a turn (sparring:jsma has the source's, too)",
     ),
     ("pixel-swap", "l0"): maps("pixel_swap", steps="steps"),
     ("patch", "l0"): maps("patch", **{name: name for name in CANONICAL["patch", "l0"].parameters}),
