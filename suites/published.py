@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (
-    "dataset", "model", "defense", "variant", "attack", "metric", "published", "measured", "measured_low", "measured_high",
-    "difference", "agrees", "line", "library", "attacker", "choice",
+    "dataset", "model", "defense", "variant", "attack", "metric", "published", "measured", "measured_low",
+    "measured_high", "difference", "agrees", "line", "library", "attacker", "choice",
 )  # fmt: skip
 """``agrees``: whether the published value lies within the measured one's 95 % interval, NA where either is missing;
 ``line``: in words, where it does not; ``choice``: which row was taken, where several would do."""
@@ -98,7 +98,8 @@ def _compared(value: Mapping[str, Any], rows: pd.DataFrame, library: str) -> Ite
     for metric, number in value["metrics"].items():
         line: dict[str, Any] = {
             "dataset": dataset, "model": value["model"], "defense": defense, "variant": variant, "attack": attack,
-            "metric": metric, "published": float(number), "choice": choice, "library": "", "attacker": "", "agrees": None,
+            "metric": metric, "published": float(number), "choice": choice, "library": "", "attacker": "",
+            "agrees": None,
         }  # fmt: skip
         column = _COLUMN.get(metric, (f"clean_{metric}", metric))[attack != CLEAN]
         known = list(found[column].dropna()) if column in found else []
@@ -133,11 +134,11 @@ def _rows(
     if mine.empty:
         return mine, f"no attack {attack} in this run"
     told = []
-    wanted = value.get("variant")
-    if wanted and not (mine["variant"] == wanted).any():
-        return mine[:0], f"{attack} was not run in the variant {wanted}"
-    if wanted:
-        mine = mine[mine["variant"] == wanted]
+    variant = value.get("variant")
+    if variant:
+        mine = mine[mine["variant"] == variant]
+        if mine.empty:
+            return mine, f"{attack} was not run in the variant {variant}"
     if (mine["library"] == library).any():
         mine = mine[mine["library"] == library]
     else:  # an attack that the library has not, such as one of sparring's own
@@ -151,8 +152,10 @@ def _rows(
         why = mine["reason"].iloc[0] if len(mine) else ""
         return finished, f"{library}: {mine['status'].iloc[0]}: {why}" if len(mine) else f"no {wanted} attacker"
     first = finished.iloc[0]
-    for key, what in (("defense", "of several defenses"), ("variant", "of several variants"), ("attack", "of several"), ("attacker", "of both attackers"),
-                      ("route", "of several routes"), ("reconcile", "of several")):  # fmt: skip
+    for key, what in (
+        ("defense", "of several defenses"), ("variant", "of several variants"), ("attack", "of several"),
+        ("attacker", "of both attackers"), ("route", "of several routes"), ("reconcile", "of several"),
+    ):  # fmt: skip
         if finished[key].nunique() > 1:
             told.append(f"{what} the first: {first[key] or 'as it is'}")
         finished = finished[finished[key] == first[key]]

@@ -160,8 +160,8 @@ class TransferSpec(Spec):
 class PublishedValue(Spec):
     """What a publication printed for one model under one attack and defense."""
 
-    data: str = Field(description="the data set's name")
-    model: str = Field(description="the model's name in this suite")
+    data: str | None = Field(None, description="the data set's name; the suite's first when absent")
+    model: str | None = Field(None, description="the model's name in this suite; the first when absent")
     attack: str = Field("none", description="the attack's name; none: on the clean images")
     variant: str | None = Field(None, description="the variant's name; the suite's first when absent")
     defense: str = Field("none", description="the label of the defenses, joined by ' + '; none: undefended")

@@ -86,7 +86,7 @@ def test_a_chain_may_be_for_some_data_sets_only():
     )
     found = parts(suite(data=data, defenses=[weak, strong]))
     assert [[spec.defenses[0].given["sigma"] for spec in part.models] for part in found] == [[1], [2]]
-    with pytest.raises(InputError, match=r"defenses.0.data: unknown data 'mnits'"):
+    with pytest.raises(InputError, match=r"defenses.0.data: unknown data set 'mnits'"):
         suite(data=data, defenses=[{**weak, "data": ["mnits"]}])
 
 
@@ -118,7 +118,7 @@ def test_data_sets_are_parts_with_the_attacks_that_are_meant_for_them():
         ({"defenses": ["gausian-blur"]}, "defenses.0: unknown defense 'gausian-blur'.*gaussian-blur"),
         ({"defenses": [{"defense": "gaussian-blur", "sigma": -1}]}, "defenses.0: .*sigma"),
         ({"defenses": [{"chain": [BLUR], "models": ["cn"]}]}, "defenses.0.models: unknown model 'cn'"),
-        ({"attacks": [{"attack": "fgsm", "eps": 0.1, "data": ["mnist"]}]}, "attacks.0.data: unknown data 'mnist'"),
+        ({"attacks": [{"attack": "fgsm", "eps": 0.1, "data": ["mnist"]}]}, "attacks.0.data: unknown data set 'mnist'"),
         ({"attackers": ["blind"]}, "attackers.0"),
         ({"models": [{**CNN, "members": 1}]}, "members"),
         ({"models": [{"name": "a", "onnx": "a.onnx", "members": 2}]}, "`members` needs an `architecture` and `train`"),
