@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from sparring.adapters.defended import coins
 from sparring.adapters.errors import InputError
-from sparring.adapters.library import AttackMapping, Call, Context, Crafted, Fit, To, maps
+from sparring.adapters.library import AttackMapping, Call, Context, Crafted, Fit, To, Unsupported, maps
 from sparring.adapters.own_patch import PLACING, batches, ranged
 from sparring.adapters.seeding import seeded
 
@@ -42,6 +42,7 @@ MAPPING: AttackMapping = maps(
     shape="patch_type",
     steps="max_iter",
     learning_rate="learning_rate",
+    decay=Unsupported("its learning rate stays what it is", unless=lambda value, context: not value),
     batch="batch_size",
     rotation="rotation_max",
     scale_min=To("scale_min", _share),

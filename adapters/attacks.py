@@ -131,7 +131,7 @@ class Attack:
 
     @property
     def example(self) -> Params:
-        """Values of the parameters without a default, by which the others can be shown: eps .1, 1 of what is counted."""
+        """Values of the parameters without a default, to show the others by: eps .1, 1 of what is counted."""
         return {key: 1 if self.parameters[key].type is int else 0.1 for key in self.required}
 
     def resolve(self, given: Mapping[str, Any]) -> Params:
@@ -451,7 +451,8 @@ _ALL = (
             "size": _count("side of the patch, of a circle its diameter, in pixels", REQUIRED),
             "shape": Parameter(str, "of the patch", "square", choices=("square", "circle")),
             "steps": _count("number of steps", 100),
-            "learning_rate": Parameter(float, "of the optimiser, in units of [0, 1]", 0.1, above=0),
+            "learning_rate": Parameter(float, "of the optimiser, in units of [0, 1]", 0.2, above=0),
+            "decay": Parameter(bool, "let the learning rate fall to 0, by the same each step", True),
             "batch": _count("training images a step", 8),
             # the greatest rotation in the authors' code
             "rotation": Parameter(float, "greatest rotation either way, in degrees", 22.5, low=0, high=180),

@@ -2,8 +2,8 @@
 
 Brown, Mané, Roy, Abadi, Gilmer 2017, "Adversarial Patch", section 2: the patch maximises the expected log-probability
 of the target over images, places and transformations, here (as there) by gradients of draws from them. What the text
-leaves open: Adam (as in the authors' code), places uniform within the image, rotation and scale uniform. Untargeted it
-minimises the expected log-probability of the true classes.
+leaves open: the optimiser, Adam with a learning rate that may fall to 0; places, uniform within the image; rotation and
+scale, uniform. Untargeted it minimises the expected log-probability of the true classes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PLACING = ("size", "shape", "rotation", "scale_min", "scale_max")
 
 def patch(
     classifier: Differentiable, x: Images, *, fit: Fit, targeted: bool, seed: int, size: int, shape: str, steps: int,
-    learning_rate: float, batch: int, rotation: float, scale_min: float, scale_max: float,
+    learning_rate: float, decay: bool, batch: int, rotation: float, scale_min: float, scale_max: float,
 ) -> Crafted:  # fmt: skip
     """A patch trained on ``fit`` and pasted into x (N, C, H, W), one place an image, drawn from seed and content.
 
@@ -39,9 +39,8 @@ def patch(
     can be seen. Raises ``InputError`` for a patch larger than the images, and without images to train on.
     """
     where = ranged(x.shape[1:], size, shape, rotation, scale_min, scale_max)
-    made = train(
-        classifier, fit, where, targeted=targeted, seed=seed, steps=steps, learning_rate=learning_rate, batch=batch
-    )
+    how = {"steps": steps, "learning_rate": learning_rate, "decay": decay, "batch": batch}
+    made = train(classifier, fit, where, targeted=targeted, seed=seed, **how)
     return put(x, made, where, seed)
 
 
@@ -77,7 +76,7 @@ def ranged(image: tuple[int, ...], size: int, shape: str, rotation: float, scale
 
 def train(
     classifier: Differentiable, fit: Fit, where: Range, *, targeted: bool, seed: int, steps: int, learning_rate: float,
-    batch: int,
+    decay: bool, batch: int,
 ) -> npt.NDArray[np.float32]:  # fmt: skip
     """The patch, (C, size, size) in [0, 1]. Raises ``InputError`` without images to train on."""
     generator = np.random.default_rng(seed)
@@ -93,7 +92,8 @@ def train(
         square = BETAS[1] * square + (1 - BETAS[1]) * slope**2
         length = np.sqrt(square / (1 - BETAS[1] ** step))
         move = np.divide(mean / (1 - BETAS[0] ** step), length, out=np.zeros_like(made), where=length > 0)
-        made = np.clip(made - learning_rate * move, 0, 1)
+        rate = learning_rate * (1 - (step - 1) / steps if decay else 1)
+        made = np.clip(made - rate * move, 0, 1)
     return made.astype(np.float32)
 
 

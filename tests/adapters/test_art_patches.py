@@ -48,7 +48,7 @@ def test_by_a_view_of_any_network_it_is_the_same_patch() -> None:
     native, bridged = patched(4, steps=6), patched(4, "bridged", steps=6)
     np.testing.assert_allclose(native.extras["patch"], bridged.extras["patch"], atol=1e-4)
     np.testing.assert_allclose(native.images, bridged.images, atol=1e-4)
-    assert native.notes == bridged.notes == (SUMMED,)
+    assert native.notes == bridged.notes == (SUMMED, "decay: its learning rate stays what it is")
     # of each step it asks once more, whether these are probabilities
     assert (native.forwards, native.backwards) == (bridged.forwards, bridged.backwards) == (6 * 9, 6 * 8)
 
