@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparring.adapters import big
 from sparring.adapters.distances import distances, project
 from sparring.adapters.errors import InputError, LibraryError, NotSupported, SparringError, unknown
 from sparring.adapters.library import (
@@ -127,9 +128,7 @@ def attack(
         library = asked.raw_library
     chosen = load_library(library)
     y = check_labels(labels, len(images), classifier.classes, "labels")
-    check_images(images, classifier.input_shape)
-    if images.size and (images.min() < 0 or images.max() > 1):
-        raise InputError(f"images must lie in [0, 1], but go from {images.min():g} to {images.max():g}")
+    _check_box(images, classifier.input_shape)
     goals = _goals(asked, y, targets, classifier.classes, seed)
     trained_on = _fit(asked, fit, goals, classifier)
     judge = classifier if judge is None else judge
@@ -142,7 +141,7 @@ def attack(
         if entry not in chosen.reconciliations:
             raise InputError(unknown(f"reconciliation of {chosen.name}", entry, chosen.reconciliations))
 
-    adversarial = np.empty_like(images)
+    adversarial = big.empty_like(images)
     clean_logits, adv_logits = [], []
     prediction_seconds = 0.0
     notes: dict[str, None] = {}
@@ -155,7 +154,7 @@ def attack(
             started()
         for index, start in enumerate(range(0, len(images), batch_size)):
             part = slice(start, start + batch_size)
-            x = images[part]
+            x = big.own(images[part])
             handed = shown.to(x) if shown is not None else x
             context = Context(told.params, classifier.input_shape, classifier.classes, len(x), seed + index, targeted)
             target, kwargs, said = _in_their_words(chosen, told, context)
@@ -180,6 +179,7 @@ def attack(
             begin = time.perf_counter()
             adv_logits.append(judge.logits(adversarial[part]))
             prediction_seconds += time.perf_counter() - begin
+            big.let_go(images, adversarial)
             if progress is not None:
                 progress(min(start + batch_size, len(images)), len(images))
     logits_clean, logits_adv = _together(clean_logits, judge.classes), _together(adv_logits, judge.classes)
@@ -190,7 +190,7 @@ def attack(
         "pred_clean": pred_clean,
         "pred_adv": pred_adv,
         "success": pred_adv == goals if targeted else pred_adv != y,
-        **distances(images, adversarial),
+        **_distances(images, adversarial),
     }
     return Attacked(
         adversarial, samples, logits_clean, logits_adv, counter.forwards, counter.backwards, seconds,
@@ -226,6 +226,20 @@ def crafting(
                 return _legal(chosen, asked, x, _run(chosen, run, call, ()).images)[0]
 
         yield craft
+
+
+def _check_box(images: Any, input_shape: tuple[int, int, int]) -> None:
+    if not isinstance(images, np.ndarray) or not images.ndim:
+        check_images(images, input_shape)
+    for (piece,) in big.pieces(images):
+        check_images(piece, input_shape)
+        if piece.size and (piece.min() < 0 or piece.max() > 1):
+            raise InputError(f"images must lie in [0, 1], but go from {piece.min():g} to {piece.max():g}")
+
+
+def _distances(images: Images, adversarial: Images) -> dict[str, np.ndarray]:
+    each = [distances(*piece) for piece in big.pieces(images, adversarial)]
+    return {name: np.concatenate([one[name] for one in each]) for name in each[0]}
 
 
 def check_labels(labels: Any, n: int, classes: int, what: str) -> Labels:
@@ -268,8 +282,14 @@ def _in_units(asked: Request, shown: View | None) -> Request:
         return asked
     if asked.canonical is None:
         raise NotSupported(f"{asked.name}: a library's own parameters can't be put in units of the normalised input")
-    lengths = {key: asked.params[key] * shown.unit for key in IN_UNITS_OF_THE_IMAGE if key in asked.params}
-    return replace(asked, params={**asked.params, **lengths})
+    return replace(asked, params=_scaled(asked.params, shown.unit))
+
+
+def _scaled(params: Mapping[str, Any], unit: float) -> dict[str, Any]:
+    told = {key: value * unit if key in IN_UNITS_OF_THE_IMAGE else value for key, value in params.items()}
+    if "attacks" in told:  # those that a worst-of is made of
+        told["attacks"] = [_scaled(part, unit) for part in told["attacks"]]
+    return told
 
 
 def _route(library: Library, classifier: Classifier, route: Route | None) -> Route:

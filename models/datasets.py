@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +19,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from sparring.adapters import big
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.protocol import Images, Labels
 from sparring.models import picture_mapping, reshaping, sampling, sources, transforms
+from sparring.models.places import cache_folder, data_folder
 from sparring.models.sources import Indices, Pool, Progress, Split
 from sparring.models.spec import DataSpec
 
@@ -129,23 +130,13 @@ def catalogue() -> list[DatasetInfo]:
     return sorted(infos.values(), key=lambda info: info.name)
 
 
-def data_folder() -> Path | None:
-    """``$SPARRING_DATA``, where data sets and weights are looked for first."""
-    value = os.environ.get("SPARRING_DATA")
-    return Path(value).expanduser().absolute() if value else None
-
-
-def cache_folder() -> Path:
-    """``$SPARRING_CACHE``, by default ``~/.cache/sparring``: downloaded data and trained models."""
-    return Path(os.environ.get("SPARRING_CACHE") or "~/.cache/sparring").expanduser().absolute()
-
-
 def array_digest(*arrays: npt.NDArray[Any]) -> str:
     """sha256 of dtype, shape and bytes of the arrays, as hexadecimal."""
     sha = hashlib.sha256()
     for array in arrays:
         sha.update(f"{array.dtype.str}{array.shape}".encode())
-        sha.update(np.ascontiguousarray(array).tobytes())
+        for (piece,) in big.pieces(array) if array.ndim else [(array,)]:
+            sha.update(piece.tobytes())
     return sha.hexdigest()
 
 

@@ -21,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
+from sparring.adapters import big
 from sparring.adapters.errors import InputError
 from sparring.adapters.protocol import Images, Labels
-from sparring.models import picture_mapping
+from sparring.models import decoded, picture_mapping
 from sparring.models.picture_mapping import MappingFile
 from sparring.models.spec import DataSpec
 
@@ -322,14 +323,21 @@ def _decode(
     """
     whole = spec.size if spec.crop is None and spec.resize is None else None
     side = whole or spec.crop or DEFAULT_CROP
-    x = np.empty((len(items), 3, side, side), dtype=np.float32)
-    for i, item in enumerate(items):
-        picture = opened(item).convert("RGB")
-        name = item if isinstance(item, Path) else f"image {item} of {what}"
-        picture = _resized(picture, (whole, whole), spec) if whole else _fit(picture, spec, side, name)
-        x[i] = np.moveaxis(np.asarray(picture, dtype=np.uint8), 2, 0).astype(np.float32) / np.float32(255)
-        if progress:
-            progress(i + 1, len(items), f"loading {what}")
+
+    def fill(x: Images) -> None:
+        for i, item in enumerate(items):
+            picture = opened(item).convert("RGB")
+            name = item if isinstance(item, Path) else f"image {item} of {what}"
+            picture = _resized(picture, (whole, whole), spec) if whole else _fit(picture, spec, side, name)
+            x[i] = np.moveaxis(np.asarray(picture, dtype=np.uint8), 2, 0).astype(np.float32) / np.float32(255)
+            big.let_go(x)
+            if progress:
+                progress(i + 1, len(items), f"loading {what}")
+
+    if items and all(isinstance(item, Path) for item in items):
+        return decoded.images(items, (3, side, side), picture_facts(spec), fill)
+    x = big.empty_like(np.broadcast_to(np.float32(0), (len(items), 3, side, side)))
+    fill(x)
     return x
 
 

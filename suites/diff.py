@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sparring.adapters import big
 from sparring.adapters.distances import NORMS
 from sparring.adapters.errors import InputError
 from sparring.suites import manifest, store, tables
@@ -241,7 +242,10 @@ def compare(before: Result, after: Result, *, norm: str) -> Comparison:
     """Compare two finished results on the same images; ``norm`` is the attack's."""
     a, b = before.arrays, after.arrays
     hit = a["success"], b["success"]
-    delta = np.abs(a["x_adv"].astype(np.float64) - b["x_adv"]).reshape(len(a["y"]), -1).max(axis=1, initial=0)
+    delta = np.concatenate([
+        np.abs(one.astype(np.float64) - other).reshape(len(one), -1).max(axis=1, initial=0)
+        for one, other in big.pieces(a["x_adv"], b["x_adv"])
+    ])  # fmt: skip
     largest, moved = float(delta.max(initial=0)), int((delta > EQUAL).sum())
     same_labels = a["pred_adv"] == b["pred_adv"]
     lost, won = int((hit[0] & ~hit[1]).sum()), int((~hit[0] & hit[1]).sum())

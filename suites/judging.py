@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparring.adapters import big
 from sparring.adapters.errors import InputError
 from sparring.models.ref import ModelRef
 from sparring.suites import store
@@ -65,7 +67,7 @@ def judge(classifier: Classifier, run: Path, cell_id: str, key: str, *, batch_si
     found: Judgement = {
         "pred_clean": _logits(classifier, x, batch_size).argmax(axis=1),
         "pred_adv": scores.argmax(axis=1),
-        "pred_8bit": _logits(classifier, as_saved(adversarial), batch_size).argmax(axis=1),
+        "pred_8bit": _logits(classifier, adversarial, batch_size, as_saved).argmax(axis=1),
         "margin": best[:, 1] - best[:, 0],
     }
     buffer = io.BytesIO()
@@ -79,8 +81,13 @@ def as_saved(x: Images) -> Images:
     return found
 
 
-def _logits(classifier: Classifier, x: Images, batch_size: int) -> np.ndarray:
-    parts = [classifier.logits(x[start : start + batch_size]) for start in range(0, len(x), batch_size)]
+def _logits(
+    classifier: Classifier, x: Images, batch_size: int, change: Callable[[Images], Images] = big.own
+) -> np.ndarray:
+    parts = []
+    for start in range(0, len(x), batch_size):
+        parts.append(classifier.logits(change(x[start : start + batch_size])))
+        big.let_go(x)
     whole = np.concatenate(parts)
     if not np.isfinite(whole).all():
         raise InputError("it gives NaN or infinite logits")

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import time
 import zipfile
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from sparring.adapters import big
 from sparring.adapters.errors import InputError
 from sparring.models import datasets, sources
 from sparring.models.spec import DataSpec
@@ -509,3 +512,66 @@ def test_an_archive_of_something_else(tmp_path):
         archive.writestr("y.npy", b"no array")
     with pytest.raises(InputError, match=r"my\.npz"):
         datasets.load(DataSpec(path="my.npz"), base=tmp_path)
+
+
+# --- many pictures --------------------------------------------------------------------------------------------------
+
+
+def test_many_pictures_are_decoded_once_and_then_mapped(tmp_path, cache, monkeypatch):
+    for i in range(6):
+        picture(tmp_path / "cat" / f"{i}.png")
+    spec = DataSpec(path=str(tmp_path), crop=30, samples=5)
+    plain = datasets.load(spec, base=HERE)
+    monkeypatch.setattr(big, "LARGE", 1)
+    monkeypatch.setattr(big, "PIECE", 20_000)
+    seen = []
+
+    def load(**more):
+        seen.clear()
+        return datasets.load(spec.model_copy(update=more), base=HERE, progress=lambda *told: seen.append(told))
+
+    first = load()
+    assert len(seen) == 5
+    again = load()
+    assert not seen
+    assert first.digest == again.digest == plain.digest
+    np.testing.assert_array_equal(again.x, plain.x)
+    assert not again.x.flags.writeable
+    for other in ({"crop": 20}, {"seed": 1}, {"size": 30, "crop": None}):
+        load(**other)
+        assert seen, other
+    file = tmp_path / "cat" / "3.png"
+    picture(file)  # other pixels in the same place: the old array is not taken for them
+    assert load().digest != plain.digest
+
+
+def test_two_processes_decode_the_same_pictures_once(tmp_path, cache, fresh):
+    code = f"""
+from concurrent.futures import ThreadPoolExecutor; from pathlib import Path; import subprocess, sys
+one = '''
+from sparring.adapters import big; big.LARGE = 1
+from pathlib import Path; from sparring.models import datasets; from sparring.models.spec import DataSpec
+seen = []
+data = datasets.load(DataSpec(path={str(tmp_path)!r}, crop=30), base=Path("."), progress=lambda *told: seen.append(told))
+print(len(seen), data.digest)
+'''
+run = lambda _: subprocess.run([sys.executable, "-c", one], capture_output=True, text=True, check=True).stdout.split()
+print(sorted(ThreadPoolExecutor(2).map(run, range(2))))
+"""
+    for i in range(8):
+        picture(tmp_path / "cat" / f"{i}.png", 400, 300)
+    (nothing, digest), (everything, same) = eval(fresh(code))
+    assert (nothing, everything) == ("0", "8")
+    assert digest == same
+
+
+def test_pictures_that_nobody_asked_for_in_a_month_are_removed(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(big, "LARGE", 1)
+    picture(tmp_path / "cat" / "1.png")
+    old, new = (cache / "decoded" / name for name in ("old.float32", "new.float32"))
+    old.parent.mkdir(exist_ok=True)
+    for file, age in ((old, 40), (new, 20)):
+        file.write_bytes(b"")
+        os.utime(file, (time.time() - age * 86400,) * 2)
+    datasets.load(DataSpec(path=str(tmp_path), crop=30), base=HERE)
+    assert (old.exists(), new.exists()) == (False, True)

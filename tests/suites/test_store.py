@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from sparring.adapters import big
 from sparring.adapters.errors import InputError
 from sparring.suites import store
 from sparring.suites.cell import Result
@@ -49,6 +50,28 @@ def test_images_are_never_unpickled(tmp_path):
     np.savez(tmp_path / "cells" / "abc" / "images.npz", y=np.array([{"a": 1}], object))
     with pytest.raises(ValueError, match="allow_pickle=False"):
         store.read(tmp_path, "abc")
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_arrays_come_back_as_they_were(tmp_path, monkeypatch, large):
+    """Mapped or read, and NumPy's own reader sees the same."""
+    monkeypatch.setattr(big, "LARGE", 1 if large else 1 << 30)
+    monkeypatch.setattr(big, "PIECE", 100)
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x": rng.random((5, 3, 7, 7), dtype=np.float32), "a name": rng.integers(0, 9, 11), "hit": rng.random(3) < 0.5,
+        "none": np.zeros((0, 3), np.float32), "one": np.float64(0.5), "across": rng.random((4, 6))[:, ::2].T,
+        "text": np.array(["a", "bcd"]),
+    }  # fmt: skip
+    store.save(tmp_path / "images.npz", arrays)
+    ours = store.load(tmp_path / "images.npz")
+    with np.load(tmp_path / "images.npz", allow_pickle=False) as theirs:
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(ours[name], array, strict=True)
+            np.testing.assert_array_equal(theirs[name], array, strict=True)
+    assert ours["x"].flags.aligned
+    assert ours["x"].flags.writeable is not large
+    assert "x" not in store.load(tmp_path / "images.npz", leave=["x"])
 
 
 def _write_forever(folder):

@@ -1,0 +1,82 @@
+"""Arrays of images that are many: in files that are mapped, and worked through in pieces.
+
+A thousand pictures of 224 pixels are 600 MB, before an attack and after it, in every process that looks at them.
+Mapped, they are the system's to keep or to write out, once for all processes, and each lets go of what it has seen.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+from weakref import WeakSet
+
+import numpy as np
+import numpy.typing as npt
+
+LARGE = 32 << 20
+"""Bytes from which an array is better off in a file."""
+PIECE = 16 << 20
+"""Bytes of a piece; a single image may have more."""
+
+_OURS: WeakSet[mmap.mmap] = WeakSet()
+"""The maps that were made here: those of others may hold changes that are nowhere else."""
+
+
+def mapped(
+    file: Path | BinaryIO, dtype: npt.DTypeLike, shape: tuple[int, ...], *, offset: int = 0, new: bool = False
+) -> npt.NDArray[Any]:
+    """The array that lies in a file from that byte on, for reading; ``new``: a file's own, of zeros, for writing."""
+    if new and not isinstance(file, Path) and hasattr(os, "posix_fallocate"):
+        # a disk that is full is an error now, and not a signal that ends the process later on
+        os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * np.dtype(dtype).itemsize))
+    found = np.memmap(file, dtype=dtype, mode="w+" if new else "r", offset=offset, shape=shape)
+    if isinstance(found._mmap, mmap.mmap):
+        _OURS.add(found._mmap)
+    return np.asarray(found)
+
+
+def empty_like(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A new array of that shape and type; a large one in a file without a name, which goes when the array does."""
+    if array.nbytes < LARGE:
+        return np.empty_like(array, order="C")
+    with tempfile.TemporaryFile(dir=_scratch()) as file:
+        return mapped(file, array.dtype, array.shape, new=True)
+
+
+def pieces(*arrays: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[Any], ...]]:
+    """The arrays, all of one length, side by side in pieces along the first axis: at least one, which may be empty.
+
+    What has been seen is let go of, so a piece must not be used any more when the next one is there.
+    """
+    n = len(arrays[0])
+    each = max(array.nbytes for array in arrays) // n if n else 0
+    count = max(1, PIECE // each) if each else max(1, n)
+    for start in range(0, max(1, n), count):
+        yield tuple(array[start : start + count] for array in arrays)
+        let_go(*arrays)
+
+
+def own(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array, copied if it is for reading only: libraries may write to what they are given."""
+    return array if array.flags.writeable else array.copy()
+
+
+def let_go(*arrays: npt.NDArray[Any]) -> None:
+    """Take the pages of mapped arrays out of this process's memory; their content stays, and comes back when used."""
+    for array in arrays:
+        held: Any = array
+        while isinstance(held, np.ndarray):
+            held = held.base
+        if isinstance(held, mmap.mmap) and held in _OURS and hasattr(mmap, "MADV_DONTNEED"):
+            held.madvise(mmap.MADV_DONTNEED)
+
+
+def _scratch() -> str | None:
+    """A folder on a disk: ``/tmp`` is memory on many machines."""
+    usual = "/var/tmp"
+    return usual if "TMPDIR" not in os.environ and os.access(usual, os.W_OK) else None
