@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sparring.adapters import art_patches
+from sparring.adapters.art_autoattack import RECONCILIATIONS as AUTOATTACK
 from sparring.adapters.art_reconciliations import RECONCILIATIONS as GRADIENT
 from sparring.adapters.art_search_reconciliations import RECONCILIATIONS as SEARCH
 from sparring.adapters.attacks import Needs
@@ -387,7 +388,8 @@ def _build(estimator: Any, call: Call) -> Any:
         if hasattr(stage, "verbose"):
             stage.verbose = False
         told = "queries" if type(stage).__name__ == "SquareAttack" else "max_iter"
-        stage.max_iter = of_the_stages.get(told, stage.max_iter)
+        if hasattr(stage, "max_iter"):
+            stage.max_iter = of_the_stages.get(told, stage.max_iter)
     return attack
 
 
@@ -541,5 +543,5 @@ LIBRARY = Library(
     session=session,
     raw=raw,
     native=frozenset({"torch", "keras-torch", "keras-tensorflow"}),
-    reconciliations={**GRADIENT, **SEARCH},
+    reconciliations={**GRADIENT, **SEARCH, **AUTOATTACK},
 )

@@ -25,6 +25,7 @@ from sparring.adapters.library import (
     maps,
 )
 from sparring.adapters.protocol import Classifier, Counter, Images, TorchNative, counted
+from sparring.adapters.torchattacks_autoattack import RECONCILIATIONS as AUTOATTACK
 from sparring.adapters.torchattacks_reconciliations import RECONCILIATIONS as GRADIENT
 from sparring.adapters.torchattacks_search_reconciliations import RECONCILIATIONS as SEARCH
 
@@ -276,5 +277,5 @@ LIBRARY = Library(
     session=session,
     raw=raw,
     native=frozenset({"torch", "keras-torch"}),
-    reconciliations={**GRADIENT, **SEARCH},
+    reconciliations={**GRADIENT, **SEARCH, **AUTOATTACK},
 )

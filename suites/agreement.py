@@ -35,7 +35,7 @@ COLUMNS = (
     "pixels_flat", "max_abs_diff_flat", "images_differing", "images_unsteady",
     "success_difference", "success_low", "success_high", "distance_a", "distance_b",
     "distance_difference", "distance_ratio", "forwards_a", "forwards_b", "backwards_a", "backwards_b", "reason",
-    "reconciled", "dataset", "defense", "attacker",
+    "reconciled", "dataset", "defense", "attacker", "outcomes_differing",
 )  # fmt: skip
 """Of ``agreement.csv``. ``verdict`` is identical, equal, explained, unexplained or failed (``reason``); ``ledger_id``
 holds the entries behind an explained one, joined by ' + '. ``model`` is the one that both are, or were exported from.
@@ -309,7 +309,7 @@ def _to_mark(pairs: Iterable[tuple[Any, Party, Party]], reader: Callable[[str], 
     wanted: dict[str, dict[str, None]] = {}
     for _, a, b in pairs:
         canonical = catalogue().get((a.attacked[1], a.attacked[2]))
-        if canonical is None or canonical.norm != "linf" or canonical.needs != "gradients":
+        if canonical is None or canonical.norm != "linf" or canonical.needs != "gradients" or canonical.ensemble:
             continue
         if "done" == a.status == b.status and _compared(a, b, reader, {})[0].max_abs_diff > IMAGES:
             for party in (a, b):
@@ -373,7 +373,8 @@ def _row(
     compared, apart = _compared(a, b, reader, shaky)
     canonical = catalogue().get((attack, norm))
     minimal = canonical is not None and canonical.goal == "minimal"
-    verdict = judge(compared, a.habits, b.habits, minimal=minimal, reconciled=reconciled)
+    ensemble = canonical is not None and canonical.ensemble
+    verdict = judge(compared, a.habits, b.habits, minimal=minimal, reconciled=reconciled, ensemble=ensemble)
     return {
         **row, **asdict(compared), "images_unsteady": apart,
         "verdict": verdict.name, "ledger_id": " + ".join(verdict.entries), "reason": "",

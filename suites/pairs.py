@@ -22,7 +22,8 @@ class Compared:
     that the classifier puts into the same class; ``success_a`` and ``success_b`` are attack success rates over all
     images, ``success_difference`` is b minus a with its 95 % interval, ``p_value`` McNemar's exact one. Distances, in
     the attack's norm, over the images on which both succeed: ``distance_difference`` is the mean of b minus a,
-    ``distance_ratio`` the largest ratio of the two.
+    ``distance_ratio`` the largest ratio of the two. ``outcomes_differing`` is
+    the share of images on which just one of the two succeeds.
     """
 
     n: int
@@ -43,6 +44,7 @@ class Compared:
     distance_b: float
     distance_difference: float
     distance_ratio: float
+    outcomes_differing: float
 
 
 IMAGES = 1e-5
@@ -95,6 +97,7 @@ def compare(a: Sequence[Arrays], b: Sequence[Arrays], norm: str | None) -> Compa
         distance_b=float(far_b.mean()) if len(far_b) else float("nan"),
         distance_difference=float((far_b - far_a).mean()) if len(far_a) else float("nan"),
         distance_ratio=_largest_ratio(far_a, far_b),
+        outcomes_differing=float((success_a != success_b).sum() / n),
     )
 
 

@@ -24,7 +24,7 @@ RULES = {
     "identical": "every pixel is the same",
     "equal": f"no pixel with a gradient differs by more than {IMAGES:g}; or, of attacks for the nearest image, every "
     f"image has the same label and its distance within {ROUNDING:.2%} (reconciled: the same success and every "
-    f"distance within {RECONCILED:.0%})",
+    f"distance within {RECONCILED:.0%}); or, of attacks made of several (autoattack, worst-of), the same images fall",
     "explained": "neither, and the ledger has entries for exactly one of the two, without which, run once more, they "
     "are the same (reconciled: entries that say what remains, of at most a quarter of the images)",
     "unexplained": "none of these, images apart whose end hangs on a rounding of float32 (at most a quarter)",
@@ -43,19 +43,23 @@ class Verdict:
 
 
 def judge(
-    compared: Compared, habits_a: Sequence[Entry], habits_b: Sequence[Entry], *, minimal: bool, reconciled: bool
-) -> Verdict:
+    compared: Compared, habits_a: Sequence[Entry], habits_b: Sequence[Entry], *, minimal: bool, reconciled: bool,
+    ensemble: bool = False,
+) -> Verdict:  # fmt: skip
     """The verdict by ``RULES``.
 
     ``minimal``: the attack looks for the nearest image; one for the worst in a budget always goes to its border, so
-    that the distance says nothing of it.
+    that the distance says nothing of it. ``ensemble``: of several attacks, any of which may end an image's search, so
+    that what counts is which images fall.
     """
     if compared.max_abs_diff == 0 and compared.max_abs_diff_flat == 0:
         return Verdict("identical")
     if compared.max_abs_diff <= IMAGES or (minimal and _same_outcome(compared, reconciled)):
         return Verdict("equal")
+    if ensemble and compared.outcomes_differing == 0:
+        return Verdict("equal")
     if reconciled:
-        few = compared.images_differing <= FEW
+        few = (compared.outcomes_differing if ensemble else compared.images_differing) <= FEW
         behind = list(dict.fromkeys(entry.id for entry in (*habits_a, *habits_b) if entry.remains and few))
     else:
         behind = differing(habits_a, habits_b)

@@ -15,7 +15,7 @@ from sparring.adapters.library import Unsupported, load_library
 LIBRARIES = ("art", "foolbox", "torchattacks")
 ROUTES: tuple[Any, ...] = ("native", "bridged")
 RANDOM = {"pgd", "vmi-fgsm", "vni-fgsm", "square", "pixle", "one-pixel", "hopskipjump", "boundary"}
-RANDOM |= {"salt-and-pepper", "uniform-noise", "gaussian-noise"}
+RANDOM |= {"salt-and-pepper", "uniform-noise", "gaussian-noise", "apgd", "autoattack"}
 PAIRS = [
     pytest.param(key, library, id=f"{library}-{key[0]}-{key[1]}")
     for key, canonical in ATTACKS.items()

@@ -50,6 +50,19 @@ def test_same_labels_and_distances_make_attacks_for_the_nearest_image_equal() ->
     assert verdict(compared(max_abs_diff=0.1, distance_ratio=1.005), minimal=True) == "unexplained"
 
 
+def test_of_an_attack_made_of_several_the_same_images_have_to_fall() -> None:
+    def of_several(found: Compared, reconciled: bool = False) -> str:
+        return str(judge(found, (FOOLBOX,), (), minimal=False, reconciled=reconciled, ensemble=True))
+
+    other_pictures = {"max_abs_diff": 0.2, "label_agreement": 0.8, "images_differing": 1.0}
+    assert of_several(compared(**other_pictures)) == "equal"
+    assert verdict(compared(**other_pictures)) == "unexplained"
+    # as many may fall, and others
+    assert of_several(compared(**other_pictures, outcomes_differing=0.2)) == "explained: other-norm"
+    assert of_several(compared(**other_pictures, outcomes_differing=0.2), reconciled=True) == "explained: other-norm"
+    assert of_several(compared(**other_pictures, outcomes_differing=0.3), reconciled=True) == "unexplained"
+
+
 def test_reconciled_distances_are_equal_within_one_per_cent_where_success_is_the_same() -> None:
     near = {"max_abs_diff": 0.1, "label_agreement": 0.9, "distance_ratio": 1.009}
     assert verdict(compared(**near), minimal=True, reconciled=True) == "equal"

@@ -1,10 +1,11 @@
-"""torchattacks' APGD, APGDT and Square with draws that hang on the seed alone, not on which images share the batch."""
+"""What torchattacks' AutoAttack and its pieces do beside the source, taken away: for the ledger, and for our own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
+from sparring.adapters.library import Call, Reconcile
 from sparring.adapters.rewriting import rewritten
 
 START = (
@@ -20,7 +21,7 @@ SIGNS = (
 
 @contextmanager
 def draws_for_each_image() -> Iterator[None]:
-    """Within the context every image gets the draws that it would get alone.
+    """Within the context every image gets the draws that it would get alone: they hang on the seed only.
 
     torchattacks draws for the batch: an image's start depends on its place in it, and later draws on how many images
     are left, so that in an ensemble of attacks it hangs on its neighbours which images fall.
@@ -41,3 +42,28 @@ def steps_of_each_image() -> Iterator[None]:
 
     with rewritten(APGDT, "attack_single_run", ("step_size[0] * grad", "step_size * grad")):
         yield
+
+
+@contextmanager
+def schedule_as_it_is() -> Iterator[None]:
+    """Within the context Square's windows shrink as in a search of 10,000 queries, however few it has."""
+    from torchattacks import Square
+
+    with rewritten(Square, "p_selection", ("if self.rescale_schedule:", "if False:")):
+        yield
+
+
+def _within(context: Callable[[], AbstractContextManager[None]]) -> Reconcile:
+    @contextmanager
+    def reconcile(call: Call) -> Iterator[Call]:
+        with context():
+            yield call
+
+    return reconcile
+
+
+RECONCILIATIONS: dict[str, Reconcile] = {
+    "autoattack-draws-of-the-batch": _within(draws_for_each_image),
+    "autoattack-l2-one-step": _within(steps_of_each_image),
+    "autoattack-square-rescaled": _within(schedule_as_it_is),
+}
