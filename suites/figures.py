@@ -45,11 +45,20 @@ class Figure:
 
 def figures(run: str | Path) -> list[Figure]:
     """Every figure that has something to show. Raises ``InputError`` where there are no results."""
-    from sparring.suites import figures_bars, figures_confusion, figures_curves, figures_points
+    from sparring.suites import (
+        figures_bars,
+        figures_confusion,
+        figures_curves,
+        figures_errors,
+        figures_patches,
+        figures_pictures,
+        figures_points,
+    )
 
     study = open_study(run)
     makers = (
-        figures_bars.bars, figures_points.overview, figures_curves.by_eps, figures_points.against_time,
+        figures_bars.bars, figures_points.overview, figures_curves.by_eps, figures_errors.errors,
+        figures_pictures.pictures, figures_patches.patches, figures_points.against_time,
         figures_points.published, figures_confusion.confusion, figures_curves.losses,
     )  # fmt: skip
     return list(named_once(figure for make in makers for figure in make(study)))

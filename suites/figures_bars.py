@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 METRICS = {
-    "accuracy": "accuracy", "f1": "macro F1", "precision": "macro precision", "recall": "macro recall", "auroc": "AUROC",
+    "accuracy": "accuracy", "f1": "macro F1", "precision": "macro precision", "recall": "macro recall",
+    "auroc": "AUROC",
 }  # fmt: skip
 SECONDS = "seconds_per_image"
 CLEAN = "clean"
@@ -31,7 +32,7 @@ Bar = tuple[float, float, float]
 
 
 def bars(study: Study) -> Iterator[Figure]:
-    """Bars are defenses and panels libraries; of a study without defenses, bars are its variants, else its libraries."""
+    """Bars are defenses and panels libraries; without defenses bars are variants, and without these libraries."""
     rows = told_apart(study.done)
     colours = {
         "defense": colour_of(list(study.rows["defense"])),
@@ -83,7 +84,10 @@ def _placed(group: pd.DataFrame, by: str) -> pd.DataFrame:
 def _draw(group: pd.DataFrame, metric: str, word: str, colours: Mapping[str, str]) -> Drawing:
     panels = list(dict.fromkeys(group["panel"]))
     across = [*([CLEAN] if metric != SECONDS else []), *dict.fromkeys(group["attack"])]
-    whose: list[Any] = list(dict.fromkeys(zip(group["bar"], group["attacker"], strict=True)))
+    places = list(colours)
+    whose: list[Any] = sorted(
+        dict.fromkeys(zip(group["bar"], group["attacker"], strict=True)), key=lambda who: places.index(who[0])
+    )
     width = min(16.0, max(6.5, 1.4 + 0.17 * len(across) * (len(whose) + 1.5)))
     figure = blank(width, 0.6 + 2.0 * len(panels))
     axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
@@ -91,17 +95,17 @@ def _draw(group: pd.DataFrame, metric: str, word: str, colours: Mapping[str, str
         values = _values(group[group["panel"] == panel], metric)
         step = 0.84 / len(whose)
         for i, who in enumerate(whose):
-            places = [(j, values[who, name]) for j, name in enumerate(across) if (who, name) in values]
-            if not places:
+            there = [(j, values[who, name]) for j, name in enumerate(across) if (who, name) in values]
+            if not there:
                 continue
-            x = [j - 0.42 + step * (i + 0.5) for j, _ in places]
+            x = [j - 0.42 + step * (i + 0.5) for j, _ in there]
             label = " ".join(filter(None, (UNDEFENDED_WORD.get(who[0], who[0]), f"({who[1]})" if who[1] else "")))
             axis.bar(
-                x, [bar[0] for _, bar in places], step * 0.9, color=colours[who[0]], label=label,
+                x, [bar[0] for _, bar in there], step * 0.9, color=colours[who[0]], label=label,
                 hatch="////" if who[1] == "aware" else None, edgecolor="white" if who[1] == "aware" else "none",
                 linewidth=0,
             )  # fmt: skip
-            _whiskers(axis, x, [bar for _, bar in places])
+            _whiskers(axis, x, [bar for _, bar in there])
         axis.set_title(panel)
         axis.set_ylabel(wrapped(word, 22))
         axis.grid(axis="y")

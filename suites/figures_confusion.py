@@ -11,7 +11,7 @@ import numpy as np
 
 from sparring.suites import metrics
 from sparring.suites.figures import COLOURS, INK, Figure, blank, safe, wrapped
-from sparring.suites.study import Study
+from sparring.suites.study import Study, class_names
 from sparring.suites.study_rows import UNDEFENDED, classes, told_apart
 
 if TYPE_CHECKING:
@@ -20,19 +20,23 @@ if TYPE_CHECKING:
 
 FEW = 12
 """Up to so many classes, numbers stand in the cells and every class has its name."""
+MOST = 100
 ON_COLOUR = "#101010"
 """The numbers on a filled cell, which is as light on a dark page as on a light one."""
 
 
 def confusion(study: Study) -> Iterator[Figure]:
-    """One figure for each data set, model, defense and attacker: the clean images, then each attack."""
+    """One figure for each data set, model, defense, attacker and variant: the clean images, then each attack.
+
+    Not of data with more than ``MOST`` classes, whose cells nobody could tell apart.
+    """
     counts = classes(study.rows, study.arrays)
-    names = _names(study)
+    names = class_names(study)
     for (dataset, model, defense, attacker, variant), group in told_apart(study.done).groupby(
         ["dataset", "model", "defense", "attacker", "variant"], sort=False
     ):
         first = group.drop_duplicates("attack")
-        if dataset not in counts:
+        if counts.get(str(dataset), MOST + 1) > MOST:
             continue
         whose = ", ".join(filter(None, (str(attacker), str(variant))))
         what = " ".join(filter(None, (str(defense), f"({whose})" if whose else "")))
@@ -93,9 +97,3 @@ def _panel(axis: Any, title: str, counts: np.ndarray, labels: list[str]) -> None
         axis.set_xticks(ticks, map(str, ticks), fontsize=7.5)
         axis.set_yticks(ticks, map(str, ticks), fontsize=7.5)
     axis.tick_params(length=2)
-
-
-def _names(study: Study) -> dict[str, list[str]]:
-    data = study.manifest.get("data") or []
-    held = [data] if isinstance(data, dict) else data
-    return {str(entry.get("name")): list(entry.get("classes") or []) for entry in held}

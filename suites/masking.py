@@ -7,8 +7,8 @@ The signs are those of Athalye, Carlini, Wagner 2018 ("Obfuscated gradients give
 - ``black-box``: an attack that sees no gradients breaks much more than all gradient attacks together;
 - ``margin``: CW, DeepFool or APGD on the difference of logits, which follow differences of logits, break much more than
   the iterated attacks that follow the cross-entropy, whose gradient saturates;
-- ``temperature``: a gradient attack breaks much more once the logits that it sees are divided by a temperature (Carlini,
-  Wagner 2016, "Defensive Distillation is Not Robust to Adversarial Examples", section 4), for the same reason;
+- ``temperature``: a gradient attack breaks much more once the logits that it sees are divided by a temperature
+  (Carlini, Wagner 2016, "Defensive Distillation is Not Robust to Adversarial Examples", section 4): the same reason;
 - ``ensemble``: AutoAttack, or the worst of several attacks, breaks much more than all other gradient attacks together;
 - ``one-step``: FGSM breaks much more than the iterated attacks;
 - ``vanishing``: a gradient attack gives images back exactly as they were: its gradient is zero there.
@@ -43,7 +43,6 @@ Sign = Literal["unaware", "temperature", "black-box", "margin", "ensemble", "one
 Bools = npt.NDArray[np.bool_]
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
-ENSEMBLES = ("autoattack", "worst-of")
 GAP = 0.1
 """A difference in robust accuracy, or a share of images, from which on it is told."""
 
@@ -144,7 +143,12 @@ class _Row:
 
     @property
     def name(self) -> str:
-        return f"{self.label} ({', '.join(filter(None, (self.library, self.variant)))})"
+        return f"{self.label} ({self.whose})"
+
+    @property
+    def whose(self) -> str:
+        """The library, and the variant where the attack is shown another thing than the model."""
+        return self.library if self.pixels and self.temperature == 1 else f"{self.library}, {self.variant}"
 
     @property
     def margin(self) -> bool:
@@ -154,7 +158,7 @@ class _Row:
     @property
     def ensemble(self) -> bool:
         """Whether it is several attacks, one after another on what the ones before have left."""
-        return self.canonical is not None and self.canonical.name in ENSEMBLES
+        return self.canonical is not None and self.canonical.ensemble
 
     @property
     def follows(self) -> bool:
@@ -307,7 +311,7 @@ def _names(rows: list[_Row], ball: tuple[str, float] | None) -> str:
     """The attacks in few words; one parameter set of several libraries is named once."""
     libraries: dict[str, dict[str, None]] = {}
     for row in rows:
-        libraries.setdefault(row.label, {})[", ".join(filter(None, (row.library, row.variant)))] = None
+        libraries.setdefault(row.label, {})[row.whose] = None
     named = [f"{label} ({', '.join(names)})" for label, names in libraries.items()]
     text = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]} together"
     return text if ball is None else f"{text} within {ball[0]} {ball[1]:.4g}"

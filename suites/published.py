@@ -49,10 +49,10 @@ def compare(run: str | Path) -> pd.DataFrame:
         rows["seconds_in_all"] = rows["seconds_per_image"] + prediction
         library = said.get("library") or next(iter(manifest.read(Path(run))["suite"].get("libraries") or [""]))
         # a profile may put another network or data set in the place of the study's
-        first = {"data": str(rows["dataset"].iloc[0]), "model": str(rows["model"].iloc[0])}
+        first = {"data": str(rows["dataset"].iloc[0]), "model": str(rows["model"].iloc[0])} if len(rows) else {}
         for value in said["values"]:
             meant = {key: item for key, item in value.items() if item is not None}
-            lines += _compared({**first, **meant}, rows, str(library))
+            lines += _compared({"data": "", "model": "", **first, **meant}, rows, str(library))
     frame = pd.DataFrame(lines, columns=list(COLUMNS))
     numbers = ["published", "measured", "measured_low", "measured_high", "difference"]
     return frame.astype(dict.fromkeys(numbers, "float64")).astype({"agrees": "boolean"})

@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparring.adapters.errors import InputError
-from sparring.suites import figures, manifest, masking, published, store, strips, study_rows, study_tables
+from sparring.suites import (
+    figures,
+    manifest,
+    masking,
+    normalised_first,
+    published,
+    store,
+    strips,
+    study_rows,
+    study_tables,
+)
 from sparring.suites.report_svg import inline
 from sparring.suites.report_tables import PageTable, page_table
 from sparring.suites.study_text import StudyTable
@@ -56,7 +66,16 @@ def content(run: Path) -> dict[str, Any]:
     tables = {table.name: page_table(table) for table in study_tables.tables(run)}
     apart = {
         name: tables.pop(name, None)
-        for name in ("published", "published-orders", "failures", "search", "training", "masked-gradients")
+        for name in (
+            "normalised-first",
+            "normalised-first-pictures",
+            "published",
+            "published-orders",
+            "failures",
+            "search",
+            "training",
+            "masked-gradients",
+        )
     }
     shown = strips.strips(run, {str(item.get("name")): item.get("classes") or () for item in data})
     seen = dict.fromkeys(strip.dataset for strip in shown.strips)
@@ -76,6 +95,10 @@ def content(run: Path) -> dict[str, Any]:
         "masked": masking.sentences(masked.findings),
         "masked_compared": masked.compared,
         "masked_table": apart["masked-gradients"],
+        "normalised_first": normalised_first.of_run(run),
+        "normalised_tables": [
+            table for table in (apart["normalised-first-pictures"], apart["normalised-first"]) if table
+        ],
         "verdict": published.verdict(compared) if len(compared) else "",
         "disagreements": _disagreements(compared),
         "orders": [str(line) for line in published.orders(run)["line"]] if len(compared) else [],

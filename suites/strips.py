@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ from sparring.suites import store, study_rows
 if TYPE_CHECKING:
     import pandas as pd
 
+Image = npt.NDArray[np.float32]
+"""float32 (C, H, W) in [0, 1]"""
 SIDE = 128
 """Larger pictures are shown at this many pixels a side: a page is not the place to look at single pixels of them."""
 TOP = 3
@@ -96,7 +99,7 @@ def strips(run: Path, classes: Mapping[str, Sequence[str]], *, each: int = 2, mo
 
 
 def _chosen(data: pd.DataFrame, each: int) -> list[list[tuple[int, dict[str, Any]]]]:
-    """For each data set, variant, attack (whatever its parameters), norm and library: the rows to show, with positions."""
+    """For each data set, variant, attack (whatever its parameters), norm and library: positions and rows to show."""
     groups: dict[tuple[str, ...], list[tuple[int, dict[str, Any]]]] = {}
     for position, found in enumerate(data.to_dict("records")):
         item = {str(name): value for name, value in found.items()}
@@ -121,14 +124,14 @@ def _strip(run: Path, item: Mapping[str, Any], names: Sequence[str]) -> Strip | 
     right = facts["pred_clean"] == facts["y"]
     hit = right & facts["success"]
     index = int(np.argmax(hit if hit.any() else right))
-    x, x_adv = (_one(store.cell_folder(run, str(item["cell_id"])) / "images.npz", key, index) for key in ("x", "x_adv"))
+    x, x_adv = (one(run, str(item["cell_id"]), key, index) for key in ("x", "x_adv"))
     label = int(facts["y"][index])
     scale = _scale(x_adv - x)
     return Strip(
         str(item["dataset"]), str(item["attack"]), str(item["library"]), str(item["model"]),
-        "" if item["defense"] == study_rows.UNDEFENDED else str(item["defense"]), str(item["attacker"]), str(item["variant"]),
-        _name(names, label), index,
-        bool(hit[index]), _png(x), _png(x_adv), _png(0.5 + scale * (x_adv - x)), scale,
+        "" if item["defense"] == study_rows.UNDEFENDED else str(item["defense"]), str(item["attacker"]),
+        str(item["variant"]), _name(names, label), index,
+        bool(hit[index]), png(x), png(x_adv), png(0.5 + scale * (x_adv - x)), scale,
         float(facts["linf"][index]), float(facts["l2"][index]),
         _predictions(facts, "clean", index, label, names), _predictions(facts, "adv", index, label, names),
     )  # fmt: skip
@@ -152,14 +155,14 @@ def _name(names: Sequence[str], label: int) -> str:
     return str(names[label]) if 0 <= label < len(names) else str(label)
 
 
-def _scale(change: npt.NDArray[np.float32]) -> int:
+def _scale(change: Image) -> int:
     """The largest of 1, 2, 5, 10, 20, ... by which the difference still fits around mid-grey."""
     room = 0.5001 / max(float(np.abs(change).max()), 1e-9)  # 0.1 of float32 is a little more
     steps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
     return max(step for step in steps if step <= max(room, 1))
 
 
-def _png(image: npt.NDArray[np.float32]) -> str:
+def png(image: Image) -> str:
     """A data URI of one image (C, H, W); what lies outside [0, 1] is clipped."""
     from PIL import Image
 
@@ -173,8 +176,32 @@ def _png(image: npt.NDArray[np.float32]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _one(path: Path, key: str, index: int) -> npt.NDArray[np.float32]:
-    """One image of a stored array, without reading those behind it: a cell may hold gigabytes. Never unpickles."""
+def one(run: Path, cell: str, key: str, index: int) -> Image:
+    """One image (C, H, W) of a stored array, without reading those behind it: a cell may hold gigabytes.
+
+    Never unpickles. Raises ``InputError`` where it can't be read.
+    """
+    with _stored(run, cell, key) as (file, shape):
+        file.seek(index * int(np.prod(shape[1:])) * 4, io.SEEK_CUR)
+        return _next(file, 1, shape)[0]
+
+
+def blocks(run: Path, cell: str, key: str, size: int = 64) -> Iterator[Image]:
+    """The images of a stored array, (at most ``size``, C, H, W) at a time; as ``one`` otherwise."""
+    with _stored(run, cell, key) as (file, shape):
+        for start in range(0, shape[0], size):
+            yield _next(file, min(size, shape[0] - start), shape)
+
+
+def _next(file: IO[bytes], count: int, shape: tuple[int, ...]) -> Image:
+    content = file.read(count * int(np.prod(shape[1:])) * 4)
+    return np.frombuffer(content, np.float32).reshape(count, *shape[1:])
+
+
+@contextmanager
+def _stored(run: Path, cell: str, key: str) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
+    """The file of an array of images, where their values begin, and its shape."""
+    path = store.cell_folder(run, cell) / "images.npz"
     try:
         with zipfile.ZipFile(path) as whole, whole.open(f"{key}.npy") as file:
             version = np.lib.format.read_magic(file)
@@ -182,8 +209,6 @@ def _one(path: Path, key: str, index: int) -> npt.NDArray[np.float32]:
             shape, by_column, dtype = head(file)
             if by_column or dtype != np.float32 or len(shape) != 4:
                 raise ValueError(f"{key} is {dtype} {shape}, not float32 images")
-            size = int(np.prod(shape[1:])) * 4
-            file.seek(index * size, io.SEEK_CUR)
-            return np.frombuffer(file.read(size), np.float32).reshape(shape[1:])
+            yield file, shape
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: can't be read: {error}") from None

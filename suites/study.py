@@ -55,6 +55,13 @@ def open_study(run: str | Path) -> Study:
     return Study(Path(run), manifest.read(Path(run)), rows, arrays)
 
 
+def class_names(study: Study) -> dict[str, list[str]]:
+    """The names of each data set's classes, where the manifest has them."""
+    data = study.manifest.get("data") or []
+    held = [data] if isinstance(data, dict) else data
+    return {str(entry.get("name")): list(map(str, entry.get("classes") or [])) for entry in held}
+
+
 def column(metric: str, clean: bool = False) -> str:
     """How the results call a metric, before the attack or after."""
     if metric == "accuracy":

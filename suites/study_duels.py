@@ -86,7 +86,8 @@ def worst(study: Study) -> Iterator[StudyTable]:
         "worst", "Worst case over the attacks that were run",
         "Share of images that no attack, library, attacker or seed turned (Wilson's 95 % interval), beside the "
         "strongest single one; within a budget those count whose image lies inside it, whatever they were asked for. "
-        "Pictures that were damaged before the attack (normalised first) don't count. An upper bound of the robust accuracy: other attacks may turn more.",
+        "Pictures that were damaged before the attack (normalised first) don't count. An upper bound of the robust "
+        "accuracy: other attacks may turn more.",
         pd.DataFrame(lines), ("clean", "worst", "strongest"),
     )  # fmt: skip
 

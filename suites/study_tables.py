@@ -9,10 +9,15 @@ from pathlib import Path
 from sparring.adapters.errors import InputError, unknown
 from sparring.suites import masking
 from sparring.suites import published as publication
+from sparring.suites.normalised_first import normalised_first
 from sparring.suites.study import Study, open_study
 from sparring.suites.study_attacks import ranks, statistics, times
+from sparring.suites.study_draws import draws, ratios
 from sparring.suites.study_duels import aware, libraries, worst
+from sparring.suites.study_errors import errors
 from sparring.suites.study_makings import search, training
+from sparring.suites.study_patches import patches
+from sparring.suites.study_patches import transfer as patch_transfer
 from sparring.suites.study_rows import KEYS, SUBJECT, UNDEFENDED, varied
 from sparring.suites.study_scores import attacked, clean, defenses, drops, summary
 from sparring.suites.study_text import FORMATS, StudyTable, print_rich, render
@@ -41,7 +46,8 @@ def find(run: str | Path, name: str) -> StudyTable:
 def _each(run: str | Path) -> Iterator[StudyTable]:
     study = open_study(run)
     makers = (
-        clean, summary, attacked, drops, defenses, aware, worst, libraries, ranks, statistics, times, search, training,
+        clean, summary, normalised_first, attacked, drops, errors, defenses, aware, worst, libraries, ranks, statistics,
+        draws, ratios, times, patches, patch_transfer, search, training,
         published, orders, masked, failures,
     )  # fmt: skip
     for make in makers:
@@ -117,8 +123,9 @@ def _tidy(table: StudyTable) -> StudyTable:
     """Without the keys that are the same in every row (the caption says them) and routes that tell nothing apart."""
     frame = table.frame
     keys = [key for key in KEYS if key in frame]
-    if "route" in keys and not frame.duplicated([key for key in keys if key != "route"]).any():
-        frame, keys = frame.drop(columns="route"), [key for key in keys if key != "route"]
+    others = [key for key in keys if key != "route"]
+    if "route" in keys and frame.groupby(others, dropna=False)["route"].nunique().max() <= 1:
+        frame, keys = frame.drop(columns="route"), others
     kept = varied(frame, keys) if len(frame) > 1 else keys
     if set(SUBJECT) <= set(keys) and not set(SUBJECT) & set(kept):
         kept = ["model", *kept]

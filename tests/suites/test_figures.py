@@ -47,7 +47,7 @@ def drawn(every):
 def test_which_figures_there_are(every):
     kinds = [re.split(r"-a-b|-mnist|-gtsrb", name)[0] for name in every]
     assert {kind: kinds.count(kind) for kind in kinds} == {
-        "bars-accuracy": 2, "bars-f1": 2, "bars-precision": 2, "bars-recall": 2, "bars-seconds-per-image": 2, "overview": 2, "eps": 2,
+        "bars-accuracy": 2, "bars-f1": 2, "bars-precision": 2, "bars-recall": 2, "bars-seconds-per-image": 2, "overview": 2, "eps": 2, "errors": 1,
         "time": 2, "published": 1, "confusion": 8, "loss": 2,
     }  # fmt: skip
     assert all(re.fullmatch(r"[A-Za-z0-9_-]+", name) for name in every)

@@ -144,11 +144,20 @@ def test_failed_rows_have_no_picture(tmp_path):
 
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 5), st.data())
 def test_one_image_is_read_without_the_others(tmp_path_factory, n, channels, side, data):
-    path = tmp_path_factory.mktemp("one") / "images.npz"
+    run = tmp_path_factory.mktemp("one")
     stored = np.random.default_rng(n).random((n, channels, side, 3), dtype=np.float32)
-    np.savez(path, y=np.arange(n), x=stored)
-    index = data.draw(st.integers(0, n - 1))
-    np.testing.assert_array_equal(strips._one(path, "x", index), stored[index])
+    saved(run, y=np.arange(n), x=stored)
+    index, size = data.draw(st.integers(0, n - 1)), data.draw(st.integers(1, n + 1))
+    np.testing.assert_array_equal(strips.one(run, "a", "x", index), stored[index])
+    several = list(strips.blocks(run, "a", "x", size))
+    assert {len(block) for block in several[:-1]} <= {size}
+    np.testing.assert_array_equal(np.concatenate(several), stored)
+
+
+def saved(run, **arrays):
+    path = store.cell_folder(run, "a") / "images.npz"
+    path.parent.mkdir(parents=True)
+    np.savez(path, **arrays)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +170,9 @@ def test_one_image_is_read_without_the_others(tmp_path_factory, n, channels, sid
     ],
 )
 def test_what_is_not_images_is_one_message(tmp_path, stored):
-    np.savez(tmp_path / "images.npz", **stored)
+    saved(tmp_path, **stored)
     with pytest.raises(InputError, match=r"images\.npz: can't be read"):
-        strips._one(tmp_path / "images.npz", "x", 0)
+        strips.one(tmp_path, "a", "x", 0)
 
 
 def test_a_damaged_file_is_one_message(tmp_path):
@@ -172,7 +181,7 @@ def test_a_damaged_file_is_one_message(tmp_path):
     path = store.cell_folder(tmp_path, "a") / "images.npz"
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match=r"images\.npz"):
-        strips._one(path, "x", 0)
+        strips.one(tmp_path, "a", "x", 0)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ BLUR = "gaussian-blur(sigma=1.0)"
 
 def test_which_tables_there_are(made):
     assert list(made) == [
-        "clean", "summary", "attacked", "drops", "defenses-mnist-accuracy", "defenses-mnist-f1",
+        "clean", "summary", "attacked", "drops", "errors", "defenses-mnist-accuracy", "defenses-mnist-f1",
         "defenses-gtsrb-accuracy", "defenses-gtsrb-f1", "aware", "worst", "libraries", "ranks", "statistics",
         "statistics-with-clean", "times", "search", "training", "masked-gradients", "failures",
     ]  # fmt: skip
