@@ -311,7 +311,7 @@ def _run(estimator: Any, decide: Callable[[Images], Any], call: Call) -> Images:
     # without labels JSMA draws its targets, and the shadow attack isn't made a targeted one
     labelled = call.targeted or call.target not in (*AT_A_CLASS, *ONE_IMAGE)
     # standard error gets the progress bars of attacks within attacks
-    with redirect_stderr(StringIO()), MENDED.get(call.target, nullcontext)():
+    with redirect_stderr(StringIO()), _mended(attack, call.target):
         for part in rows[:, None] if _singly(attack, call) else [rows]:
             if len(part):
                 result[part] = attack.generate(call.x[part], one_hot[part] if labelled else None, **more)
@@ -347,10 +347,10 @@ def _without_multiprocess() -> Iterator[None]:
         del sys.modules["multiprocess"]
 
 
-MENDED: dict[str, Callable[[], AbstractContextManager[None]]] = {
-    "GeoDA": _mended_numpy,
-    "AutoAttack": _without_multiprocess,
-}
+def _mended(attack: Any, target: str) -> AbstractContextManager[None]:
+    if target == "GeoDA":
+        return _mended_numpy()
+    return _without_multiprocess() if target == "AutoAttack" and not attack.parallel_pool_size else nullcontext()
 
 
 def _build(estimator: Any, call: Call) -> Any:

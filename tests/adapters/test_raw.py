@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ MINUTES_TO_COMPILE |= {
     "art:BrendelBethgeAttack",
 }
 OPTIONAL = dict.fromkeys(MINUTES_TO_COMPILE, "numba")
-OPTIONAL |= {"art:AutoAttack": "multiprocess", "art:CompositeAdversarialAttackPyTorch": "kornia"}
+OPTIONAL |= {"art:CompositeAdversarialAttackPyTorch": "kornia"}
 
 CLASSES = [(f"{name}:{key}", raw) for name in LIBRARIES for key, raw in load_library(name).raw().items()]
 RUNNING = [pytest.param(name, raw, id=name) for name, raw in CLASSES if raw.unsupported is None and raw.alias is None]
@@ -95,6 +96,18 @@ def test_every_class_that_claims_to_run_runs_on_a_torch_model(name: str, raw: Ra
     printed = capfd.readouterr()
     assert printed.out == ""
     assert "it/s" not in printed.err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("multiprocess") is not None, reason="multiprocess is installed")
+def test_only_several_processes_of_autoattack_need_multiprocess() -> None:
+    """ART 1.20 imports it in every run of AutoAttack."""
+    classifier = cnn()
+    x = images(2, classifier.input_shape)
+    y = labels(classifier, x)
+    assert attack(classifier, x, y, "art:AutoAttack", eps=0.3).samples["success"].all()
+    with pytest.raises(LibraryError, match=r"needs the package multiprocess.*pip install 'sparring\[extras\]'"):
+        attack(classifier, x, y, "art:AutoAttack", eps=0.3, parallel_pool_size=2)
+    assert "multiprocess" not in sys.modules
 
 
 @pytest.mark.parametrize(("name", "raw"), [pair for pair in RUNNING if pair.values[1].targeted])  # type: ignore[union-attr]
