@@ -35,8 +35,8 @@ def mapped(
         # a disk that is full is an error now, and not a signal that ends the process later on
         os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * np.dtype(dtype).itemsize))
     found = np.memmap(file, dtype=dtype, mode="w+" if new else "r", offset=offset, shape=shape)
-    if isinstance(found._mmap, mmap.mmap):
-        _OURS.add(found._mmap)
+    if (held := _map(found)) is not None:
+        _OURS.add(held)
     return np.asarray(found)
 
 
@@ -69,11 +69,17 @@ def own(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def let_go(*arrays: npt.NDArray[Any]) -> None:
     """Take the pages of mapped arrays out of this process's memory; their content stays, and comes back when used."""
     for array in arrays:
-        held: Any = array
-        while isinstance(held, np.ndarray):
-            held = held.base
-        if isinstance(held, mmap.mmap) and held in _OURS and hasattr(mmap, "MADV_DONTNEED"):
+        held = _map(array)
+        if held is not None and held in _OURS and hasattr(mmap, "MADV_DONTNEED"):
             held.madvise(mmap.MADV_DONTNEED)
+
+
+def _map(array: npt.NDArray[Any]) -> mmap.mmap | None:
+    """The map that an array, or what it is a view of, lies in."""
+    held: Any = array
+    while isinstance(held, np.ndarray):
+        held = held.base
+    return held if isinstance(held, mmap.mmap) else None
 
 
 def _scratch() -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.adapters.errors import InputError
-from sparring.models import datasets
+from sparring.models.places import cache_folder
 
 RECIPE_VERSION = 1
 """Raised when prepared models of before can no longer be used."""
@@ -17,7 +17,7 @@ RECIPE_VERSION = 1
 
 def folder(recipe: Mapping[str, Any]) -> Path:
     """Where the cache keeps the model of that recipe."""
-    return datasets.cache_folder() / "models" / digest({"version": RECIPE_VERSION, **recipe})[:32]
+    return cache_folder() / "models" / digest({"version": RECIPE_VERSION, **recipe})[:32]
 
 
 def digest(value: Any) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sparring.adapters.errors import InputError
-from sparring.models import architectures, convert, datasets, mobilenet, portable, published_weights, search, weights
+from sparring.models import architectures, convert, mobilenet, portable, published_weights, search, weights
+from sparring.models.places import data_folder
 from sparring.models.spec import FROM_OTHERS, ModelSpec, facts
 
 OPTIONS = ("input_range", "mean", "std", "channel_order", "layout", "output")
@@ -89,7 +90,7 @@ def file_of(spec: ModelSpec, base: Path) -> Path | None:
     path = (base / Path(spec.weights).expanduser()).absolute()
     if path.is_file():
         return path
-    root = datasets.data_folder()
+    root = data_folder()
     suffixes = (*weights.TORCH_SUFFIXES, *weights.KERAS_SUFFIXES, ".keras")
     if root and (root / spec.weights).is_dir():
         held = sorted(p for p in (root / spec.weights).iterdir() if p.name.endswith(suffixes))
