@@ -62,7 +62,7 @@ def jsma(
         count, stuck = min(a_turn, most - done), []
         for i in np.flatnonzero(going):
             image = values[active[i]]
-            chosen = choose(i, image < 1 if theta > 0 else image > 0, count)
+            chosen = choose(int(i), image < 1 if theta > 0 else image > 0, count)
             image[chosen] = np.clip(image[chosen] + np.float32(theta), 0, 1)
             stuck += [] if len(chosen) else [i]
         going[stuck] = False
@@ -104,7 +104,8 @@ def _of_probabilities(logits: Logits, pull: Pull, goals: Labels, sign: float) ->
         free = free[np.argsort(-alpha[i, free], kind="stable")]
         free = free[: len(free) // 2 * 2]
         helping = alpha[i, free].reshape(-1, 2).sum(axis=1) > 0
-        return free[np.repeat(helping, 2)]
+        steepest: Features = free[np.repeat(helping, 2)]
+        return steepest
 
     return choose
 

@@ -38,6 +38,7 @@ from sparring.models.datasets import Dataset
 from sparring.models.defended import defended_ref
 from sparring.models.ensembles import converted_ensemble, ensemble_ref
 from sparring.models.opening import open_here, open_model, open_network, user_digest, user_network, wrapped
+from sparring.models.places import data_folder
 from sparring.models.ref import ModelRef
 from sparring.models.sources import Progress
 from sparring.models.spec import FROM_OTHERS, DataSpec, ModelSpec, TrainSpec, facts
@@ -140,7 +141,8 @@ def _prepared(
     with FileLock(folder / ".lock"):
         if known := _known(folder, spec, base):
             return known
-        ref = _make(spec, base, sample, file, others, part, folder, device, progress)
+        begun = _begun(spec, data, base, device, progress)
+        ref = _make(spec, base, sample, file, others, part, folder, begun, device, progress)
         content = json.dumps(ref.to_json(), indent=1)
         weights.atomically(folder / "ref.json", lambda path: path.write_bytes(content.encode()))
     return ref
@@ -157,6 +159,7 @@ def _make(
     others: Mapping[str, ModelRef],
     part: Callable[[], Dataset],
     folder: Path,
+    begun: training.Begun | None,
     device: str,
     progress: Progress | None,
 ) -> ModelRef:
@@ -187,7 +190,7 @@ def _make(
         file = folder / ("weights.safetensors" if spec.runtime == "torch" else "weights.npz")
         chosen, trials = _searched(spec, sample, options, part, device, progress)
         architecture = str(chosen.architecture)
-        network, known = _train(chosen, sample, options, part, device, progress)
+        network, known = _train(chosen, sample, options, part, begun, device, progress)
         known |= {"start": starting.facts(chosen)} if chosen.train and chosen.train.start else {}
         known |= {"search": trials} if trials else {}
         (weights.save_torch if spec.runtime == "torch" else weights.save_keras)(network, file)
@@ -219,6 +222,7 @@ def _train(
     sample: Dataset,
     options: Mapping[str, Any],
     part: Callable[[], Dataset],
+    begun: training.Begun | None,
     device: str,
     progress: Progress | None,
 ) -> tuple[Any, dict[str, Any]]:
@@ -236,8 +240,29 @@ def _train(
     before = preprocessing(shape, **{key: value for key, value in options.items() if key != "output"})
     return training.trained(
         build, spec.runtime, part().x, part().y, train,
-        defenses=spec.defenses, before=before, options=options, device=device, progress=progress,
+        defenses=spec.defenses, begun=begun, before=before, options=options, device=device, progress=progress,
     )  # fmt: skip
+
+
+def _begun(
+    spec: ModelSpec, data: DataSpec, base: Path, device: str, progress: Progress | None
+) -> training.Begun | None:
+    """For a training that begins as one without defenses: that one's weights, from the cache, made where they aren't.
+
+    So a network that is fine-tuned in several ways is trained once.
+    """
+    if not (spec.train and spec.defenses) or spec.search:
+        return None
+
+    def begun(learner: training.Learner) -> training.History:
+        plain = spec.model_copy(update={"defenses": (), "defended_as": None})
+        ref = _prepared(plain, data, base, None, device, progress)
+        (weights.load_torch if spec.runtime == "torch" else weights.load_keras)(
+            learner.network, Path(str(ref.artifact))
+        )
+        return tuple(ref.facts["history"])
+
+    return begun
 
 
 def _searched(
@@ -395,7 +420,7 @@ def _part(
     train = spec.train or TrainSpec.model_validate({})
 
     def read() -> Dataset:
-        key = json.dumps([facts(data), str(base.absolute()), str(datasets.data_folder()), train.samples, train.seed])
+        key = json.dumps([facts(data), str(base.absolute()), str(data_folder()), train.samples, train.seed])
         with _LOCK:
             if key not in _PARTS:
                 while len(_PARTS) > 1:  # a suite has a few, each of which may be a third of a gigabyte

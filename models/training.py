@@ -125,15 +125,24 @@ class Training:
     progress: Progress | None = None
 
 
-def train(training: Training) -> tuple[Learner, History]:
+Begun: TypeAlias = Callable[[Learner], History]
+"""Puts the weights that a training has come to before into a learner, and says how it came to them."""
+
+
+def train(training: Training, done: tuple[Training, Begun] | None = None) -> tuple[Learner, History]:
     """Carry a training out: everything random follows from ``training.spec.seed``.
 
+    ``done`` is a training that was carried out before: where this one begins with it, it is not carried out again.
     Raises ``InputError`` if the loss stops being finite.
     """
+    if done is not None and training is done[0]:
+        with seeded(training.spec.seed, training.family):
+            learner = training.fresh()
+        return learner, done[1](learner)
     past = training.past
     start: Weights | None = None
     if training.first is not None:
-        learner, past = train(training.first)
+        learner, past = train(training.first, done)
         start = learner.weights()
     with seeded(training.spec.seed, training.family):
         learner = training.fresh()
@@ -151,6 +160,7 @@ def trained(
     spec: TrainSpec,
     *,
     defenses: Sequence[DefenseSpec] = (),
+    begun: Begun | None = None,
     before: Preprocessing,
     options: Mapping[str, Any],
     device: str = "auto",
@@ -160,18 +170,19 @@ def trained(
 
     ``framework`` is ``torch`` or ``keras-`` with the backend that this process has; ``options`` are the keyword
     arguments of ``wrap`` (range, normalisation, layout), and ``before`` says the same for the training. Those of
-    ``defenses`` that are training defenses change the training, in order; wrappers are passed over. The facts:
-    ``history``, ``seconds`` and ``defenses`` (their labels). Raises ``InputError`` for a defense that is not known or
+    ``defenses`` that are training defenses change the training, in order; wrappers are passed over. Where what
+    comes out begins with the training without them, ``begun`` gives the weights of that. The facts: ``history``,
+    ``seconds`` and ``defenses`` (their labels). Raises ``InputError`` for a defense that is not known or
     not meant so, and if the loss stops being finite.
     """
     begin = time.perf_counter()
     family = framework.partition("-")[0]
     used = [spec.label for spec in defenses]
     with seeded(spec.seed, family), _on(device, family):
-        training = _plain(build, family, x, y, spec, before, options, device, progress)
+        training = plain = _plain(build, family, x, y, spec, before, options, device, progress)
         if defenses:
             training, used = _defended(training, defenses)
-        learner, history = train(training)
+        learner, history = train(training, (plain, begun) if begun and training is not plain else None)
         network = learner.finish()
     return network, {"history": list(history), "seconds": time.perf_counter() - begin, "defenses": used}
 
