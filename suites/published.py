@@ -48,11 +48,12 @@ def compare(run: str | Path) -> pd.DataFrame:
         prediction = rows.get("prediction_seconds_per_image", 0.0)
         rows["seconds_in_all"] = rows["seconds_per_image"] + prediction
         library = said.get("library") or next(iter(manifest.read(Path(run))["suite"].get("libraries") or [""]))
-        # a profile may put another network or data set in the place of the study's
-        first = {"data": str(rows["dataset"].iloc[0]), "model": str(rows["model"].iloc[0])} if len(rows) else {}
+        instead = said.get("instead") or {}
         for value in said["values"]:
-            meant = {key: item for key, item in value.items() if item is not None}
-            lines += _compared({"data": "", "model": "", **first, **meant}, rows, str(library))
+            put = {key: instead[value[key]] for key in ("data", "model") if value.get(key) in instead}
+            told = ", ".join(f"{new} in place of {value[key]}" for key, new in put.items())
+            for line in _compared({**value, **put}, rows, str(library)):
+                lines.append({**line, "choice": "; ".join(filter(None, [told, line["choice"]]))})
     frame = pd.DataFrame(lines, columns=list(COLUMNS))
     numbers = ["published", "measured", "measured_low", "measured_high", "difference"]
     return frame.astype(dict.fromkeys(numbers, "float64")).astype({"agrees": "boolean"})

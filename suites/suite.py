@@ -160,8 +160,8 @@ class TransferSpec(Spec):
 class PublishedValue(Spec):
     """What a publication printed for one model under one attack and defense."""
 
-    data: str | None = Field(None, description="the data set's name; the suite's first when absent")
-    model: str | None = Field(None, description="the model's name in this suite; the first when absent")
+    data: str = Field(description="the data set's name")
+    model: str = Field(description="the model's name in this suite")
     attack: str = Field("none", description="the attack's name; none: on the clean images")
     variant: str | None = Field(None, description="the variant's name; the suite's first when absent")
     defense: str = Field("none", description="the label of the defenses, joined by ' + '; none: undefended")
@@ -175,6 +175,10 @@ class PublishedSpec(Spec):
     source: str = Field(description="the publication")
     library: str | None = Field(None, description="whose attacks are compared; the suite's first when absent")
     remarks: str = Field("", description="what the publication leaves open, or says twice")
+    instead: dict[str, str] = Field(
+        default_factory=dict,
+        description="names of models and data sets that a profile has replaced, and what is measured in their place",
+    )
     values: tuple[PublishedValue, ...] = Field(min_length=1)
 
 
