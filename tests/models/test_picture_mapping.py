@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -142,3 +143,13 @@ def test_a_mapping_that_is_not_there(tmp_path):
         datasets.load(spec.model_copy(update={"mapping": "bad.yaml"}), base=tmp_path)
     with pytest.raises(InputError, match=r"data\.mapping is for folders of pictures"):
         datasets.load(DataSpec(name="digits", mapping="fruits-vegetables"), base=HERE)
+
+
+def test_the_mapping_of_the_documentation(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "suites.md").read_text("utf-8")
+    (shown,) = re.findall(r"```yaml\n(classes: .*?)```", text, re.DOTALL)
+    spec = pictures(tmp_path, ["lemons", "Oranges", "figs", "quinces"])
+    data = mapped(tmp_path, spec, yaml.safe_load(shown), per_group=1)
+    assert sorted(data.facts["classes"].values()) == ["950 orange", "951 lemon", "952 fig"]
+    assert data.facts["left_out"] == {"quinces": picture_mapping.NO_CLASS}
+    assert [int(y) in (950, 951) for y in data.y] == [True, False]
