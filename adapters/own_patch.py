@@ -39,8 +39,10 @@ def patch(
     can be seen. Raises ``InputError`` for a patch larger than the images, and without images to train on.
     """
     where = ranged(x.shape[1:], size, shape, rotation, scale_min, scale_max)
-    how = {"steps": steps, "learning_rate": learning_rate, "decay": decay, "batch": batch}
-    made = train(classifier, fit, where, targeted=targeted, seed=seed, **how)
+    made = train(
+        classifier, fit, where, targeted=targeted, seed=seed, steps=steps, learning_rate=learning_rate, decay=decay,
+        batch=batch,
+    )  # fmt: skip
     return put(x, made, where, seed)
 
 
@@ -117,7 +119,8 @@ def towards(logits: Logits, labels: Labels) -> Logits:
     own = np.arange(len(z)), labels
     share[own] = 0
     share[own] = -share.sum(axis=1)
-    return (share / max(len(z), 1)).astype(np.float32)
+    gradient: Logits = (share / max(len(z), 1)).astype(np.float32)
+    return gradient
 
 
 def put(x: Images, patch: npt.NDArray[np.float32], where: Range, seed: int) -> Crafted:

@@ -49,9 +49,9 @@ def patches(study: Study) -> Iterator[Figure]:
             partial(_draw_examples, study, group, names.get(dataset, [])),
         )  # fmt: skip
     if rows["size"].nunique() > 1:
-        for dataset, group in rows.groupby("dataset", sort=False):
+        for name, group in rows.groupby("dataset", sort=False):
             yield Figure(
-                safe("patch-size", str(dataset)), f"Success of patches by size: {dataset}",
+                safe("patch-size", str(name)), f"Success of patches by size: {name}",
                 "Share of the images of other classes that are led to the target. Bars: 95 % interval; means over "
                 "seeds.",
                 partial(_draw_sizes, group, rows),
