@@ -53,7 +53,7 @@ def _is_table(value: Any) -> bool:
 
 def _name(a: Any, b: Any, index: int) -> str:
     """An item of a list by its name, where both have the same, else by its place."""
-    for key in ("name", "attack", "defense"):
-        if isinstance(a, dict) and isinstance(b, dict) and a.get(key) and a.get(key) == b.get(key):
+    for key in ("name", "attack", "defense"):  # a model's own `attack` says yes or no
+        if isinstance(a, dict) and isinstance(b, dict) and isinstance(a.get(key), str) and a[key] == b.get(key):
             return str(a[key])
     return str(index)
