@@ -450,10 +450,10 @@ _ALL = (
         {
             "size": _count("side of the patch, of a circle its diameter, in pixels", REQUIRED),
             "shape": Parameter(str, "of the patch", "square", choices=("square", "circle")),
-            "steps": _count("number of steps", 100),
+            "steps": _count("number of steps", 200),
             "learning_rate": Parameter(float, "of the optimiser, in units of [0, 1]", 0.2, above=0),
             "decay": Parameter(bool, "let the learning rate fall to 0, by the same each step", True),
-            "batch": _count("training images a step", 8),
+            "batch": _count("training images a step", 4),
             # the greatest rotation in the authors' code
             "rotation": Parameter(float, "greatest rotation either way, in degrees", 22.5, low=0, high=180),
             "scale_min": Parameter(float, "least scale at which it is pasted", 0.9, above=0),

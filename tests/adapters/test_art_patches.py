@@ -27,7 +27,7 @@ examined = pytest.mark.skipif(not ART.startswith("1.20."), reason=f"seen in ART 
 def patched(size: int, route: str = "native", target: int | None = TARGET, **more: Any) -> Any:
     fit, test = digits()
     aim = {} if target is None else {"targets": np.full(len(test[0]), target)}
-    how = {"steps": 20, "learning_rate": 0.2, **more}
+    how = {"steps": 20, "batch": 8, **more}
     return attack(network(), *test, "patch", library="art", route=route, fit=fit, size=size, **aim, **how)  # type: ignore[arg-type]
 
 
@@ -72,7 +72,7 @@ def test_what_it_leaves(shape: str, seen: int) -> None:
 
 
 def one_call(x: np.ndarray, fit: Fit, seed: int) -> Call:
-    params = find("patch").resolve({"size": 3, "steps": 2})
+    params = find("patch").resolve({"size": 3, "steps": 2, "batch": 8})
     context = Context(params, x.shape[1:], 10, len(x), seed, True)
     mapping = LIBRARY.find(find("patch"))
     assert isinstance(mapping, AttackMapping)

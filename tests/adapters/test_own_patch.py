@@ -20,7 +20,7 @@ from sparring.adapters.own_patch import batches, towards
 from sparring.adapters.protocol import Counter
 
 TARGET = 3
-SHORT = {"steps": 40, "learning_rate": 0.2}
+SHORT = {"steps": 40, "batch": 8}
 
 
 @lru_cache
@@ -80,7 +80,7 @@ def test_what_it_leaves(shape: str) -> None:
 
 
 def one_call(x: np.ndarray, y: np.ndarray, fit: Fit, seed: int = 0, **more: Any) -> Call:
-    params = find("patch").resolve({"size": 3, "steps": 2, **more})
+    params = find("patch").resolve({"size": 3, "steps": 2, "batch": 8, **more})
     return Call("patch", params, x, y, False, find("patch"), Context(params, x.shape[1:], 10, len(x), seed, False), fit)
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
+from sparring.adapters.attacks import REQUIRED, find
 from sparring.adapters.patch_transforms import Range, paste, place
 from sparring.models.load import is_prepared
 from sparring.models.opening import open_model
@@ -19,7 +23,7 @@ from sparring.suites.study_patches import patches, transfer
 from sparring.suites.suite import home
 
 TRAIN = {"epochs": 3, "seed": 0, "samples": 400}
-SHORT = {"steps": 10, "learning_rate": 0.2, "target": "3"}
+SHORT = {"steps": 20, "target": "3"}
 SUITE = {
     "name": "patches",
     "data": {"name": "digits", "samples": 48, "fit": 32},
@@ -130,3 +134,14 @@ def test_the_figures(study) -> None:
     assert "6 px: " in drawn["patches-digits-cnn-art"]
     examples = drawn["patched-digits-cnn-sparring"]
     assert examples.count("before: ") == examples.count("<image") == 3
+
+
+def test_the_documented_suite_is_valid() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "patches.md").read_text("utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    (asked,) = load_suite(yaml.safe_load(block)).attacks
+    assert [one.params["size"] for one in asked.requests()] == [32, 48, 64]
+    assert asked.targets == ("toaster", "piggy bank")
+    for name, parameter in find("patch").parameters.items():
+        (line,) = [line for line in text.splitlines() if line.startswith("|") and f"`{name}`" in line]
+        assert parameter.default is REQUIRED or str(parameter.default).lower() in line
