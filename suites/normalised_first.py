@@ -106,9 +106,11 @@ def damages(study: Study) -> Iterator[Damage]:
         clamped = _clamped(study.run, cell)
         before, after = (_looks(study.run, cell, name) for name in ("x", "x_adv"))
         interval = [float(row.get(f"robust_accuracy{end}", np.nan)) for end in (LOW, HIGH)]
+        dataset, model, defense, attacker, variant = map(str, key)
         yield Damage(
-            *map(str, key), int(row["n"]), clamped, (before[0], after[0]), (before[1], after[1]),
-            (float(row["clean_accuracy"]), float(row["robust_accuracy"])), (interval[0], interval[1]),
+            dataset, model, defense, attacker, variant, int(row["n"]), clamped, (before[0], after[0]),
+            (before[1], after[1]), (float(row["clean_accuracy"]), float(row["robust_accuracy"])),
+            (interval[0], interval[1]),
         )  # fmt: skip
 
 
@@ -153,7 +155,8 @@ def compared(study: Study) -> pd.DataFrame:
         sides[name]["cell"] = list(side.groupby(keys, sort=False, dropna=False)["cell_id"].first())
     both = sides["corrected"].drop(columns="cell").merge(sides["as_published"].drop(columns="clean_accuracy"), on=keys)
     alone = {(each.dataset, each.model, each.defense, each.attacker): each for each in damages(study)}
-    found = [alone.get(tuple(map(str, subject))) for subject in both[SUBJECT].itertuples(index=False, name=None)]
+    subjects = zip(*(both[name].astype(str) for name in SUBJECT), strict=True)
+    found = [alone.get((dataset, model, defense, attacker)) for dataset, model, defense, attacker in subjects]
     both["clamp_alone"] = [each.accuracy[1] if each else np.nan for each in found]
     both["contrast_before"] = [each.contrast[0] if each else np.nan for each in found]
     both["contrast_clamped"] = [each.contrast[1] if each else np.nan for each in found]
@@ -227,21 +230,22 @@ def _one_step(group: pd.DataFrame) -> Iterator[str]:
     single = group[group["kind"] == "one"]
     if single.empty:
         return
-    one = single.loc[single["as_published"].idxmin()]
+    one = single.iloc[int(single["as_published"].to_numpy().argmin())]
     many = group[group["kind"] == "many"]
     many = many[many["eps"].isna() | ((many["norm"] == one["norm"]) & (many["eps"] >= one["eps"]))]
     if many.empty:
         return
-    best = {side: many.loc[many[side].idxmin()] for side in ("as_published", "corrected")}
-    odd = tuple(bool(one[side] < best[side][side]) for side in best)
+    sides = ("as_published", "corrected")
+    best = {side: many.iloc[int(many[side].to_numpy().argmin())] for side in sides}
+    odd = [bool(one[side] < best[side][side]) for side in sides]
     said = {
         (True, False): "one step beats many when normalised first, and not in the corrected run",
         (True, True): "one step beats many in both runs",
         (False, True): "one step beats many in the corrected run alone",
         (False, False): "one step beats many in neither run",
-    }[odd]
+    }[odd[0], odd[1]]
     words = [f"{one['attack']} leaves {_percent(one[side])} right, {best[side]['attack']} "
-             f"{_percent(best[side][side])}" for side in best]  # fmt: skip
+             f"{_percent(best[side][side])}" for side in sides]  # fmt: skip
     yield f"{said}. Normalised first, {words[0]}; corrected, {words[1]}."
 
 

@@ -183,7 +183,8 @@ def one(run: Path, cell: str, key: str, index: int) -> Image:
     """
     with _stored(run, cell, key) as (file, shape):
         file.seek(index * int(np.prod(shape[1:])) * 4, io.SEEK_CUR)
-        return _next(file, 1, shape)[0]
+        image: Image = _next(file, 1, shape)[0]
+        return image
 
 
 def blocks(run: Path, cell: str, key: str, size: int = 64) -> Iterator[Image]:
@@ -195,7 +196,8 @@ def blocks(run: Path, cell: str, key: str, size: int = 64) -> Iterator[Image]:
 
 def _next(file: IO[bytes], count: int, shape: tuple[int, ...]) -> Image:
     content = file.read(count * int(np.prod(shape[1:])) * 4)
-    return np.frombuffer(content, np.float32).reshape(count, *shape[1:])
+    images: Image = np.frombuffer(content, np.float32).reshape(count, *shape[1:])
+    return images
 
 
 @contextmanager

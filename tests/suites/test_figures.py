@@ -44,6 +44,21 @@ def drawn(every):
     return {name.split("-a-b")[0]: (every[name], figures.svg(every[name])) for name in wanted}
 
 
+def test_errors_by_eps_are_drawn_as_they_are(every, run):
+    frame = pd.read_parquet(run / "results.parquet")
+    (figure,) = (figure for name, figure in every.items() if name.startswith("errors"))
+    axes = [axis for axis in figure.draw().axes if axis.get_visible()]
+    assert len(axes) == 4  # the undefended, the two defenses, one of them by who knows of it and who doesn't
+    mine = frame[(frame["dataset"] == "gtsrb") & (frame["attack"] == "fgsm") & (frame["defense"] == "none")]
+    mine = mine[mine["library"] == "art"]
+    for line, rate, before in zip(
+        axes[0].get_lines(), ("robust_accuracy", "top5"), ("clean_accuracy", "clean_top5"), strict=False
+    ):
+        values = [mine[before].mean(), *mine.groupby("eps")[rate].mean()]
+        assert list(line.get_ydata()) == pytest.approx([1 - value for value in values])
+        assert list(line.get_xdata()) == [0, 0.1, 0.2]
+
+
 def test_which_figures_there_are(every):
     kinds = [re.split(r"-a-b|-mnist|-gtsrb", name)[0] for name in every]
     assert {kind: kinds.count(kind) for kind in kinds} == {

@@ -97,6 +97,24 @@ def test_numbers_under_attack_are_means_over_the_seeds(made, cells):
     assert drop["accuracy"] == pytest.approx((both[0]["pred_clean"] == both[0]["y"]).mean() - row["accuracy"])
 
 
+def test_errors_by_eps(made, cells):
+    table = made["errors"]
+    assert table.rates == ("clean", "0.1", "0.2")
+    assert list(dict.fromkeys(table.frame["error"])) == ["top-1", "top-5"]
+    asked = {"dataset": "gtsrb", "model": "rnn", "defense": BLUR, "attacker": "aware", "library": "art"}
+    both = arrays_of(cells, **asked, attack="fgsm", eps=0.1)
+    (row,) = of(table.frame, **asked, error="top-5").to_dict("records")
+
+    def error(when):
+        lost = [(np.argsort(-one[f"logits_{when}"], 1)[:, :5] != one["y"][:, None]).all(1).mean() for one in both]
+        return pytest.approx(np.mean(lost))
+
+    assert (row["clean"], row["0.1"]) == (error("clean"), error("adv"))
+    (row,) = of(table.frame, **asked, error="top-1").to_dict("records")
+    assert row["0.1"] == pytest.approx(np.mean([(one["pred_adv"] != one["y"]).mean() for one in both]))
+    assert of(table.frame, dataset="mnist", error="top-5").empty  # five of ten classes say little
+
+
 def test_the_summary_says_what_a_defense_costs_and_gives(made, cells):
     asked = {"dataset": "gtsrb", "model": "cnn"}
     (row,) = of(made["summary"].frame, **asked, defense="adversarial-training").to_dict("records")
