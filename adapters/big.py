@@ -6,11 +6,14 @@ Mapped, they are the system's to keep or to write out, once for all processes, a
 
 from __future__ import annotations
 
+import ctypes
 import math
 import mmap
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 from weakref import WeakSet
@@ -72,6 +75,17 @@ def let_go(*arrays: npt.NDArray[Any]) -> None:
         held = _map(array)
         if held is not None and held in _OURS and hasattr(mmap, "MADV_DONTNEED"):
             held.madvise(mmap.MADV_DONTNEED)
+
+
+def trim() -> None:
+    """Give back freed memory that the C library keeps: batch after batch it would go to pieces, and grow."""
+    if (call := getattr(_c_library(), "malloc_trim", None)) is not None:
+        call(0)
+
+
+@cache
+def _c_library() -> Any:
+    return ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _map(array: npt.NDArray[Any]) -> mmap.mmap | None:

@@ -180,6 +180,8 @@ def attack(
             adv_logits.append(judge.logits(adversarial[part]))
             prediction_seconds += time.perf_counter() - begin
             big.let_go(images, adversarial)
+            if images.nbytes >= big.LARGE:
+                big.trim()
             if progress is not None:
                 progress(min(start + batch_size, len(images)), len(images))
     logits_clean, logits_adv = _together(clean_logits, judge.classes), _together(adv_logits, judge.classes)
