@@ -234,6 +234,7 @@ SUITE = {
     "models": [{"name": "cnn", "architecture": "cnn", "framework": "torch", "train": {"epochs": 8, "seed": 0}}],
     "defenses": [[], "distillation"],
     "libraries": ["foolbox"],
+    "variants": [{"name": "plain"}, {"name": "logits / 100", "temperature": 100, "attacks": ["pgd"]}],
     "attacks": [
         {"attack": "pgd", "norm": "linf", "eps": 0.2, "steps": 10, "random_start": False},
         {"attack": "square", "norm": "linf", "eps": 0.2, "queries": 200, "libraries": ["art"]},
@@ -242,13 +243,16 @@ SUITE = {
 
 
 def test_real_distillation_masks_its_gradients_and_the_undefended_network_does_not(tmp_path):
-    """Papernot 2016, broken as by Carlini, Wagner 2017: saturated logits, whose gradients are zero."""
+    """Papernot 2016, broken as by Carlini, Wagner 2016: saturated logits, whose gradients are zero until divided."""
     from sparring.suites.runner import run
 
     run(SUITE, out=tmp_path, device="cpu")
     found = masking.examine(tmp_path)
     assert {item.defense for item in found.findings} == {"distillation"}
-    assert {item.sign for item in found.findings} == {"black-box", "vanishing"}
+    assert {item.sign for item in found.findings} == {"black-box", "vanishing", "temperature"}
     black_box = next(item for item in found.findings if item.sign == "black-box")
     assert black_box.difference > 0.2
+    divided = next(item for item in found.findings if item.sign == "temperature")
+    assert divided.difference > 0.2
+    assert divided.strong == "pgd (foolbox, logits / 100)"
     assert "cnn with distillation on digits" in black_box.sentence
