@@ -12,7 +12,7 @@ from sparring.suites import published as publication
 from sparring.suites.figures import COLOURS, INK, PLAIN, Figure, blank, legend_below, logarithmic, safe, wrapped
 from sparring.suites.figures_curves import MARKS, grid
 from sparring.suites.study import Study, column
-from sparring.suites.study_rows import KEYS, UNDEFENDED, mean_over_seeds
+from sparring.suites.study_rows import KEYS, LOSSY, UNDEFENDED, mean_over_seeds
 from sparring.suites.study_scores import summary
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ def overview(study: Study) -> Iterator[Figure]:
 def against_time(study: Study) -> Iterator[Figure]:
     """What each attack leaves of a model, by what it costs; of undefended models, where there are any."""
     rows = study.attacks
+    rows = rows[rows["space"] != LOSSY]
+    if rows["variant"].nunique() > 1:
+        rows = rows.assign(attack=[f"{attack} ({variant})" for attack, variant in zip(
+            rows["attack"], rows["variant"], strict=True)])  # fmt: skip
     if (rows["defense"] == UNDEFENDED).any():
         rows = rows[rows["defense"] == UNDEFENDED]
     for dataset, group in rows.groupby("dataset", sort=False):

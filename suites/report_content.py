@@ -178,6 +178,7 @@ def _disagreements(compared: pd.DataFrame) -> list[str]:
             item["dataset"],
             item["model"],
             *([item["defense"]] if item["defense"] != study_rows.UNDEFENDED else []),
+            *([item["variant"]] if item["variant"] else []),
         ]
         attack = "clean" if item["attack"] == published.CLEAN else item["attack"]
         lines.append(f"{', '.join(map(str, where))}, {attack}, {item['metric']}: {item['line']}")

@@ -37,10 +37,11 @@ def errors(study: Study) -> Iterator[StudyTable]:
                     "clean": group[f"clean_{name}"].mean(),
                 }
                 lines.append(line | {size: by_size.get(size) for size in sizes})
+    five = ", and that have theirs not among the five most probable (top-5)" if "top5_error" in found else ""
     yield StudyTable(
         "errors", "Errors by eps",
-        "Share of the images that are taken for another class than theirs (top-1), and that have theirs not among the "
-        "five most probable (top-5); the columns are eps, in the units of the variant. Means over seeds.",
+        f"Share of the images that are taken for another class than theirs (top-1){five}; the columns are eps, in the "
+        "units of the variant. Means over seeds.",
         pd.DataFrame(lines), ("clean", *sizes),
     )  # fmt: skip
 

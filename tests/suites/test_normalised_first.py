@@ -206,6 +206,10 @@ def test_figures_keep_the_variants_apart(run):
     assert [axis.get_title() for axis in axes[:2]] == ["torchattacks", "art"]
     assert axes[0].get_legend_handles_labels()[1][:2] == ["as-published", "corrected"]
     assert "Accuracy by variant and attack: digits, net" in found["bars-accuracy-digits-net"].title
+    time = found["time-digits"].draw().axes[0]
+    assert (
+        sum(len(line.get_xdata()) for line in time.get_lines()) == 6
+    )  # the corrected run's; damaged pictures cost no less
     lines = found["eps-digits-net-fgsm-linf"].draw().axes[0].get_lines()
     assert {line.get_label() for line in lines} >= {"torchattacks (as-published)", "art (corrected)"}
 
