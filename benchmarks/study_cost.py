@@ -118,9 +118,11 @@ def _cells(
                             continue
                         row = like.iloc[0]
                         was = json.loads(row["params"])
-                        factor = prod(
+                        more = [
                             asked.params[key] / was[key] for key in REPEATS if was.get(key) and asked.params.get(key)
-                        )
+                        ]
+                        # AutoAttack's steps are those of some of its attacks, its queries those of another
+                        factor = max(more) if asked.name == "autoattack" else prod(more)
                         seconds[paper.one_data.label, "attacks"] += (
                             row["seconds"] * factor * images / row["n"] * len(paper.seeds)
                         )
