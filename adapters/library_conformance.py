@@ -45,7 +45,7 @@ LibraryCheck: TypeAlias = Callable[[Library], None]
 LIGHT: dict[str, Any] = {
     "steps": 4, "search_steps": 2, "scales": 2, "samples": 2, "queries": 40, "restarts": 1, "iterations": 3,
     "initial_evaluations": 10, "max_evaluations": 20, "population": 40, "pixels": 3,
-    "size": 5, "batch": 4,
+    "size": 8, "batch": 4, "rotation": 0, "scale_min": 1, "scale_max": 1,  # one place: another is another input
     "attacks": [{"attack": "square", "library": "referee", "queries": 20, "restarts": 1},
                 {"attack": "square", "library": "referee", "queries": 40, "restarts": 1}],
 }  # fmt: skip
@@ -55,7 +55,7 @@ ROUNDING = 1e-5
 """How far float32 may carry an image out of its budget or the box."""
 RANDOM = {
     "square", "pixle", "one-pixel", "hopskipjump", "boundary", "uniform-noise", "gaussian-noise", "salt-and-pepper",
-    "patch", "apgd", "autoattack", "worst-of",
+    "apgd", "autoattack", "worst-of",
 }  # fmt: skip
 """The attacks that draw random numbers whatever their parameters; others do where ``random_start`` is true."""
 
@@ -105,7 +105,7 @@ def light(attack: Attack) -> dict[str, Any]:
     """All parameters of an attack, those in ``LIGHT`` and the budget for a short run, the others by default."""
     given: dict[str, Any] = {key: value for key, value in LIGHT.items() if key in attack.parameters}
     for key in attack.required:
-        given[key] = BUDGET.get(attack.norm, 0.2) if key == "eps" else _some_value(attack.parameters[key])
+        given.setdefault(key, BUDGET.get(attack.norm, 0.2) if key == "eps" else _some_value(attack.parameters[key]))
     return request(attack.name, norm=attack.norm, params=given).params
 
 
