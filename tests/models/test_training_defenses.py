@@ -377,3 +377,5 @@ def test_what_cannot_be_meant_is_said(defense, message):
 def test_arts_loop_is_changed_by_no_other_defense():
     with pytest.raises(InputError, match="trains by its own loop"):
         fresh("torch", (*MADRY, said("art:AdversarialTrainer", params={"eps": EPS})), epochs=1)
+    with pytest.raises(InputError, match="its own loop, which knows no `schedule: plateau`"):
+        fresh("torch", (said("art:AdversarialTrainer", params={"eps": EPS}),), schedule="plateau", validation=0.2)
