@@ -30,7 +30,12 @@ def pictures(study: Study) -> Iterator[Figure]:
         return
     names = class_names(study)
     rows = study.attacks
-    rows = rows[rows["eps"].notna() & (rows["space"] != LOSSY) & (rows["attacker"] != "unaware") & ~rows["targeted"].astype(bool)]
+    rows = rows[
+        rows["eps"].notna()
+        & (rows["space"] != LOSSY)
+        & (rows["attacker"] != "unaware")
+        & ~rows["targeted"].astype(bool)
+    ]
     for key, group in rows.groupby(["dataset", "model", "defense", "variant"], sort=False):
         dataset, model, defense, variant = map(str, key)
         shown = group[group["name"] == (ATTACK if (group["name"] == ATTACK).any() else group["name"].iloc[0])]
