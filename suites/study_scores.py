@@ -90,10 +90,10 @@ def defenses(study: Study) -> Iterator[StudyTable]:
     import pandas as pd
 
     rows = told_apart(study.done)
-    if rows["defense"].nunique() < 2:
-        return
     down = [key for key in KEYS if key not in ("dataset", "attack")]
     for dataset, group in rows.groupby("dataset", sort=False):
+        if group["defense"].nunique() < 2:
+            continue
         for metric in ("accuracy", "f1"):
             attacks = list(dict.fromkeys(group["attack"]))
             lines: dict[tuple[Any, ...], dict[str, Any]] = {}
