@@ -44,8 +44,8 @@ def patches(study: Study) -> Iterator[Figure]:
         yield Figure(
             safe("patched", dataset, *words),
             f"Patches of {group['size'].max()} pixels in pictures: {', '.join(words)}",
-            "The first pictures of other classes than the target, with what the network says of them and how sure it "
-            "is; before: what it said without the patch. First seed.",
+            "The first pictures of other classes that it leads to its target (of too few, others too), with what the "
+            "network says of them and how sure it is; before: what it said without the patch. First seed.",
             partial(_draw_examples, study, group, names.get(dataset, [])),
         )  # fmt: skip
     if rows["size"].nunique() > 1:
@@ -100,7 +100,9 @@ def _draw_examples(study: Study, group: pd.DataFrame, names: Sequence[str]) -> D
         arrays = study.arrays(str(row["cell_id"])) if row else {}
         if row is None or "logits_adv" not in arrays:
             continue
-        chosen = np.flatnonzero(arrays["y"] != arrays["target"])[:EXAMPLES]
+        others = np.flatnonzero(arrays["y"] != arrays["target"])
+        hits = arrays["pred_adv"][others] == arrays["target"][others]
+        chosen = [*others[hits], *others[~hits]][:EXAMPLES]
         for axis, place in zip(line, chosen, strict=False):
             _show(axis, one(study.run, str(row["cell_id"]), "x_adv", int(place)))
             after, before = (_said(arrays[f"logits_{when}"][place], names) for when in ("adv", "clean"))
@@ -115,17 +117,19 @@ def _draw_examples(study: Study, group: pd.DataFrame, names: Sequence[str]) -> D
 def _said(logits: np.ndarray, names: Sequence[str]) -> str:
     shares = softmax(logits[None])[0]
     best = int(shares.argmax())
-    return f"{names[best] if best < len(names) else best}, {100 * shares[best]:.0f} %"
+    return f"{names[best] if best < len(names) else best}, {100 * shares[best]:.0f}\u00a0%"
 
 
 def _show(axis: Any, image: np.ndarray, mask: np.ndarray | None = None) -> None:
-    """(C, H, W) in [0, 1]; where the mask is false it is transparent."""
+    """(C, H, W) in [0, 1]; where the mask is false it is transparent. Large ones are shrunk: a page holds many."""
     levels = np.clip(image, 0, 1)
-    step = -(-max(levels.shape[1:]) // (2 * SIDE))  # a page is not the place to look at single pixels
-    levels = levels[:, ::step, ::step]
-    colours = np.broadcast_to(levels, (3, *levels.shape[1:])) if len(levels) in (1, 3) else levels[:1].repeat(3, 0)
-    seen = np.ones(levels.shape[1:]) if mask is None else mask[::step, ::step].astype(float)
-    axis.imshow(np.concatenate([colours, seen[None]]).transpose(1, 2, 0), interpolation="nearest")
+    colours = levels if len(levels) == 3 else levels[:1].repeat(3, 0)
+    seen = np.ones(levels.shape[1:]) if mask is None else np.asarray(mask, float)
+    whole = np.concatenate([colours, seen[None]])
+    step = -(-max(levels.shape[1:]) // SIDE)
+    height, width = (side // step for side in levels.shape[1:])
+    shrunk = whole[:, : height * step, : width * step].reshape(4, height, step, width, step).mean(axis=(2, 4))
+    axis.imshow(shrunk.transpose(1, 2, 0), interpolation="nearest")
 
 
 def _draw_sizes(group: pd.DataFrame, rows: pd.DataFrame) -> Drawing:
