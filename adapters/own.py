@@ -74,7 +74,7 @@ WRITTEN: dict[tuple[str, str], AttackMapping] = {
         note="derivatives of the probabilities, up to three pairs a turn (sparring:jsma has the source's, too)",
     ),
     ("pixel-swap", "l0"): maps("pixel_swap", steps="steps"),
-    ("patch", "l0"): maps("patch", **{name: name for name in CANONICAL["patch", "l0"].parameters}),
+    ("patch", "l0"): AttackMapping("patch", {name: name for name in CANONICAL["patch", "l0"].parameters}),
     **{("autoattack", norm): _ensemble("autoattack", "autoattack", norm) for norm in ("linf", "l2")},
     **{("worst-of", norm): _ensemble("worst-of", "worst_of", norm) for norm in ("linf", "l2")},
 }

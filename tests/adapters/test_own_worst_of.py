@@ -12,6 +12,7 @@ from models_for_tests import OutputsOnly, linear
 from odd_models import digits, odd
 
 from sparring.adapters import own
+from sparring.adapters.attacks import in_words
 from sparring.adapters.errors import InputError, NotSupported
 from sparring.adapters.execute import attack
 from sparring.adapters.own_autoattack import stages
@@ -19,6 +20,7 @@ from sparring.adapters.own_worst_of import ALREADY, NONE, worst_of
 from sparring.adapters.rewriting import margins
 from sparring.adapters.support import parts, request
 from sparring.adapters.torchattacks_autoattack import draws_for_each_image, steps_of_each_image
+from sparring.suites.suite import AttackSpec
 
 PGD = {"attack": "pgd", "library": "foolbox", "steps": 4}
 SQUARE = {"attack": "square", "library": "torchattacks", "queries": 30}
@@ -174,6 +176,14 @@ def test_parts_are_checked_and_filled_in_once():
 def test_what_is_wrong_with_a_part_is_said_before_anything_runs(attacks, says):
     with pytest.raises(InputError, match=says):
         request("worst-of", params={"eps": 0.1, "attacks": attacks})
+
+
+def test_a_suite_takes_the_list_of_parts_as_one_value_and_other_lists_as_a_grid():
+    spec = AttackSpec.model_validate({"attack": "worst-of", "eps": [0.1, 0.2], "attacks": [PGD, NOISE]})
+    both = spec.requests()
+    assert [asked.eps for asked in both] == [0.1, 0.2]
+    assert [[part["eps"] for part in asked.params["attacks"]] for asked in both] == [[0.1, 0.1], [0.2, 0.2]]
+    assert in_words(both[0].params["attacks"]) == "[foolbox pgd steps=4, foolbox uniform-noise]"
 
 
 def test_what_an_attack_of_our_own_computes_with():
