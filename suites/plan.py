@@ -8,8 +8,8 @@ from functools import cache
 from itertools import product
 from typing import Literal
 
-from sparring.adapters.errors import InputError, unknown
 from sparring.adapters import own
+from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.ledger import habits, whose
 from sparring.adapters.library import Library, load_library
 from sparring.adapters.support import Request, why_not
