@@ -19,7 +19,8 @@ from sparring.models.ref import ModelRef
 from sparring.models.spec import DataSpec, ModelSpec
 from sparring.suites.cell import Cell
 from sparring.suites.expand import origin
-from sparring.suites.suite import PLAIN, Attacker, AttackSpec, Suite, VariantSpec
+from sparring.suites.suite import Suite
+from sparring.suites.suite_keys import PLAIN, Attacker, AttackSpec, VariantSpec
 
 _RUNS_ON = {  # which packages' releases a framework's numbers depend on, beside torch, which carries every bridge
     "torch": (),

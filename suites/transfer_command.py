@@ -8,7 +8,8 @@ from typing import Any
 
 from sparring.adapters.errors import InputError, unknown
 from sparring.suites.runner import Run, run
-from sparring.suites.suite import Suite, TransferSpec
+from sparring.suites.suite import Suite
+from sparring.suites.suite_keys import TransferSpec
 
 
 def transfer(

@@ -20,7 +20,7 @@ from sparring.adapters.own_worst_of import ALREADY, NONE, worst_of
 from sparring.adapters.rewriting import margins
 from sparring.adapters.support import parts, request
 from sparring.adapters.torchattacks_autoattack import draws_for_each_image, steps_of_each_image
-from sparring.suites.suite import AttackSpec
+from sparring.suites.suite_keys import AttackSpec
 
 PGD = {"attack": "pgd", "library": "foolbox", "steps": 4}
 SQUARE = {"attack": "square", "library": "torchattacks", "queries": 30}

@@ -112,7 +112,7 @@ def test_data_sets_are_parts_with_the_attacks_that_are_meant_for_them():
     [
         ({"data": []}, "data: an empty list"),
         ({"data": [{"name": "digits"}, {"name": "digits"}]}, "two data sets are called 'digits'"),
-        ({"data": [{"name": "digits"}, {"name": "mnist"}], "transfer": {}}, "transfer: .*this suite has several"),
+        ({"data": [{"name": "digits"}, {"name": "mnist"}], "transfer": {}}, "transfer: .*say which: transfer.data"),
         ({"data": [{"name": "digits", "sampels": 3}]}, "data.0.sampels: unknown key"),
         ({"data": {"name": "digits", "sampels": 3}}, "data.sampels: unknown key"),
         ({"defenses": ["gausian-blur"]}, "defenses.0: unknown defense 'gausian-blur'.*gaussian-blur"),
