@@ -17,7 +17,7 @@ from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.protocol import Differentiable, Images, Labels, Logits, Pull, linearised
 from sparring.adapters.saliency_pairs import best_pair
 
-TURNS = 8
+TURNS = 3
 """Fewer turns than that would leave no room to correct what was changed."""
 Features: TypeAlias = npt.NDArray[np.int64]
 Domain: TypeAlias = npt.NDArray[np.bool_]
@@ -40,7 +40,7 @@ def jsma(
     best pair are the two largest, one gradient does for both, and the class that is in the way counts most. That
     gradient is taken without its factor p (1 - p), which is the same for all features, and 0 for a saturated network.
     ``pairs``: how many are changed in one turn, the best, then the best of the other features, and so on; fewer, where
-    gamma would leave less than eight turns. The classifier is asked once a turn for each image that goes on, for logits
+    gamma would leave less than three turns. The classifier is asked once a turn for each image that goes on, for logits
     and gradients together. Raises ``InputError`` for other ``outputs``.
     """
     if outputs not in SALIENCY:
