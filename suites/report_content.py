@@ -33,6 +33,10 @@ FIRST_PACKAGES = (
 """The packages whose releases the numbers depend on most; the others are behind a fold."""
 
 
+MANY_FOLDERS = 40
+"""More than that are counted, not named."""
+
+
 @dataclass(frozen=True)
 class PageFigure:
     """A figure of the page, its drawing as an ``<svg>`` element."""
@@ -209,7 +213,7 @@ def _data(data: Sequence[Mapping[str, Any]]) -> StudyTable:
 
     lines = [
         {"name": str(item.get("name")), "images": item.get("images"), "classes": len(item.get("classes") or ()) or None,
-         "digest": str(item.get("digest", ""))[:16]}
+         "pictures": _pictures(item.get("facts") or {}) or None, "digest": str(item.get("digest", ""))[:16]}
         for item in data
     ]  # fmt: skip
     frame = pd.DataFrame(lines).dropna(axis="columns", how="all")
@@ -223,7 +227,7 @@ def _models(told: Mapping[str, Any]) -> StudyTable:
         {
             "name": name, "framework": entry.get("framework"), "architecture": entry.get("architecture"),
             "defense": entry.get("defense"), "members": len(entry.get("members") or ()) or None,
-            "digest": str(entry.get("digest", ""))[:16],
+            "weights": _weights(entry.get("facts") or {}) or None, "digest": str(entry.get("digest", ""))[:16],
         }
         for name, entry in (told.get("models") or {}).items()
     ]  # fmt: skip
@@ -232,6 +236,28 @@ def _models(told: Mapping[str, Any]) -> StudyTable:
         "models", "Models", "sha256 of what each model's numbers depend on.",
         frame.dropna(axis="columns", how="all"),
     )  # fmt: skip
+
+
+def _pictures(facts: Mapping[str, Any]) -> str:
+    """How pictures were made to fit, and which folders are not among them, in words."""
+    told = [f"{key} {facts[key]}" for key in ("transforms", "resize", "crop", "size", "mapping") if facts.get(key)]
+    told += [str(facts["interpolation"])] if told and facts.get("interpolation") else []
+    why: dict[str, list[str]] = {}
+    for folder, reason in (facts.get("left_out") or {}).items():
+        why.setdefault(str(reason), []).append(str(folder))
+    for reason, folders in why.items():
+        named = ", ".join(folders) if len(folders) <= MANY_FOLDERS else f"{len(folders)} folders"
+        told.append(f"left out: {named} ({reason})")
+    return "; ".join(told)
+
+
+def _weights(facts: Mapping[str, Any]) -> str:
+    """Published weights by their enum and the file's digest; and where the pictures are not as these want them."""
+    held = facts.get("weights") or {}
+    told = [f"{held['enum']}, sha256 {str(held['sha256'])[:16]}"] if held.get("enum") else []
+    for key, both in (facts.get("transforms_differ") or {}).items():
+        told.append(f"{key} {both['here']} where the weights want {both['weights']}")
+    return "; ".join(told)
 
 
 def _device(told: Mapping[str, Any], rows: pd.DataFrame) -> str:
