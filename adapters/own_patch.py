@@ -17,7 +17,7 @@ from sparring.adapters.defended import coins
 from sparring.adapters.errors import InputError
 from sparring.adapters.library import Call, Crafted, Fit
 from sparring.adapters.patch_transforms import Range, Reals, draw, mask, paste, place, pull
-from sparring.adapters.protocol import Classifier, Differentiable, Images, Labels, Logits
+from sparring.adapters.protocol import Classifier, Differentiable, Images, Labels, Logits, linearised
 
 START = 0.5
 """The patch begins as grey."""
@@ -88,8 +88,9 @@ def train(
         x, labels = fit.x[rows], fit.labels[rows]
         places = [place(draw(generator, where, *x.shape[2:]), where, *x.shape[2:]) for _ in rows]
         pasted = paste(x, made, places)
-        cotangent = towards(classifier.logits(pasted), labels)
-        slope = pull(classifier.vjp(pasted, cotangent if targeted else -cotangent), places, where.size)
+        logits, back = linearised(classifier, pasted)
+        cotangent = towards(logits, labels)
+        slope = pull(back(cotangent if targeted else -cotangent), places, where.size)
         mean = BETAS[0] * mean + (1 - BETAS[0]) * slope
         square = BETAS[1] * square + (1 - BETAS[1]) * slope**2
         length = np.sqrt(square / (1 - BETAS[1] ** step))
