@@ -93,7 +93,7 @@ def plan(suite: Suite, data: Dataset, models: dict[str, ModelRef]) -> list[Plann
     for spec in suite.attacked:
         ref = models.get(spec.name)
         if ref is not None:
-            for one in _attacks(suite, spec):
+            for one in every_attack(suite, spec):
                 for attacker in _attackers(one.spec.attackers or suite.attackers, ref):
                     rows += _rows(suite, data, spec, ref, one, attacker)
     return rows
@@ -102,7 +102,7 @@ def plan(suite: Suite, data: Dataset, models: dict[str, ModelRef]) -> list[Plann
 def check(suite: Suite, data: Dataset) -> None:
     """Raise ``InputError`` for an attack that wants of the data what they have not, before any model is made."""
     for spec in suite.attacked:
-        for one in _attacks(suite, spec):
+        for one in every_attack(suite, spec):
             _class(one.target, data, one.asked.name)
             if one.asked.canonical is not None and one.asked.canonical.fits and not data.fit_digest:
                 raise InputError(
@@ -113,12 +113,12 @@ def check(suite: Suite, data: Dataset) -> None:
 def count(suite: Suite, spec: ModelSpec) -> int:
     """How many rows a model will have; known before any model exists."""
     routes = len(suite.routes) if suite.routes else 1
-    rows = sum(len(one.spec.attackers or suite.attackers) if spec.wrappers else 1 for one in _attacks(suite, spec))
+    rows = sum(len(one.spec.attackers or suite.attackers) if spec.wrappers else 1 for one in every_attack(suite, spec))
     return rows * routes * len(suite.seeds)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """One attack of one library in one variant."""
 
     spec: AttackSpec
@@ -128,7 +128,8 @@ class _Asked:
     target: str | int | None
 
 
-def _attacks(suite: Suite, spec: ModelSpec) -> list[_Asked]:
+def every_attack(suite: Suite, spec: ModelSpec) -> list[Asked]:
+    """What a model of a suite of one data set is attacked with, in the suite's order; known before any model exists."""
     found = []
     for attack in suite.attacks:
         if attack.models is not None and origin(spec) not in attack.models:
@@ -137,7 +138,7 @@ def _attacks(suite: Suite, spec: ModelSpec) -> list[_Asked]:
         for asked, target in product(attack.requests(), attack.targets):
             names = (asked.raw_library,) if asked.raw_library else (attack.libraries or suite.libraries)
             found += [
-                _Asked(attack, asked, name, way, target)
+                Asked(attack, asked, name, way, target)
                 for way in ways
                 for name in names
                 if name and name in (way.libraries or (name,))
@@ -157,7 +158,7 @@ def _attackers(asked: tuple[Attacker, ...], ref: ModelRef) -> tuple[Literal["", 
 
 
 def _rows(
-    suite: Suite, data: Dataset, spec: ModelSpec, ref: ModelRef, one: _Asked,
+    suite: Suite, data: Dataset, spec: ModelSpec, ref: ModelRef, one: Asked,
     attacker: Literal["", "unaware", "aware"],
 ) -> list[Planned]:  # fmt: skip
     asked, name, way = one.asked, one.library, one.variant

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 
 from sparring.suites.expand import origin, parts
+from sparring.suites.plan import every_attack
 from sparring.suites.reduced import reduced
 from sparring.suites.suite import PROFILES, load_suite
 
@@ -53,6 +55,80 @@ def test_the_three_libraries_run_the_studys_attacks(study):
         "adversarial-fine-tuning": {"fgsm"},
     }
     assert named[study] <= {attack.attack for attack in suite.attacks if attack.libraries is None}
+
+
+NETWORKS = ("torchattacks-resnet50", "fgsm-patch-distillation")
+"""Studies whose networks and pictures can't be had without a network: profiles put others in their place."""
+
+
+@pytest.mark.parametrize(("study", "profile"), product(NETWORKS, ("small", "paper")))
+def test_every_published_value_has_a_row_or_one_in_its_place(study, profile):
+    suite = load_suite(study, profile=profile)
+    assert suite.published is not None
+    instead = suite.published.instead
+    rows = {
+        (part.one_data.label, row.model.name, row.variant.name, row.label)
+        for part in parts(suite)
+        for row in planned_of(part)
+    }
+    for value in suite.published.values:
+        data, model = (instead.get(name, name) for name in (value.data, value.model))
+        mine = [row for row in rows if row[:2] == (data, model)]
+        assert mine, value
+        if value.attack != "none":
+            assert any(
+                value.attack.split()[0] == row[3].split()[0]
+                and (row[2] == value.variant or value.variant is None)
+                and ("→" not in value.attack or value.attack.split(" size")[0] == row[3])
+                for row in mine
+            ), value
+
+
+def planned_of(part):
+    """What a part of a suite would run: model, variant and the attack's name with its target."""
+    for spec in part.attacked:
+        for one in every_attack(part, spec):
+            label = f"{one.asked.name} → {one.target}" if one.target is not None else one.asked.name
+            yield SimpleNamespace(
+                model=SimpleNamespace(name=origin(spec)), variant=one.variant, label=label, defense=spec.defense
+            )
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_published_run_clamps_and_the_corrected_one_does_not(profile):
+    suite = load_suite("torchattacks-resnet50", profile=profile)
+    assert {way.name: way.space for way in suite.variants} == {
+        "as-published": "normalised-first",
+        "corrected": "pixels",
+    }
+    (part,) = parts(suite)
+    ways = {(row.label, row.variant.name) for row in planned_of(part)}
+    assert {attack for attack, way in ways if way == "as-published"} == {
+        attack for attack, way in ways if way == "corrected"
+    }
+    if profile != "smoke":
+        assert {attack for attack, _ in ways} == {
+            "none", "fgsm", "pgd", "cw", "ni-fgsm", "pixle", "si-ni-fgsm", "vmi-fgsm", "vni-fgsm",
+        }  # fmt: skip
+
+
+def test_the_paper_profile_has_the_three_parts_of_the_second_study():
+    suite = load_suite("fgsm-patch-distillation", profile="paper")
+    imagenet, mnist = parts(suite)
+    rows = list(planned_of(imagenet))
+    assert {row.model.name for row in rows} == {"resnet101", "alexnet", "regnet-y-400mf"}
+    assert {row.label for row in rows if row.label.startswith("patch")} == {
+        f"patch → {name}" for name in ("saltshaker", "soap dispenser", "digital clock", "piggy bank", "toaster")
+    }
+    assert {row.variant.space for row in rows if row.label == "fgsm"} == {"pixels", "normalised"}
+    told = {(row.defense, row.variant.name, row.label) for row in planned_of(mnist)}
+    for way, attack in (
+        ("eps on pixels", "fgsm"), ("logits / 100", "fgsm"), ("logits / 100", "pgd"), ("eps on pixels", "cw"),
+        ("eps on pixels", "apgd"), ("eps on pixels", "square"), ("eps on pixels", "autoattack"),
+    ):  # fmt: skip
+        assert ("distillation", way, attack) in told
+    assert imagenet.transfer is not None
+    assert mnist.transfer is None
 
 
 def test_the_small_studies_keep_the_tables_of_the_whole_ones():
