@@ -54,6 +54,12 @@ def imagenet() -> tuple[tuple[str, str], ...]:
     return tuple((wnid, name) for wnid, _, name in (line.partition(" ") for line in text.splitlines()))
 
 
+def names_of(folders: Sequence[str]) -> tuple[str, ...] | None:
+    """The names of ImageNet's classes, where the folders, sorted, are all of its 1,000 wnids; None elsewhere."""
+    known = imagenet()
+    return tuple(name for _, name in known) if list(folders) == sorted(wnid for wnid, _ in known) else None
+
+
 def shipped() -> list[str]:
     """The names of the mappings that ship."""
     folder = resources.files("sparring.models").joinpath("data")

@@ -267,7 +267,7 @@ def from_folder(path: Path, spec: DataSpec, split: Split, mapping: MappingFile |
     if not files:
         raise InputError(f"{root} holds no pictures; wanted a folder a class with files {', '.join(IMAGE_SUFFIXES)}")
     if said is None:
-        names = class_names(path) or tuple(folders)
+        names = class_names(path) or picture_mapping.names_of(folders) or tuple(folders)
         if len(names) != len(folders):
             listing = path / "class_names.txt"
             raise InputError(f"{listing} names {len(names)} classes, but there are {len(folders)} folders")
@@ -384,7 +384,9 @@ def from_torchvision(name: str, spec: DataSpec, split: Split, folder: Path, down
 
 def from_torchvision_data(data: Any, split_here: bool, spec: DataSpec, split: Split, name: str) -> Pool:
     """A pool of a torchvision data set object; ``split_here`` where it comes without official parts."""
-    names = tuple(str(c) for c in getattr(data, "classes", None) or getattr(data, "categories", None) or ()) or None
+    held = getattr(data, "classes", None) or getattr(data, "categories", None) or ()
+    # ImageNet's classes have several names each
+    names = tuple(str(c[0] if isinstance(c, tuple) else c) for c in held) or None
     images = getattr(data, "data", None)
     if images is not None and not isinstance(images, (list, tuple)):
         refuse(spec, name)

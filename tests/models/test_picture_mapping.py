@@ -45,6 +45,16 @@ def test_imagenets_classes_are_those_of_torchvision_and_of_the_pictures(real_dat
     assert [wnid for wnid, _ in known] == folders
 
 
+def test_all_of_imagenets_folders_have_its_names(tmp_path):
+    wnids = [wnid for wnid, _ in picture_mapping.imagenet()]
+    spec = pictures(tmp_path / "all", wnids, part="val")
+    found = datasets.load(spec.model_copy(update={"include": ("toaster", "electric ray"), "samples": 2}), base=HERE)
+    assert found.class_names[859] == "toaster"
+    assert found.y.tolist() == [859, 5]
+    fewer = datasets.peek(pictures(tmp_path / "some", wnids[:3]), base=HERE)
+    assert fewer.class_names == tuple(wnids[:3])
+
+
 def test_the_fruits_and_vegetables_of_the_study(tmp_path):
     spec = pictures(tmp_path, [name.title() for name in KAGGLE] + ["durian"])
     data = datasets.load(spec.model_copy(update={"mapping": "fruits-vegetables"}), base=HERE)
