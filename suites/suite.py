@@ -61,7 +61,11 @@ class Suite(Spec):
     transfer: TransferSpec | None = Field(
         None, description="judge every adversarial image on other models too; {} takes all models as both"
     )
-    batch_size: int = Field(128, ge=1, description="images that an attack gets at once; part of what is computed")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="images an attack gets at once, part of what is computed; 128 when absent, fewer of large images",
+    )
     reconcile: bool | Literal["each"] = Field(
         False,
         description="take away every difference of a library from an attack's source that the ledger can; "

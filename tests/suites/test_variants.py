@@ -11,6 +11,7 @@ import pytest
 from sparring.adapters.errors import InputError
 from sparring.suites import load_suite, run, store
 from sparring.suites.expand import parts
+from sparring.suites.plan import usual_batch
 from sparring.suites.tables import row_labels
 
 TRAIN = {"epochs": 3, "seed": 0, "samples": 600}
@@ -194,6 +195,14 @@ def test_what_the_data_lack_is_said_before_anything_is_made(attack, message, tmp
         run(one, out=tmp_path / "run", device="cpu")
     assert message in str(said.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch"),
+    [((1, 28, 28), 128), ((3, 64, 64), 128), ((3, 96, 96), 32), ((3, 224, 224), 8), ((3, 2000, 2000), 1)],
+)
+def test_large_images_come_in_small_batches(shape, batch) -> None:
+    assert usual_batch(shape) == batch
 
 
 def test_a_model_is_only_on_its_data_sets() -> None:
