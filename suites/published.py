@@ -131,7 +131,11 @@ def _rows(
         return mine, f"no defense {defense} in this run"
     if attack == CLEAN:
         return done(mine).drop_duplicates("seed"), ""
-    mine = mine[(mine["name"] == attack) | (mine["attack"] == attack)]
+    called = mine[(mine["name"] == attack) | (mine["attack"] == attack)]
+    if called.empty:  # its label here may say more, where more differs: the steps of patches that have a size in common
+        words = set(attack.split())
+        called = mine[[words <= set(label.split()) for label in mine["attack"]]]
+    mine = called
     if mine.empty:
         return mine, f"no attack {attack} in this run"
     told = []

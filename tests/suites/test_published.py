@@ -124,6 +124,25 @@ def test_an_attack_that_only_another_library_has(run, tmp_path):
     assert (row["library"], row["choice"]) == ("art", "art's: foolbox does not run it here")
 
 
+def test_a_label_that_says_more_here_is_found_and_another_networks_value_says_so(tmp_path):
+    value = {"attack": "pgd eps=0.2", "metrics": {"accuracy": 0.5}, "data": "original", "model": "resnet"}
+    said = {"values": [value], "instead": {"original": "mnist", "resnet": "cnn"}}
+    attacks = (
+        ("pgd", {"eps": 0.1, "steps": 10}, 0.6),
+        ("pgd", {"eps": 0.1, "steps": 20}, 0.5),
+        ("pgd", {"eps": 0.2, "steps": 20}, 0.3),
+    )
+    frame = write_study(
+        tmp_path / "more", datasets=("mnist",), models=("cnn",), attacks=attacks, libraries=("art",), seeds=(0,),
+        published={"library": "art", "source": "", **said},
+    )  # fmt: skip
+    (line,) = published.compare(tmp_path / "more").to_dict("records")
+    wanted = frame[(frame["eps"] == 0.2) & (frame["defense"] == "none") & (frame["status"] == "done")]
+    assert line["measured"] == pytest.approx(wanted["robust_accuracy"].iloc[0])
+    assert (line["dataset"], line["model"]) == ("mnist", "cnn")
+    assert line["choice"] == "mnist in place of original, cnn in place of resnet"
+
+
 def test_the_verdict_counts(found):
     said = published.verdict(found)
     judged = found[found["agrees"].notna()]
