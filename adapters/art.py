@@ -324,7 +324,7 @@ def _run(estimator: Any, decide: Callable[[Images], Any], call: Call) -> Images:
 def _singly(attack: Any, call: Call) -> bool:
     # its DeepFool considers the candidates of all images for each of them
     united = call.target == "DeepFool" and attack.nb_grads < attack.estimator.nb_classes
-    return call.target in ONE_IMAGE or (call.canonical is not None and united)
+    return call.singly or call.target in ONE_IMAGE or (call.canonical is not None and united)
 
 
 @contextmanager

@@ -36,10 +36,7 @@ def _lines(*changes: tuple[str, str], method: str = "generate") -> Reconcile:
 @contextmanager
 def each_image_by_itself(call: Call) -> Iterator[Call]:
     """One image a call."""
-    from sparring.adapters import art
-
-    with attribute(art, "_singly", lambda attack, call: True):
-        yield call
+    yield replace(call, singly=True)
 
 
 # Square

@@ -138,6 +138,8 @@ class Call:
     """the canonical parameters, the seed of this batch, ...; None for an attack through the raw door"""
     fit: Fit | None = None
     """what an attack that ``fits`` is trained on: the same object for every batch of a cell"""
+    singly: bool = False
+    """each image goes to the library by itself, where its attack would share draws between the images of a batch"""
 
 
 Run: TypeAlias = Callable[[Call], Images | Crafted]

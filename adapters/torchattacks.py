@@ -206,7 +206,7 @@ def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[
 
 def _singly(call: Call) -> bool:
     # Pixle's other mode asserts that it gets one image
-    return call.target == "Pixle" and bool(call.kwargs.get("update_each_iteration"))
+    return call.singly or (call.target == "Pixle" and bool(call.kwargs.get("update_each_iteration")))
 
 
 def _raised(module: Any) -> Any:

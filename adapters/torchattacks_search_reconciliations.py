@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from sparring.adapters.library import Call, Reconcile
@@ -32,10 +33,7 @@ def _lines(*changes: tuple[str, str], method: str = "forward") -> Reconcile:
 @contextmanager
 def each_image_by_itself(call: Call) -> Iterator[Call]:
     """One image a call."""
-    from sparring.adapters import torchattacks
-
-    with attribute(torchattacks, "_singly", lambda call: True):
-        yield call
+    yield replace(call, singly=True)
 
 
 # Square
