@@ -14,8 +14,8 @@ from sparring.adapters.wrap import check_outputs, wrap
 if TYPE_CHECKING:
     from sparring.adapters.errors import InputError, LibraryError, NotSupported, SparringError
     from sparring.adapters.execute import Attacked, attack
-    from sparring.adapters.keras import KerasTensorflowClassifier
     from sparring.adapters.keras_jax import KerasJaxClassifier
+    from sparring.adapters.keras_tensorflow import KerasTensorflowClassifier
     from sparring.adapters.keras_torch import KerasTorchClassifier
     from sparring.adapters.onnx import OnnxClassifier
     from sparring.adapters.protocol import Classifier, Counter, Differentiable, TensorflowNative, TorchNative
@@ -47,7 +47,7 @@ __all__ = [
 _HOMES = {
     "errors": ("InputError", "LibraryError", "NotSupported", "SparringError"),
     "execute": ("Attacked", "attack"),
-    "keras": ("KerasTensorflowClassifier",),
+    "keras_tensorflow": ("KerasTensorflowClassifier",),
     "keras_jax": ("KerasJaxClassifier",),
     "keras_torch": ("KerasTorchClassifier",),
     "onnx": ("OnnxClassifier",),

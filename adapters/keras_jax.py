@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparring.adapters.errors import InputError, NotSupported
-from sparring.adapters.keras import image_layout, images_of, probe, require_backend, without_softmax
+from sparring.adapters.keras_shared import image_layout, images_of, probe, require_backend, without_softmax
 from sparring.adapters.preprocessing import (
     LEAST_PROBABILITY,
     ChannelOrder,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sparring.adapters.keras import image_layout, images_of, require_backend, without_softmax
+from sparring.adapters.keras_shared import image_layout, images_of, require_backend, without_softmax
 from sparring.adapters.preprocessing import ChannelOrder, Layout, Output, check_output
 from sparring.adapters.pytorch import TorchClassifier
 

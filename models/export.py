@@ -154,7 +154,7 @@ def _export_keras(classifier: Any, model: Any, path: Path, options: Options) -> 
     guard()
     import keras
 
-    from sparring.adapters.keras import image_layout, without_softmax
+    from sparring.adapters.keras_shared import image_layout, without_softmax
 
     chosen = {key: value for key, value in options.items() if key != "output"}
     before = preprocessing(classifier.input_shape, **{**chosen, "layout": chosen.get("layout") or image_layout()})

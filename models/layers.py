@@ -82,7 +82,7 @@ def _within(network: Any, classifier: Classifier, x: Images, given: Mapping[str,
     elif framework == "torch":
         from sparring.models import layers_torch as look
     else:
-        from sparring.adapters.keras import image_layout
+        from sparring.adapters.keras_shared import image_layout
         from sparring.models import layers_keras as look
 
         options.setdefault("layout", image_layout())

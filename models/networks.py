@@ -27,7 +27,7 @@ def use_keras(framework: str) -> None:
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = backend
     guard()
-    from sparring.adapters.keras import require_backend
+    from sparring.adapters.keras_shared import require_backend
 
     require_backend(backend)
 

@@ -56,7 +56,7 @@ def save_keras(model: Any, path: Path, *, name: str, input_shape: Shape, options
     """
     import keras
 
-    from sparring.adapters.keras import image_layout, without_softmax
+    from sparring.adapters.keras_shared import image_layout, without_softmax
 
     if options.get("output") == "probabilities":
         model, remains = without_softmax(model)

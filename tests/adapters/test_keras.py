@@ -23,8 +23,9 @@ from sparring.adapters.conformance import (
     check_torch_module,
 )
 from sparring.adapters.errors import InputError
-from sparring.adapters.keras import KerasTensorflowClassifier, keras_classifier
+from sparring.adapters.keras import keras_classifier
 from sparring.adapters.keras_jax import KerasJaxClassifier
+from sparring.adapters.keras_tensorflow import KerasTensorflowClassifier
 from sparring.adapters.keras_torch import KerasTorchClassifier
 from sparring.adapters.protocol import Counter, TensorflowNative, TorchNative
 

@@ -245,7 +245,7 @@ def _keras(build: Callable[[], Any]) -> Any:
 
 @lru_cache
 def _of_keras(build: Callable[[], Any], softmax: bool) -> Differentiable:
-    from sparring.adapters.keras import KerasTensorflowClassifier
+    from sparring.adapters.keras_tensorflow import KerasTensorflowClassifier
 
     return KerasTensorflowClassifier(_keras(build), device="cpu", output="probabilities" if softmax else "logits")
 
