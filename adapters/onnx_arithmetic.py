@@ -1,4 +1,8 @@
-"""ONNX operators that work element by element, with NumPy's broadcasting: arithmetic, comparisons, logic, casts."""
+"""ONNX operators on single elements, with NumPy's broadcasting: arithmetic, logic, casts, activations, dequantization.
+
+At their kinks activations have the derivatives of torch's own. The way to quantized numbers rounds, so it has no
+gradient and is not in the table.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,11 @@ from functools import reduce, wraps
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sparring.adapters.errors import NotSupported
-from sparring.adapters.onnx_read import dtype_of
-from sparring.adapters.onnx_table import ElementType, Table
+from sparring.adapters.onnx_table import ElementType, Floats, Table, dtype_of
 
 _NARROW = (torch.uint16, torch.uint32, torch.uint64)
 
@@ -99,6 +103,118 @@ def _to(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(dtype)
 
 
+# Activations
+
+
+def relu(x: Tensor) -> Tensor:
+    return F.relu(x)
+
+
+def leaky_relu(x: Tensor, *, alpha: float = 0.01) -> Tensor:
+    return F.leaky_relu(x, alpha)
+
+
+def prelu(x: Tensor, slope: Tensor) -> Tensor:
+    return torch.where(x > 0, x, slope * x)
+
+
+def thresholded_relu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return F.threshold(x, alpha, 0.0)
+
+
+def elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return F.elu(x, alpha)
+
+
+def celu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return F.celu(x, alpha)
+
+
+def selu(x: Tensor, *, alpha: float = 1.67326319217681884765625, gamma: float = 1.05070102214813232421875) -> Tensor:
+    return gamma * F.elu(x, alpha)
+
+
+def gelu(x: Tensor, *, approximate: Literal["none", "tanh"] = "none") -> Tensor:
+    return F.gelu(x, approximate=approximate)
+
+
+def swish(x: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return F.silu(x) if alpha == 1 else x * torch.sigmoid(alpha * x)
+
+
+def swiglu(a: Tensor, b: Tensor, *, alpha: float = 1.0) -> Tensor:
+    return swish(a, alpha=alpha) * b
+
+
+def mish(x: Tensor) -> Tensor:
+    return F.mish(x)
+
+
+def softplus(x: Tensor) -> Tensor:
+    return F.softplus(x)
+
+
+def softsign(x: Tensor) -> Tensor:
+    return F.softsign(x)
+
+
+def hard_sigmoid(x: Tensor, *, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
+    return F.hardtanh(alpha * x + beta, 0.0, 1.0)
+
+
+def hard_swish(x: Tensor) -> Tensor:
+    return F.hardswish(x)
+
+
+def shrink(x: Tensor, *, bias: float = 0.0, lambd: float = 0.5) -> Tensor:
+    zero = torch.zeros_like(x)
+    return torch.where(x > lambd, x - bias, torch.where(x < -lambd, x + bias, zero)).to(x.dtype)
+
+
+def clip(
+    x: Tensor,
+    least: Floats | None = None,
+    most: Floats | None = None,
+    *,
+    min: float | None = None,
+    max: float | None = None,
+) -> Tensor:
+    """At a bound the derivative is 0, that of nn.ReLU6, nn.Hardtanh, torch 2.15's clamp and TensorFlow's relu6.
+
+    Of a Clip to [0, 1] in front of a network, every black and every white pixel is at a bound and has no gradient. That
+    is what the same module does in torch; TensorFlow's ``clip_by_value``, which has 1 there, reaches us as Min and Max.
+    """
+    low = min if least is None else least[0]
+    high = max if most is None else most[0]
+    if low is None and high is None:
+        return x
+    if low is not None and high is not None and low < high and x.is_floating_point():
+        return F.hardtanh(x, low, high)
+    wide = x.to(torch.int64) if x.dtype in (torch.uint16, torch.uint32, torch.uint64) else x
+    return torch.clamp(wide, low, high).to(x.dtype)
+
+
+# Quantized numbers
+
+
+def dequantize(
+    x: Tensor, scale: Tensor, zero: Tensor | None = None,
+    *, axis: int = 1, block_size: int = 0, output_dtype: ElementType | None = None,
+) -> Tensor:  # fmt: skip
+    """(x - zero) * scale, with one scale for all, for each place on the axis, or for each block of places."""
+    dtype = dtype_of(output_dtype) if output_dtype else scale.dtype
+    steps = x.to(dtype) if zero is None else x.to(dtype) - _spread(zero.to(dtype), x, axis, block_size)
+    return steps * _spread(scale.to(dtype), x, axis, block_size)
+
+
+def _spread(values: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
+    if values.numel() == 1:
+        return values.reshape(())
+    if block:
+        return values.repeat_interleave(block, axis).narrow(axis, 0, x.shape[axis])
+    return values.reshape([-1 if i == axis % x.ndim else 1 for i in range(x.ndim)])
+
+
 TABLE: Table = {
     "Abs": widened(torch.abs),
     "Acos": torch.acos,
@@ -117,38 +233,57 @@ TABLE: Table = {
     "Cast": cast,
     "CastLike": cast_like,
     "Ceil": torch.ceil,
+    "Celu": celu,
+    "Clip": clip,
     "Cos": torch.cos,
     "Cosh": torch.cosh,
+    "DequantizeLinear": dequantize,
     "Div": widened(div),
+    "Elu": elu,
     "Equal": widened(torch.eq),
     "Erf": torch.erf,
     "Exp": torch.exp,
     "Floor": torch.floor,
+    "Gelu": gelu,
     "Greater": widened(torch.gt),
     "GreaterOrEqual": widened(torch.ge),
+    "HardSigmoid": hard_sigmoid,
+    "HardSwish": hard_swish,
     "IsInf": is_inf,
     "IsNaN": torch.isnan,
+    "LeakyRelu": leaky_relu,
     "Less": widened(torch.lt),
     "LessOrEqual": widened(torch.le),
     "Log": torch.log,
     "Max": widened(maximum),
     "Mean": mean_of_all,
     "Min": widened(minimum),
+    "Mish": mish,
     "Mod": widened(mod),
     "Mul": widened(torch.mul),
     "Neg": torch.neg,
     "Not": torch.logical_not,
     "Or": torch.logical_or,
+    "PRelu": prelu,
     "Pow": power,
     "Reciprocal": torch.reciprocal,
+    "Relu": relu,
     "Round": torch.round,  # half to even, as ONNX has it
+    "Selu": selu,
+    "Shrink": shrink,
+    "Sigmoid": torch.sigmoid,
     "Sign": widened(torch.sign),
     "Sin": torch.sin,
     "Sinh": torch.sinh,
+    "Softplus": softplus,
+    "Softsign": softsign,
     "Sqrt": torch.sqrt,
     "Sub": widened(torch.sub),
     "Sum": add_all,
+    "SwiGLU": swiglu,
+    "Swish": swish,
     "Tan": torch.tan,
     "Tanh": torch.tanh,
+    "ThresholdedRelu": thresholded_relu,
     "Xor": torch.logical_xor,
 }

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sparring.adapters import onnx_read
+from sparring.adapters import onnx_read, onnx_table
 from sparring.adapters.coexistence import guard
 from sparring.adapters.errors import InputError, NotSupported, unknown
 from sparring.adapters.onnx_compile import Compiler
@@ -114,7 +114,7 @@ def _value(proto: onnx.ValueInfoProto) -> Value:
         return Value(proto.name, None, None)
     kind = proto.type.tensor_type
     try:
-        dtype = onnx_read.dtype_of(kind.elem_type)
+        dtype = onnx_table.dtype_of(kind.elem_type)
     except NotSupported:
         dtype = None
     if not kind.HasField("shape"):

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparring.adapters.errors import NotSupported
-from sparring.adapters.onnx_read import dtype_of
-from sparring.adapters.onnx_table import ElementType, Floats, Table
+from sparring.adapters.onnx_table import ElementType, Floats, Table, dtype_of
 
 
 def batch_normalization(

@@ -7,16 +7,13 @@ from collections.abc import Mapping
 import onnx
 
 from sparring.adapters import (
-    onnx_activations,
     onnx_arithmetic,
     onnx_control,
-    onnx_convolutions,
     onnx_indexing,
     onnx_ml,
     onnx_normalisation,
     onnx_pooling,
     onnx_products,
-    onnx_quantisation,
     onnx_recurrent,
     onnx_reductions,
     onnx_resize,
@@ -26,15 +23,12 @@ from sparring.adapters.onnx_table import Function, Table
 
 OPERATORS: Mapping[str, Table] = {
     "": {
-        **onnx_activations.TABLE,
         **onnx_arithmetic.TABLE,
         **onnx_control.TABLE,
-        **onnx_convolutions.TABLE,
         **onnx_indexing.TABLE,
         **onnx_normalisation.TABLE,
         **onnx_pooling.TABLE,
         **onnx_products.TABLE,
-        **onnx_quantisation.TABLE,
         **onnx_recurrent.TABLE,
         **onnx_reductions.TABLE,
         **onnx_resize.TABLE,

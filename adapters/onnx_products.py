@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparring.adapters.onnx_arithmetic import widened
-from sparring.adapters.onnx_read import dtype_of
-from sparring.adapters.onnx_table import ElementType, Table
+from sparring.adapters.onnx_table import ElementType, Table, dtype_of
 
 
 def gemm(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from sparring.adapters.coexistence import guard
-from sparring.adapters.errors import InputError, NotSupported
+from sparring.adapters.errors import InputError
+from sparring.adapters.onnx_table import dtype_of
 
 guard()
 
@@ -17,30 +18,6 @@ import onnx  # noqa: E402
 import torch  # noqa: E402
 from onnx import AttributeProto, TensorProto  # noqa: E402
 from torch import Tensor  # noqa: E402
-
-_DTYPES = {
-    TensorProto.FLOAT: torch.float32,
-    TensorProto.DOUBLE: torch.float64,
-    TensorProto.FLOAT16: torch.float16,
-    TensorProto.BFLOAT16: torch.bfloat16,
-    TensorProto.INT8: torch.int8,
-    TensorProto.INT16: torch.int16,
-    TensorProto.INT32: torch.int32,
-    TensorProto.INT64: torch.int64,
-    TensorProto.UINT8: torch.uint8,
-    TensorProto.UINT16: torch.uint16,
-    TensorProto.UINT32: torch.uint32,
-    TensorProto.UINT64: torch.uint64,
-    TensorProto.BOOL: torch.bool,
-}
-
-
-def dtype_of(number: int) -> torch.dtype:
-    """The torch dtype of ONNX's element type; ``NotSupported`` for strings, complex numbers, and 2 to 8-bit floats."""
-    if number not in _DTYPES:
-        names: dict[int, str] = {value: name for name, value in TensorProto.DataType.items()}
-        raise NotSupported(f"elements of type {names.get(number, number)}")
-    return _DTYPES[number]
 
 
 def load(model: str | os.PathLike[str] | onnx.ModelProto) -> tuple[onnx.ModelProto, str, str | None]:
@@ -125,11 +102,3 @@ def attribute(proto: AttributeProto, as_tensor: Callable[[TensorProto], Tensor])
         return [s.decode("utf-8", "replace") for s in proto.strings]
     value = onnx.helper.get_attribute_value(proto)
     return list(value) if kind in (AttributeProto.INTS, AttributeProto.FLOATS) else value
-
-
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs that the node has as attributes."""
-    for attr in node.attribute:
-        if attr.type == AttributeProto.GRAPH:
-            yield attr.g
-        yield from attr.graphs

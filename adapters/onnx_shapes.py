@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparring.adapters.errors import NotSupported
-from sparring.adapters.onnx_read import dtype_of
-from sparring.adapters.onnx_table import ElementType, Floats, Ints, Table
+from sparring.adapters.onnx_table import ElementType, Floats, Ints, Table, dtype_of
 
 
 def identity(x: Tensor) -> Tensor:

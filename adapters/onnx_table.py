@@ -21,16 +21,40 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from sparring.adapters.coexistence import guard
+from sparring.adapters.errors import NotSupported
+
+guard()
+
+import torch  # noqa: E402
+from onnx import TensorProto  # noqa: E402
+
 _HOST = "read on the host"
 Ints = Annotated[list[int], _HOST]
 Floats = Annotated[list[float], _HOST]
 ElementType = Literal[1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 16]
-"""Those of ``onnx_read.dtype_of``: floats of 16 bits and more, integers of 8 bits and more, bool."""
+"""Those of ``dtype_of``: floats of 16 bits and more, integers of 8 bits and more, bool."""
 AutoPad = Literal["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]
 
 Function = Callable[..., Any]
 Table = Mapping[str, Function]
 """operator -> function, of one domain"""
+
+_DTYPES = {
+    TensorProto.FLOAT: torch.float32,
+    TensorProto.DOUBLE: torch.float64,
+    TensorProto.FLOAT16: torch.float16,
+    TensorProto.BFLOAT16: torch.bfloat16,
+    TensorProto.INT8: torch.int8,
+    TensorProto.INT16: torch.int16,
+    TensorProto.INT32: torch.int32,
+    TensorProto.INT64: torch.int64,
+    TensorProto.UINT8: torch.uint8,
+    TensorProto.UINT16: torch.uint16,
+    TensorProto.UINT32: torch.uint32,
+    TensorProto.UINT64: torch.uint64,
+    TensorProto.BOOL: torch.bool,
+}
 
 _FACTS = frozenset({"opset", "outputs", "producer"})
 
@@ -84,3 +108,11 @@ def _choices(hint: Any) -> tuple[Any, ...]:
 
 def _on_host(hint: Any) -> bool:
     return _HOST in getattr(hint, "__metadata__", ()) or any(_on_host(part) for part in get_args(hint))
+
+
+def dtype_of(number: int) -> torch.dtype:
+    """The torch dtype of ONNX's element type; ``NotSupported`` for strings, complex numbers, and 2 to 8-bit floats."""
+    if number not in _DTYPES:
+        names: dict[int, str] = {value: name for name, value in TensorProto.DataType.items()}
+        raise NotSupported(f"elements of type {names.get(number, number)}")
+    return _DTYPES[number]
