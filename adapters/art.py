@@ -1,13 +1,11 @@
-"""The Adversarial Robustness Toolbox: what each attack is called there, and how it is run."""
+"""The Adversarial Robustness Toolbox: how its attacks are run on a classifier, natively or over the protocol."""
 
 from __future__ import annotations
 
 import inspect
-import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stderr
-from functools import lru_cache
 from importlib.util import find_spec
 from io import StringIO
 from types import ModuleType
@@ -17,207 +15,23 @@ import numpy as np
 
 from sparring.adapters import art_patches
 from sparring.adapters.art_autoattack import RECONCILIATIONS as AUTOATTACK
+from sparring.adapters.art_raw import AT_A_CLASS, OF_THE_STAGES, raw
 from sparring.adapters.art_reconciliations import RECONCILIATIONS as GRADIENT
 from sparring.adapters.art_search_reconciliations import RECONCILIATIONS as SEARCH
-from sparring.adapters.attacks import Needs
+from sparring.adapters.art_table import ATTACKS
 from sparring.adapters.coexistence import guard
 from sparring.adapters.errors import NotSupported
 from sparring.adapters.library import (
-    AttackMapping,
     Call,
-    Context,
     Crafted,
-    Frameworks,
     Library,
-    RawAttack,
     Route,
     Run,
-    To,
-    Unsupported,
     blaming,
-    maps,
 )
 from sparring.adapters.protocol import Classifier, Counter, Images, TensorflowNative, TorchNative, counted
 from sparring.adapters.rewriting import attribute
 from sparring.adapters.starts import find_starts
-
-BATCH: dict[str, Any] = {"batch_size": lambda c: max(c.n, 1)}
-QUIET: dict[str, Any] = {"verbose": False}
-AIM: dict[str, Any] = {"targeted": lambda c: c.targeted}
-ITERATED: dict[str, Any] = {"eps": "eps", "steps": "max_iter", "eps_step": "eps_step"}
-NO_SUMMARY: dict[str, Any] = {"summary_writer": False}
-
-
-def _pgd(norm: float) -> AttackMapping:
-    return maps(
-        "ProjectedGradientDescent",
-        **ITERATED,
-        # its number of random starts; none of them is one start at the image itself
-        random_start=To("num_random_init", lambda value, c: c.params["restarts"] if value else 0),
-        restarts=To("num_random_init", lambda value, c: value if c.params["random_start"] else 0),
-        pinned={"norm": norm, "decay": None, "random_eps": False, **AIM, **BATCH, **NO_SUMMARY, **QUIET},
-    )
-
-
-def _square(norm: float, note: str | None = None) -> AttackMapping:
-    return maps(
-        "SquareAttack",
-        eps="eps",
-        queries="max_iter",
-        p_init=To("p_init", lambda value, c: min(value, math.nextafter(1, 0))),  # it wants less than 1
-        restarts="nb_restarts",
-        pinned={"norm": norm, "adv_criterion": None, "loss": None, **BATCH, **QUIET},
-        targeted=Unsupported("its SquareAttack has no targeted version"),
-        note=note,
-    )
-
-
-def _apgd(norm: float) -> AttackMapping:
-    return maps(
-        "AutoProjectedGradientDescent",
-        eps="eps",
-        steps="max_iter",
-        restarts="nb_random_init",
-        loss=To("loss_type", lambda value, c: {"ce": "cross_entropy", "dlr": "difference_logits_ratio"}[value]),
-        rho=Unsupported("its rho is always .75", unless=lambda value, context: value == 0.75),
-        # algorithm 1 begins with steps of twice eps
-        pinned={"norm": norm, "eps_step": lambda c: 2 * c.params["eps"], **AIM, **BATCH, **QUIET},
-        targeted=Unsupported("its APGD raises a targeted loss in the first step that it lowers afterwards"),
-    )
-
-
-def _autoattack(norm: float) -> AttackMapping:
-    return maps(
-        "AutoAttack",
-        eps="eps",
-        steps="max_iter",
-        queries="queries",
-        targets=Unsupported("its stages aim at no class"),
-        pinned={
-            "norm": norm,
-            "eps_step": lambda c: 2 * c.params["eps"],
-            "attacks": None,
-            "estimator_orig": None,
-            "targeted": False,
-            "parallel_pool_size": 0,
-            **BATCH,
-        },
-        targeted=Unsupported("its AutoAttack has no targeted version"),
-        note="runs APGD-CE, untargeted APGD-DLR, DeepFool and Square, five starts each but DeepFool's",
-    )
-
-
-def _hopskipjump(norm: float) -> AttackMapping:
-    return maps(
-        "HopSkipJump",
-        steps="max_iter",
-        initial_evaluations="init_eval",
-        max_evaluations="max_eval",
-        start_draws="init_size",
-        pinned={"norm": norm, "batch_size": PROBES, **AIM, **QUIET},
-    )
-
-
-def _deepfool_batch(c: Context) -> int:
-    """As many images as fit into 2 GB with the gradients of all classes."""
-    return max(1, min(c.n, 2**31 // (4 * c.classes * math.prod(c.input_shape))))
-
-
-PROBES = 256
-"""Images a call, for attacks that take one image at a time and probe around it."""
-NO_MIXTURE = Unsupported("ART mixes its own attacks only: sparring's worst-of takes any library's")
-NO_NESTEROV = Unsupported("ART has no Nesterov attack")
-NO_TUNING = Unsupported("ART has no variance tuning")
-
-ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
-    ("fgsm", "linf"): maps(
-        "FastGradientMethod",
-        eps="eps",
-        pinned={
-            "norm": math.inf,
-            "eps_step": lambda c: c.params["eps"],  # of `minimal` only
-            "minimal": False,
-            "num_random_init": 0,
-            **AIM,
-            **BATCH,
-            **NO_SUMMARY,
-        },
-    ),
-    ("bim", "linf"): maps("BasicIterativeMethod", **ITERATED, pinned={**AIM, **BATCH, **QUIET}),
-    ("pgd", "linf"): _pgd(math.inf),
-    ("pgd", "l2"): _pgd(2),
-    ("mi-fgsm", "linf"): maps(
-        "MomentumIterativeMethod", **ITERATED, decay="decay", pinned={"norm": math.inf, **AIM, **BATCH, **QUIET}
-    ),
-    ("ni-fgsm", "linf"): NO_NESTEROV,
-    ("si-ni-fgsm", "linf"): NO_NESTEROV,
-    ("vmi-fgsm", "linf"): NO_TUNING,
-    ("vni-fgsm", "linf"): NO_TUNING,
-    ("deepfool", "l2"): maps(
-        "DeepFool",
-        steps="max_iter",
-        overshoot="epsilon",
-        candidates="nb_grads",
-        pinned={"batch_size": _deepfool_batch, **QUIET},
-        targeted=Unsupported("its DeepFool has no targeted version"),
-    ),
-    ("cw", "l2"): maps(
-        "CarliniL2Method",
-        steps="max_iter",
-        learning_rate="learning_rate",
-        confidence="confidence",
-        initial_const="initial_const",
-        search_steps="binary_search_steps",
-        abort_early=Unsupported(
-            "it always ends for an image whose line search finds nothing lower", unless=lambda value, context: value
-        ),
-        pinned={"max_halving": 5, "max_doubling": 5, **AIM, **BATCH, **QUIET},
-        note="descends with a line search, where the source uses Adam; c doubles where the source takes tenfold",
-    ),
-    ("jsma", "l0"): maps(
-        "SaliencyMapMethod",
-        theta="theta",
-        gamma="gamma",
-        pinned={**BATCH, **QUIET},
-        note="takes the two steepest features, where the source looks for the best pair",
-    ),
-    ("square", "linf"): _square(math.inf),
-    ("square", "l2"): _square(2, "divides a new window by the length that the source multiplies it with"),
-    ("apgd", "linf"): _apgd(math.inf),
-    ("apgd", "l2"): _apgd(2),
-    ("autoattack", "linf"): _autoattack(math.inf),
-    ("autoattack", "l2"): _autoattack(2),
-    ("worst-of", "linf"): NO_MIXTURE,
-    ("worst-of", "l2"): NO_MIXTURE,
-    ("pixle", "l0"): Unsupported("ART has no Pixle"),
-    ("one-pixel", "l0"): maps(
-        "PixelAttack",
-        pixels="th",
-        steps="max_iter",
-        population=Unsupported("its population is always about 400", unless=lambda value, context: value == 400),
-        pinned={"es": 1, **AIM, **QUIET},
-        note="takes new values of pixels from the 256 of a byte",
-    ),
-    ("hopskipjump", "l2"): _hopskipjump(2),
-    ("hopskipjump", "linf"): _hopskipjump(math.inf),
-    ("boundary", "l2"): maps(
-        "BoundaryAttack",
-        steps="max_iter",
-        spherical_step="delta",
-        source_step="epsilon",
-        step_adaptation=To("step_adapt", lambda value, c: 1 / value),
-        start_draws="init_size",
-        # the source step below which an image is done is Foolbox's, where the attack comes from
-        pinned={"batch_size": PROBES, "num_trial": 25, "sample_size": 20, "min_epsilon": 1e-7, **AIM, **QUIET},
-        note="one of its steps is up to 25 times 20 proposals, where the source's is one",
-    ),
-    ("salt-and-pepper", "l2"): Unsupported("ART has no salt-and-pepper noise"),
-    ("pixel-swap", "l0"): Unsupported("ART has no pixel swap"),
-    ("patch", "l0"): art_patches.MAPPING,
-    ("none", "linf"): Unsupported("ART has no attack that changes nothing: it is sparring's own"),
-    ("uniform-noise", "linf"): Unsupported("ART has no noise attacks"),
-    ("gaussian-noise", "l2"): Unsupported("ART has no noise attacks"),
-}
 
 OWN_ESTIMATORS = ("AutoAttack", "AutoProjectedGradientDescent", "ShadowAttack")
 """What runs on ART's own estimators only, beside what has its framework in its name; bridged on one of a torch view."""
@@ -226,16 +40,10 @@ BROKEN_ON_TENSORFLOW = ("AutoAttack", "AutoProjectedGradientDescent")
 ONE_IMAGE = ("ShadowAttack",)
 WANT_PROBABILITIES = ("SimBA", "VirtualAdversarialMethod")
 """Black-box attacks that refuse logits."""
-AT_A_CLASS = ("SaliencyMapMethod", "TargetedUniversalPerturbation")
-"""Their ``y`` is the class to reach, always."""
-NOT_AT_A_CLASS = ("AutoAttack", "SignOPTAttack")
-"""Their ``targeted`` means more attacks away from the label, or wants an image of the target."""
 ON_THEIR_OWN_PREDICTION = ("DeepFool",)
 """Untargeted they leave the predicted class, not the label: an image already wrong would be moved to its true class."""
 FROM_A_START = ("BoundaryAttack", "BrendelBethgeAttack", "HopSkipJump")
 """Their own starts come from a fresh ``RandomState()``, which no seed reaches."""
-OF_THE_STAGES = ("max_iter", "queries")
-"""What AutoAttack's constructor doesn't take, though the attacks that it is made of have it."""
 IN_BYTES = ("PixelAttack", "ThresholdAttack")
 
 
@@ -445,94 +253,6 @@ def _tensorflow_estimator(function: Callable[[Any], Any], classifier: Classifier
     # its own compiles the call, and what is compiled is counted once
     estimator._forward_pass = lambda model, x, training: model(x)
     return estimator
-
-
-NEEDS: dict[str, Needs] = {
-    "AutoAttack": "gradients",
-    "BrendelBethgeAttack": "gradients",
-    "TargetedUniversalPerturbation": "gradients",
-    "UniversalPerturbation": "gradients",
-    "BoundaryAttack": "decisions",
-    "GeoDA": "decisions",
-    "HopSkipJump": "decisions",
-    "SignOPTAttack": "decisions",
-    "SpatialTransformation": "decisions",
-}
-"""What ``_estimator_requirements`` doesn't tell; all others need gradients where they say so, else logits."""
-
-PATCH = "it makes one patch for all images, from others than it is tested on: the attack patch gives it these"
-FEATURES = "it moves towards the inner features of another image, not from a class or towards one"
-UNSUPPORTED = {
-    "AdversarialPatch": PATCH,
-    "AdversarialPatchNumpy": PATCH,
-    "AdversarialPatchPyTorch": PATCH,
-    "AdversarialPatchTensorFlowV2": PATCH,
-    "FeatureAdversariesNumpy": FEATURES,
-    "FeatureAdversariesPyTorch": FEATURES,
-    "FeatureAdversariesTensorFlowV2": FEATURES,
-    "FrameSaliencyAttack": "it attacks videos",
-    "OverTheAirFlickeringPyTorch": "it attacks videos",
-    "GRAPHITEBlackbox": "it needs a mask and a target image beside every image",
-    "GRAPHITEWhiteboxPyTorch": "it needs a mask and a target image beside every image",
-    "LaserAttack": "it needs a generator of laser beams",
-    "LowProFool": "it attacks tables of features",
-    "MalwareGDTensorFlow": "it attacks malware detectors",
-    "OverloadPyTorch": "it attacks object detectors",
-    "SNAL": "it attacks object detectors",
-}
-OTHER_ESTIMATORS = {
-    "ObjectDetectorMixin": "it attacks object detectors",
-    "ObjectTrackerMixin": "it attacks object trackers",
-    "SpeechRecognizerMixin": "it attacks speech recognisers",
-    "ScikitlearnDecisionTreeClassifier": "it attacks decision trees",
-    "GPyGaussianProcessClassifier": "it attacks Gaussian processes",
-}
-
-
-@lru_cache(maxsize=1)
-def raw() -> Mapping[str, RawAttack]:
-    """Every evasion attack class of the installed ART."""
-    guard()
-    from art.attacks import evasion
-    from art.attacks.attack import EvasionAttack
-
-    found = {
-        name: _raw(name, cls)
-        for name, cls in sorted(vars(evasion).items())
-        if inspect.isclass(cls) and issubclass(cls, EvasionAttack)
-    }
-    found.setdefault(  # ART leaves it out where its package is missing
-        "BrendelBethgeAttack",
-        RawAttack(
-            "BrendelBethgeAttack",
-            "gradients",
-            inspect.Signature(),
-            unsupported="needs the package numba, which is not installed: pip install 'sparring[extras]'",
-        ),
-    )
-    return found
-
-
-def _raw(name: str, cls: Any) -> RawAttack:
-    required = {getattr(one, "__name__", "") for one in cls._estimator_requirements}
-    needs: Needs = "gradients" if required & {"LossGradientsMixin", "ClassGradientsMixin"} else "logits"
-    signature = inspect.signature(cls)
-    runs_on: tuple[str, ...] = Frameworks
-    if name.endswith("PyTorch"):
-        # the route to Keras on TensorFlow is another of ART's own estimators
-        runs_on = tuple(framework for framework in Frameworks if framework != "keras-tensorflow")
-    elif name.endswith("TensorFlowV2"):
-        runs_on = ("keras-tensorflow",)
-    others = [reason for mixin, reason in OTHER_ESTIMATORS.items() if mixin in required]
-    return RawAttack(
-        name=name,
-        needs=NEEDS.get(name, needs),
-        signature=signature,
-        runs_on=runs_on,
-        unsupported=UNSUPPORTED.get(name, others[0] if others else None),
-        call_keywords=OF_THE_STAGES if name == "AutoAttack" else (),
-        targeted=name in AT_A_CLASS or ("targeted" in signature.parameters and name not in NOT_AT_A_CLASS),
-    )
 
 
 LIBRARY = Library(
