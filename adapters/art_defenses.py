@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from sparring.adapters.attacks import REQUIRED, Parameter
 from sparring.adapters.coexistence import guard
 from sparring.adapters.defended import Coins, Pull, Transform, coins, defended, inherit_lacks
 from sparring.adapters.errors import InputError, missing_package
+from sparring.adapters.parameters import REQUIRED, Parameter
 from sparring.adapters.preprocessing import LEAST_PROBABILITY
 from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sparring.adapters.attacks import Parameter
 from sparring.adapters.coexistence import guard
 from sparring.adapters.errors import InputError, LibraryError, unknown
+from sparring.adapters.parameters import Parameter
 from sparring.adapters.preprocessing import Preprocessing
 from sparring.adapters.protocol import Images, Labels
 

@@ -38,3 +38,8 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     return f"unknown {kind} {str(name)!r}.{hint} Valid: {', '.join(shown) or 'none'}"
+
+
+def first_line(exc: BaseException) -> str:
+    """The first line of a foreign error's text, for a message of one line."""
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparring.adapters.errors import InputError, NotSupported
+from sparring.adapters.errors import InputError, NotSupported, first_line
 from sparring.adapters.keras_shared import image_layout, images_of, probe, require_backend, without_softmax
 from sparring.adapters.preprocessing import (
     LEAST_PROBABILITY,
@@ -95,8 +95,7 @@ class KerasJaxClassifier:
         try:
             return self._call(self._backward, x, cotangent)
         except (ValueError, NotImplementedError) as exc:  # JAX refuses a loop of unknown length, a callback and others
-            first = (str(exc).strip() or type(exc).__name__).splitlines()[0]
-            raise NotSupported(f"needs gradients; JAX can't differentiate the Keras model: {first}") from exc
+            raise NotSupported(f"needs gradients; JAX can't differentiate the Keras model: {first_line(exc)}") from exc
 
     def _call(self, function: Callable[..., Any], *arrays: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         import jax

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sparring.adapters.coexistence import guard
-from sparring.adapters.errors import InputError, missing_package
+from sparring.adapters.errors import InputError, first_line, missing_package
 from sparring.adapters.preprocessing import Layout, check_input_shape
 from sparring.adapters.protocol import Images, Logits
 
@@ -66,8 +66,7 @@ def probe(call: Callable[[Images], Logits], input_shape: tuple[int, int, int], c
     try:
         scores = call(np.zeros((1, *input_shape), np.float32))
     except Exception as exc:  # whatever a user's model raises while its framework traces it
-        first = (str(exc).strip() or type(exc).__name__).splitlines()[0]
-        raise InputError(f"the model does not take images of shape {input_shape}: {first}") from exc
+        raise InputError(f"the model does not take images of shape {input_shape}: {first_line(exc)}") from exc
     if scores.ndim != 2 or len(scores) != 1:
         raise InputError(f"the model must give one row of class scores per image, (1, classes), not {scores.shape}")
     if classes not in (None, scores.shape[1]):

@@ -13,8 +13,9 @@ from typing import Any, Literal, TypeAlias
 
 import numpy.typing as npt
 
-from sparring.adapters.attacks import Attack, Needs, Params
+from sparring.adapters.attacks import Attack, Needs
 from sparring.adapters.errors import InputError, LibraryError, missing_package, unknown
+from sparring.adapters.parameters import Params
 from sparring.adapters.protocol import Classifier, Counter, Images, Labels
 
 Route = Literal["native", "bridged"]

@@ -25,9 +25,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sparring.adapters.attacks import Attack, Parameter, catalogue
+from sparring.adapters.attacks import Attack, catalogue
 from sparring.adapters.ledger import entries
 from sparring.adapters.library import AttackMapping, Call, Context, Crafted, Fit, Library, Route, Unsupported
+from sparring.adapters.parameters import Parameter
 from sparring.adapters.protocol import (
     Classifier,
     Counter,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparring.adapters.errors import NotSupported
+from sparring.adapters.errors import NotSupported, first_line
 from sparring.adapters.onnx_table import Function
 
 Values = dict[str, Any]
@@ -157,7 +157,7 @@ def call(step: Step, values: Mapping[str, Any], device: torch.device | None) -> 
     except NotSupported as exc:
         raise StepFailed(str(step.lacking(str(exc)))) from exc
     except _FAILURES as exc:
-        why = (str(exc).strip() or type(exc).__name__).splitlines()[0]
+        why = first_line(exc)
         raise StepFailed(str(step.lacking(f"which fails: {why}"))) from exc
     results: Sequence[Any] = result if isinstance(result, tuple) else (result,)
     if len(results) < len(step.outputs):

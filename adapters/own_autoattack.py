@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
-from sparring.adapters.attacks import Params
 from sparring.adapters.errors import NotSupported
 from sparring.adapters.execute import crafting
 from sparring.adapters.library import Crafted
 from sparring.adapters.own_worst_of import run_parts
+from sparring.adapters.parameters import Params
 from sparring.adapters.protocol import Classifier, Images, Labels
 from sparring.adapters.support import Request, request
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparring.adapters.coexistence import guard
-from sparring.adapters.errors import InputError, NotSupported
+from sparring.adapters.errors import InputError, NotSupported, first_line
 from sparring.adapters.preprocessing import (
     LEAST_PROBABILITY,
     ChannelOrder,
@@ -152,7 +152,7 @@ class TorchClassifier:
             with self._working(), torch.no_grad():
                 scores = self.network(image)
         except (RuntimeError, TypeError, ValueError, IndexError) as exc:
-            raise InputError(f"the model does not take images of shape {self.input_shape}: {_first_line(exc)}") from exc
+            raise InputError(f"the model does not take images of shape {self.input_shape}: {first_line(exc)}") from exc
         if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != 1:
             got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
             raise InputError(f"the model must give one row of class scores per image, (1, classes) for one, not {got}")
@@ -296,7 +296,3 @@ def _tensor(x: Images, device: torch.device) -> Tensor:
 
 def _array(x: Tensor) -> npt.NDArray[np.float32]:
     return x.detach().to("cpu", torch.float32).contiguous().numpy()
-
-
-def _first_line(exc: BaseException) -> str:
-    return (str(exc).strip() or type(exc).__name__).splitlines()[0]

@@ -18,7 +18,6 @@ import numpy as np
 from sparring.adapters.attacks import ATTACKS as CANONICAL
 from sparring.adapters.library import AttackMapping, Call, Library, RawAttack, Route, Run, Unsupported, maps
 from sparring.adapters.protocol import Classifier, Counter, Differentiable, Images, Labels, counted
-from sparring.adapters.random_starts import draw_start
 from sparring.adapters.referee_square import square
 from sparring.adapters.referee_terms import (
     Array,
@@ -33,6 +32,7 @@ from sparring.adapters.referee_terms import (
     unit,
 )
 from sparring.adapters.saliency_pairs import best_pair
+from sparring.adapters.starts import draw_start
 
 
 def fgsm(model: Differentiable, x: Array, y: Labels, *, eps: float, targeted: bool = False) -> Array:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from sparring.adapters.errors import LibraryError
 from sparring.adapters.library import Call
 from sparring.adapters.protocol import Images, Logits
-from sparring.adapters.random_starts import draw_start
+from sparring.adapters.starts import draw_start
 
 FEATURES = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
 LEAST = 1e-30

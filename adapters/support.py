@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparring.adapters import attacks
-from sparring.adapters.attacks import Attack, Params
+from sparring.adapters.attacks import Attack
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.library import Library, RawAttack, Unsupported, library_names, load_library
+from sparring.adapters.parameters import Params
 
 
 @dataclass(frozen=True)

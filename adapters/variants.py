@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sparring.adapters.attacks import Params
+from sparring.adapters.parameters import Params
 from sparring.adapters.protocol import Differentiable, Images, Labels
-from sparring.adapters.random_starts import draw_start
+from sparring.adapters.starts import draw_start
 
 Array = npt.NDArray[Any]
 Operation = Literal["step", "project", "box"]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sparring.adapters.attacks import Params
+from sparring.adapters.parameters import Params
 from sparring.adapters.protocol import Differentiable, Images, Labels
 from sparring.adapters.tracing import Path
 from sparring.adapters.variants import Grid, done, length, margin, rounded

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from sparring.adapters.attacks import REQUIRED
 from sparring.adapters.errors import InputError, unknown
+from sparring.adapters.parameters import REQUIRED
 
 Builder: TypeAlias = Callable[..., Any]
 """(channels, height, width), classes -> an untrained network that gives logits (N, classes).

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparring.adapters.errors import InputError
+from sparring.adapters.errors import InputError, first_line
 from sparring.models import architectures, mobilenet, portable, weights
 from sparring.models.twins import Layer, Shape, twin, weighted_layers
 from sparring.models.weights import Arrays
@@ -157,7 +157,7 @@ def _moved(move: Callable[[Parts, Layer], Parts], parts: Parts, name: str, layer
     except KeyError as exc:
         raise InputError(f"the weights are not of this architecture: {name!r} lacks its {exc.args[0]!r}") from exc
     except ValueError as exc:  # axes that are not there, sizes that don't multiply to the layer's
-        raise InputError(f"the weights are not of this architecture: {name!r}: {weights.first_line(exc)}") from exc
+        raise InputError(f"the weights are not of this architecture: {name!r}: {first_line(exc)}") from exc
 
 
 # --- one layer ------------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sparring.adapters.attacks import Parameter, resolved
 from sparring.adapters.errors import InputError, unknown
+from sparring.adapters.parameters import Parameter, resolved
 from sparring.adapters.protocol import Classifier
 from sparring.models.spec import DefenseSpec
 

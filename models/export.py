@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from sparring.adapters.coexistence import guard
-from sparring.adapters.errors import InputError
+from sparring.adapters.errors import InputError, first_line
 from sparring.adapters.preprocessing import LEAST_PROBABILITY, preprocessing
 from sparring.adapters.protocol import Classifier, Images
 from sparring.models import networks
-from sparring.models.weights import atomically, first_line
+from sparring.models.weights import atomically
 
 EXPORT_VERSION = 2
 """Part of the identity of an exported file: raised when the same model is exported to another file."""

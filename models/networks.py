@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.adapters.coexistence import guard
-from sparring.adapters.errors import InputError, unknown
+from sparring.adapters.errors import InputError, first_line, unknown
 from sparring.models import architectures, datasets, mobilenet, training, weights
 
 Shape = tuple[int, int, int]
@@ -72,7 +72,7 @@ def keras_file(path: Path, framework: str) -> Any:
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as exc:  # Keras raises many kinds, down to those of zipfile and json
-        raise InputError(f"weights: {path} can't be loaded as a Keras model: {weights.first_line(exc)}") from exc
+        raise InputError(f"weights: {path} can't be loaded as a Keras model: {first_line(exc)}") from exc
 
 
 def imported(name: str, base: Path) -> Any:
@@ -151,4 +151,4 @@ def _public(thing: Any) -> list[str]:
 
 
 def _reason(exc: BaseException) -> str:
-    return f"{type(exc).__name__}: {weights.first_line(exc)}"
+    return f"{type(exc).__name__}: {first_line(exc)}"

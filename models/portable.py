@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sparring.adapters.errors import InputError
+from sparring.adapters.errors import InputError, first_line
 from sparring.adapters.preprocessing import Preprocessing, preprocessing
 from sparring.models import networks, weights
 from sparring.models.twins import Shape
@@ -44,7 +44,7 @@ def described(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="np") as file:
             said = json.loads((file.metadata() or {}).get(METADATA, "{}"))
     except (SafetensorError, OSError, ValueError) as exc:
-        raise InputError(f"weights: {path} can't be read: {weights.first_line(exc)}") from exc
+        raise InputError(f"weights: {path} can't be read: {first_line(exc)}") from exc
     return said if isinstance(said, dict) else {}
 
 

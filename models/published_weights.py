@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparring.adapters.coexistence import guard
-from sparring.adapters.errors import InputError, unknown
+from sparring.adapters.errors import InputError, first_line, unknown
 from sparring.models import sources, weights
 
 ENUM = re.compile(r"\w+_Weights\.\w+")
@@ -107,7 +107,7 @@ def network(architecture: str, enum: str) -> Any:
         try:
             made = torchvision.models.get_model(architecture, weights=member)
         except (pickle.UnpicklingError, zipfile.BadZipFile, *_BROKEN) as exc:
-            why = _why(path, torchvision.models.get_model(architecture, weights=None)) or weights.first_line(exc)
+            why = _why(path, torchvision.models.get_model(architecture, weights=None)) or first_line(exc)
             raise InputError(f"weights: {path} can't be loaded as {enum}: {why}") from exc
     return made.eval()
 
@@ -180,7 +180,7 @@ def _download(url: str, path: Path) -> None:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=_digits(path))
     except (OSError, RuntimeError) as exc:
         raise InputError(
-            f"weights: {path.name} is not here and can't be downloaded ({weights.first_line(exc)}): put {url} at {path}"
+            f"weights: {path.name} is not here and can't be downloaded ({first_line(exc)}): put {url} at {path}"
         ) from exc
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sparring.adapters.attacks import Parameter
+from sparring.adapters.parameters import Parameter
 from sparring.adapters.protocol import Classifier
 from sparring.models.defenses import Defense, called
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sparring.adapters.errors import InputError
+from sparring.adapters.errors import InputError, first_line
 from sparring.models import architectures, convert, mobilenet, portable, published_weights, search, weights
 from sparring.models.places import data_folder
 from sparring.models.spec import FROM_OTHERS, ModelSpec, facts
@@ -69,7 +69,7 @@ def self_described(spec: ModelSpec, file: Path | None) -> ModelSpec:
     try:
         own = ModelSpec.model_validate({**given, **facts(spec), "architecture": said["architecture"]})
     except ValueError as exc:
-        raise InputError(f"weights: {file} says of itself what can't be: {weights.first_line(exc)}") from exc
+        raise InputError(f"weights: {file} says of itself what can't be: {first_line(exc)}") from exc
     check_spec(own)
     return own
 

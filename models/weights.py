@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparring.adapters.coexistence import guard
-from sparring.adapters.errors import InputError
+from sparring.adapters.errors import InputError, first_line
 from sparring.models import mobilenet
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
@@ -191,8 +191,3 @@ def _check_names(what: object, missing: list[str], unexpected: list[str]) -> Non
     ]
     if problems:
         raise InputError(f"weights: {what} does not fit the architecture: {'; '.join(problems)}")
-
-
-def first_line(exc: BaseException) -> str:
-    """The first line of a foreign error's text, for a message of one line."""
-    return (str(exc).strip() or type(exc).__name__).splitlines()[0]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from sparring.adapters.attacks import REQUIRED, catalogue, in_words
+from sparring.adapters.attacks import catalogue, in_words
 from sparring.adapters.errors import InputError
 from sparring.adapters.library import Frameworks, Library, Unsupported, library_names, load_library
+from sparring.adapters.parameters import REQUIRED
 from sparring.adapters.support import request, why_not
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from sparring.adapters.attacks import ATTACKS
 from sparring.adapters.errors import NotSupported
 from sparring.adapters.execute import attack
 from sparring.adapters.library import AttackMapping, load_library
-from sparring.adapters.random_starts import draw_start
 from sparring.adapters.referee import LIBRARY, cw, deepfool, margin_cotangent, mi_fgsm, ni_fgsm, pgd, pgd_from
 from sparring.adapters.referee_square import bump, eta, judge, sample_l2, sample_linf, side, square, stripes, tiles
 from sparring.adapters.referee_terms import ball, logits, loss_gradient, margin_loss
+from sparring.adapters.starts import draw_start
 
 WRITTEN = [key for key, mapping in LIBRARY.attacks.items() if isinstance(mapping, AttackMapping)]
 every_attack = pytest.mark.parametrize(("name", "norm"), WRITTEN)

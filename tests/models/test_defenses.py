@@ -15,8 +15,8 @@ from masked_mnist import EPS, MASKS, N, accuracy, deepfool, length, mnist, said,
 from models_for_tests import OutputsOnly, cnn, images
 
 from sparring.adapters import attack
-from sparring.adapters.attacks import Parameter
 from sparring.adapters.errors import InputError
+from sparring.adapters.parameters import Parameter
 from sparring.adapters.protocol import Differentiable
 from sparring.models import defenses, shipped_defenses
 from sparring.models.defenses import Defense, catalogue, find, resolve, seen_by_unaware, wrap_defended

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from sparring.adapters.attacks import REQUIRED, find
+from sparring.adapters.attacks import find
+from sparring.adapters.parameters import REQUIRED
 from sparring.adapters.patch_transforms import Range, paste, place
 from sparring.models.load import is_prepared
 from sparring.models.opening import open_model
