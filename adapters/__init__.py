@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from sparring.adapters.wrap import check_outputs, wrap
 
 if TYPE_CHECKING:
+    from sparring.adapters.attacks.run import Attacked, attack
     from sparring.adapters.errors import InputError, LibraryError, NotSupported, SparringError
-    from sparring.adapters.execute import Attacked, attack
-    from sparring.adapters.keras_jax import KerasJaxClassifier
-    from sparring.adapters.keras_tensorflow import KerasTensorflowClassifier
-    from sparring.adapters.keras_torch import KerasTorchClassifier
-    from sparring.adapters.onnx import OnnxClassifier
+    from sparring.adapters.frameworks.keras_jax import KerasJaxClassifier
+    from sparring.adapters.frameworks.keras_tensorflow import KerasTensorflowClassifier
+    from sparring.adapters.frameworks.keras_torch import KerasTorchClassifier
+    from sparring.adapters.frameworks.pytorch import TorchClassifier
+    from sparring.adapters.frameworks.torch_view import TorchView
+    from sparring.adapters.onnx.classifier import OnnxClassifier
     from sparring.adapters.protocol import Classifier, Counter, Differentiable, TensorflowNative, TorchNative
-    from sparring.adapters.pytorch import TorchClassifier
-    from sparring.adapters.torch_view import TorchView
 
 __all__ = [
     "Attacked",
@@ -46,14 +46,14 @@ __all__ = [
 
 _HOMES = {
     "errors": ("InputError", "LibraryError", "NotSupported", "SparringError"),
-    "execute": ("Attacked", "attack"),
-    "keras_tensorflow": ("KerasTensorflowClassifier",),
-    "keras_jax": ("KerasJaxClassifier",),
-    "keras_torch": ("KerasTorchClassifier",),
-    "onnx": ("OnnxClassifier",),
+    "attacks.run": ("Attacked", "attack"),
+    "frameworks.keras_tensorflow": ("KerasTensorflowClassifier",),
+    "frameworks.keras_jax": ("KerasJaxClassifier",),
+    "frameworks.keras_torch": ("KerasTorchClassifier",),
+    "onnx.classifier": ("OnnxClassifier",),
     "protocol": ("Classifier", "Counter", "Differentiable", "TensorflowNative", "TorchNative"),
-    "pytorch": ("TorchClassifier",),
-    "torch_view": ("TorchView",),
+    "frameworks.pytorch": ("TorchClassifier",),
+    "frameworks.torch_view": ("TorchView",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sparring.adapters.errors import InputError
 
 if TYPE_CHECKING:
-    from sparring.adapters.preprocessing import ChannelOrder, Layout, Output
+    from sparring.adapters.frameworks.preprocessing import ChannelOrder, Layout, Output
     from sparring.adapters.protocol import Classifier, Images, Logits
 
 
@@ -51,17 +51,17 @@ def wrap(
         "device": device,
     }
     if _is(model, "keras", "Model"):  # before torch: a Keras model on the torch backend is a torch module, too
-        from sparring.adapters.keras import keras_classifier
+        from sparring.adapters.frameworks.keras import keras_classifier
 
         return keras_classifier(model, **options)
     if _is(model, "torch.nn", "Module"):
         if input_shape is None:
             raise InputError("a torch module needs input_shape=(channels, height, width), the images that it takes")
-        from sparring.adapters.pytorch import TorchClassifier
+        from sparring.adapters.frameworks.pytorch import TorchClassifier
 
         return TorchClassifier(model, **{**options, "layout": layout or "channels-first"})
     if isinstance(model, str | os.PathLike) and os.fspath(model).endswith(".onnx"):
-        from sparring.adapters.onnx import onnx_classifier
+        from sparring.adapters.onnx.classifier import onnx_classifier
 
         return onnx_classifier(model, **options)
     kind = type(model)

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from sparring.adapters.execute import attack
+from sparring.adapters.attacks.run import attack
 from sparring.adapters.protocol import Differentiable, Images, Logits
-from sparring.models import datasets, load
-from sparring.models.opening import open_model
+from sparring.models.data import datasets
+from sparring.models.prepared import prepare as load
+from sparring.models.prepared.open import open_model
 from sparring.models.spec import DataSpec, ModelSpec, TrainSpec
 
 CNN = ModelSpec(

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sparring.adapters.execute import attack
-from sparring.models import datasets, load
-from sparring.models.opening import open_model
+from sparring.adapters.attacks.run import attack
+from sparring.models.data import datasets
+from sparring.models.prepared import prepare as load
+from sparring.models.prepared.open import open_model
 from sparring.models.spec import DataSpec, ModelSpec, TrainSpec
 
 RESNET = ModelSpec(

@@ -23,10 +23,10 @@ import numpy as np
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 from sparring.adapters import attack
-from sparring.adapters.coexistence import guard
-from sparring.models import datasets
-from sparring.models.load import prepare
-from sparring.models.opening import open_model
+from sparring.adapters.frameworks.coexistence import guard
+from sparring.models.data import datasets
+from sparring.models.prepared.open import open_model
+from sparring.models.prepared.prepare import prepare
 from sparring.models.spec import DataSpec, ModelSpec
 
 SHORT = {"epochs": 2, "seed": 0, "samples": 10000}

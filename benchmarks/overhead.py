@@ -22,11 +22,11 @@ import numpy as np
 import torch
 
 from sparring.adapters import wrap
-from sparring.models.datasets import Dataset, array_digest
-from sparring.models.ref import ModelRef
+from sparring.models.data.datasets import Dataset, array_digest
+from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.spec import ModelSpec
-from sparring.suites import store
-from sparring.suites.cell import Cell, run_cell
+from sparring.suites.plan.cell import Cell, run_cell
+from sparring.suites.results import store
 
 EPS, EPS_STEP = 0.3, 0.01
 

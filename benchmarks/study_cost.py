@@ -20,11 +20,12 @@ from typing import Any
 
 import pandas as pd
 
-from sparring.models import datasets
+from sparring.models.data import datasets
 from sparring.models.spec import ModelSpec, TrainSpec
-from sparring.suites import load_suite, manifest
-from sparring.suites.expand import origin, parts
-from sparring.suites.suite import Suite, home
+from sparring.suites import load_suite
+from sparring.suites.plan.expand import origin, parts
+from sparring.suites.plan.file import Suite, home
+from sparring.suites.results import manifest
 
 REPEATS = ("steps", "search_steps", "queries", "restarts", "draws")
 """Parameters to which an attack's time is proportional."""

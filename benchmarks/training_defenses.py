@@ -14,9 +14,10 @@ import time
 
 import numpy as np
 
-from sparring.adapters.preprocessing import preprocessing
-from sparring.models import networks, training
+from sparring.adapters.frameworks.preprocessing import preprocessing
+from sparring.models.networks import build as networks
 from sparring.models.spec import DefenseSpec, TrainSpec
+from sparring.models.training import loop as training
 
 IMAGES = 512
 CASES: dict[str, list[DefenseSpec]] = {

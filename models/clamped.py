@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from sparring.models.torch_architectures import cnn
+from sparring.models.architectures.torch_networks import cnn
 
 from torch import Tensor, nn  # isort: skip  # that module guards torch's import
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sparring.models import defenses, recipes
-from sparring.models.ref import BY_DEFENSE, ModelRef
+from sparring.models import recipes
+from sparring.models.defenses import catalogue as defenses
+from sparring.models.prepared.model_ref import BY_DEFENSE, ModelRef
 from sparring.models.spec import ModelSpec
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.adapters.errors import InputError
-from sparring.models.places import cache_folder
+from sparring.models.storage import cache_folder
 
 RECIPE_VERSION = 1
 """Raised when prepared models of before can no longer be used."""

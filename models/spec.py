@@ -262,7 +262,7 @@ class ModelSpec(Spec):
     @property
     def wrappers(self) -> tuple[DefenseSpec, ...]:
         """The defenses that stand around the model when it is used, in order."""
-        from sparring.models.defenses import find
+        from sparring.models.defenses.catalogue import find
 
         return tuple(spec for spec in self.defenses if find(spec.defense).kind == "wrapper")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparring.suites.runner import Run, run
-    from sparring.suites.suite import Suite, load_suite
+    from sparring.suites.plan.file import Suite, load_suite
+    from sparring.suites.runner.run import Run, run
 
 __all__ = ["Run", "Suite", "load_suite", "run"]
 
-_HOMES = {"Run": "runner", "run": "runner", "Suite": "suite", "load_suite": "suite"}
+_HOMES = {"Run": "runner.run", "run": "runner.run", "Suite": "plan.file", "load_suite": "plan.file"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from sparring.suites import figures
+from sparring.suites.report.figures import all as figures
 
 
 def run(folder: Path, out: Path | None, formats: tuple[str, ...]) -> int:

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from sparring.adapters import wrap
-from sparring.adapters.conformance import checks_for
+from sparring.adapters.conformance.classifiers import checks_for
 from sparring.suites import load_suite
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +43,7 @@ def test_the_readmes_suite_is_valid():
 
 
 def test_the_readme_names_no_command_that_is_not_there():
-    from sparring.suites.cli import app
+    from sparring.suites.cli.app import app
 
     commands = set(re.findall(r"sparring ([a-z]+)\b", " ".join(blocks("README.md", "sh"))))
     assert commands >= {"run", "agree", "explain"}
@@ -72,7 +72,7 @@ def test_the_documented_package_adds_a_model_data_an_attack_and_a_library(packag
     )
     environment = {**os.environ, "PYTHONPATH": str(package), "SPARRING_CACHE": str(package / "cache")}
     done = subprocess.run(
-        [sys.executable, "-c", "from sparring.suites.cli import main; main()", "run", "mine.yaml", "--out", "out"],
+        [sys.executable, "-c", "from sparring.suites.cli.app import main; main()", "run", "mine.yaml", "--out", "out"],
         cwd=package, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

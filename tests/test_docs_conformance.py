@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparring.adapters import library_conformance
+from sparring.adapters.conformance import libraries
 
 TEXT = (Path(__file__).parents[1] / "docs" / "conformance.md").read_text("utf-8")
 
@@ -45,4 +45,4 @@ def test_a_fault_in_it_fails_the_check_that_it_should(package: Path) -> None:
 
 def test_the_documented_checks_are_those_there_are() -> None:
     told = set(re.findall(r"`(check_\w+)`", TEXT))
-    assert told == {check.__name__ for check in library_conformance.LIBRARY_CHECKS}
+    assert told == {check.__name__ for check in libraries.LIBRARY_CHECKS}

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from models_for_tests import cnn, images
 
-from sparring.models.shipped_defenses import WRAPPERS
+from sparring.models.defenses.shipped import WRAPPERS
 
 TEXT = (Path(__file__).parents[1] / "docs" / "defenses.md").read_text("utf-8")
 
@@ -44,7 +44,7 @@ def test_the_documented_defense_is_run_by_its_name_and_by_its_place(package) -> 
     )
     environment = {**os.environ, "PYTHONPATH": str(package), "SPARRING_CACHE": str(package / "cache")}
     done = subprocess.run(
-        [sys.executable, "-c", "from sparring.suites.cli import main; main()", "run", "mine.yaml", "--out", "out"],
+        [sys.executable, "-c", "from sparring.suites.cli.app import main; main()", "run", "mine.yaml", "--out", "out"],
         cwd=package, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

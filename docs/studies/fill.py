@@ -27,7 +27,7 @@ def _filled(command: str, run: str) -> str:
     words = [run if word == "RUN" else word for word in shlex.split(command)]
     words[:1] = {
         "python": [sys.executable],
-        "sparring": [sys.executable, "-c", "from sparring.suites.cli import main; main()"],
+        "sparring": [sys.executable, "-c", "from sparring.suites.cli.app import main; main()"],
     }[words[0]]
     print(command)
     told = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})

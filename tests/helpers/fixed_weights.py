@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from sparring.adapters.preprocessing import preprocessing
-from sparring.models import datasets, training, weights
+from sparring.adapters.frameworks.preprocessing import preprocessing
+from sparring.models.architectures.torch_networks import cnn
+from sparring.models.data import datasets
+from sparring.models.networks import weights
 from sparring.models.spec import DataSpec, TrainSpec
-from sparring.models.torch_architectures import cnn
+from sparring.models.training import loop as training
 
 HOME = Path(__file__).parents[2] / "suites" / "studies"
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from sparring.adapters.library import Library, maps
+from sparring.adapters.attacks.library import Library, maps
 
 
 def _crash(x):

@@ -2,7 +2,7 @@
 
 import sys
 
-SPARRING = [sys.executable, "-c", "from sparring.suites.cli import main; main()"]
+SPARRING = [sys.executable, "-c", "from sparring.suites.cli.app import main; main()"]
 
 SUITE = """\
 name: little

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from sparring.adapters import attack, wrap
-from sparring.models import datasets
-from sparring.models.defenses import wrap_defended
+from sparring.models.data import datasets
+from sparring.models.defenses.catalogue import wrap_defended
 from sparring.models.spec import DataSpec, DefenseSpec
 
 EPS = 0.15

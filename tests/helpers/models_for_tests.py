@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparring.adapters.pytorch import TorchClassifier
+from sparring.adapters.frameworks.pytorch import TorchClassifier
 
 LIGHT: dict[tuple[str, str], dict[str, Any]] = {
     ("fgsm", "linf"): {"eps": 0.05},
@@ -60,7 +60,7 @@ def keras_cnn(classes: int = 10) -> Any:
     """On TensorFlow, 1 x 8 x 8 pixels."""
     import keras
 
-    from sparring.adapters.keras import keras_classifier
+    from sparring.adapters.frameworks.keras import keras_classifier
 
     keras.utils.set_random_seed(0)
     model = keras.Sequential(

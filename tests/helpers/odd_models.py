@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparring.adapters.pytorch import TorchClassifier
+from sparring.adapters.frameworks.pytorch import TorchClassifier
 
 
 class Scaled(nn.Module):
@@ -101,7 +101,7 @@ def odd(name: str) -> Any:
 def _keras(name: str) -> Any:
     import keras
 
-    from sparring.adapters.keras import keras_classifier
+    from sparring.adapters.frameworks.keras import keras_classifier
 
     keras.utils.set_random_seed(0)
     normal = keras.initializers.RandomNormal(stddev=70 if name == "keras saturated" else 0.7)

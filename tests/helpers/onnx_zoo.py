@@ -73,7 +73,7 @@ def torch_file(
         )
 
     def classifier() -> Differentiable:
-        from sparring.adapters.pytorch import TorchClassifier
+        from sparring.adapters.frameworks.pytorch import TorchClassifier
 
         return TorchClassifier(module, input_shape=shape, device="cpu")
 
@@ -245,7 +245,7 @@ def _keras(build: Callable[[], Any]) -> Any:
 
 @lru_cache
 def _of_keras(build: Callable[[], Any], softmax: bool) -> Differentiable:
-    from sparring.adapters.keras_tensorflow import KerasTensorflowClassifier
+    from sparring.adapters.frameworks.keras_tensorflow import KerasTensorflowClassifier
 
     return KerasTensorflowClassifier(_keras(build), device="cpu", output="probabilities" if softmax else "logits")
 

@@ -15,9 +15,9 @@ import torch
 from models_for_tests import labels
 from torch import nn
 
-from sparring.adapters import referee
-from sparring.adapters.library import Library
-from sparring.adapters.pytorch import TorchClassifier
+from sparring.adapters.attacks.library import Library
+from sparring.adapters.frameworks.pytorch import TorchClassifier
+from sparring.adapters.libraries.referee import attacks as referee
 
 BIM: dict[str, Any] = {"eps": 0.1, "steps": 6, "eps_step": 0.03}
 PGD: dict[str, Any] = {**BIM, "random_start": False}
@@ -81,7 +81,7 @@ PUBLIC = {"torchattacks": "torchattacks", "foolbox": "foolbox.attacks", "art": "
 
 def _of_a_library(library: str, module: str, cls: str, changes: tuple[tuple[str, str], ...]) -> Library:
     """A session in which the library's own class is replaced by the changed one."""
-    whole = import_module(f"sparring.adapters.{library}").LIBRARY
+    whole = import_module(f"sparring.adapters.libraries.{library}.bridge").LIBRARY
     names: dict[str, Any] = {"__name__": f"{module}_with_a_defect", "__package__": module.rpartition(".")[0]}
     exec(compile(_changed(inspect.getsource(import_module(module)), changes), "a defect", "exec"), names)
 
@@ -251,7 +251,7 @@ def recurrent() -> Any:
     """A Keras network that reads an image row by row."""
     import keras
 
-    from sparring.adapters.keras import keras_classifier
+    from sparring.adapters.frameworks.keras import keras_classifier
 
     keras.utils.set_random_seed(0)
     layers = keras.layers

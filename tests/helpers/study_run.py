@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sparring.adapters.attacks import find
-from sparring.suites import store
-from sparring.suites.cell import Result
+from sparring.adapters.attacks.catalogue import find
+from sparring.suites.plan.cell import Result
+from sparring.suites.results import store
 
 BLUR = "gaussian-blur(sigma=1.0)"
 DEFENSES = {"none": ("",), "adversarial-training": ("",), BLUR: ("unaware", "aware")}

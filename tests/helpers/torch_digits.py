@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sparring.adapters.pytorch import TorchClassifier
+from sparring.adapters.frameworks.pytorch import TorchClassifier
 
 Part = tuple[np.ndarray, np.ndarray]
 

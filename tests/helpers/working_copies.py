@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from sparring.adapters.library import To, maps
-from sparring.adapters.torchattacks import LIBRARY
+from sparring.adapters.attacks.library import To, maps
+from sparring.adapters.libraries.torchattacks.bridge import LIBRARY
 
 SAME = replace(LIBRARY, name="working-copy")
 """Nothing changed."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparring.adapters.coexistence import guard
+from sparring.adapters.frameworks.coexistence import guard
 
 guard()  # some of these tests import TensorFlow, others torchvision, all in one process
 

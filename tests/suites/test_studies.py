@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from sparring.suites.expand import origin, parts
-from sparring.suites.plan import every_attack
-from sparring.suites.reduced import reduced
-from sparring.suites.suite import PROFILES, load_suite
+from sparring.suites.plan.expand import origin, parts
+from sparring.suites.plan.file import PROFILES, load_suite
+from sparring.suites.plan.plan import every_attack
+from sparring.suites.plan.profiles import reduced
 
 STUDIES = ("four-attacks-four-defenses", "keras-ensembles-defenses", "adversarial-fine-tuning")
 ATTACKS = {"adversarial-fine-tuning": {"fgsm", "jsma"}}

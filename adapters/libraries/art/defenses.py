@@ -1,0 +1,248 @@
+"""ART's preprocessors and postprocessors by their own names, around any classifier.
+
+A class gets ART's own keyword arguments, checked against its signature. What sparring knows better is pinned: images
+are in [0, 1], channels first, and a defense is applied when predicting. Where a class draws, ART's own do it from
+NumPy's global generator: each image goes through alone, with that seeded by its content. So do predictions, for one of
+the postprocessors mixes up the rows of a batch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from sparring.adapters.errors import InputError, missing_package
+from sparring.adapters.frameworks.coexistence import guard
+from sparring.adapters.frameworks.preprocessing import LEAST_PROBABILITY
+from sparring.adapters.parameters import REQUIRED, Parameter
+from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images
+from sparring.adapters.wrappers.transformed import Coins, Pull, Transform, coins, defended, inherit_lacks
+
+PINNED: Mapping[str, Any] = {
+    "clip_values": (0.0, 1.0),
+    "channels_first": True,
+    "apply_fit": False,
+    "apply_predict": True,
+    "augmentation": False,
+    "verbose": False,
+    "device_type": "cpu",
+}
+"""Keywords that sparring gives wherever a class has them."""
+OTHERWISE: Mapping[str, Mapping[str, Any]] = {
+    # channels first are refused, and clipping calls what TensorFlow's tensors haven't
+    "SpatialSmoothingTensorFlowV2": {"clip_values": None, "channels_first": False},
+}
+IGNORED = {"GaussianAugmentation": ("ratio",)}
+"""Keywords that mean nothing beside what is pinned."""
+CHANNELS_LAST = ("SpatialSmoothingTensorFlowV2", "TotalVarMin")
+"""They take the last axis for the channels, whatever they are told."""
+RANDOM = ("Cutout", "GaussianAugmentation", "TotalVarMin", "GaussianNoise")
+DECIDES = ("ClassLabels",)
+
+LABELS = "it changes the labels of training images, which a deployed classifier hasn't"
+SOUND = "it is for sound"
+VIDEO = "it is for videos"
+UNSUPPORTED = {
+    "CutMix": LABELS,
+    "CutMixPyTorch": LABELS,
+    "CutMixTensorFlowV2": LABELS,
+    "CutoutPyTorch": "it is art:Cutout, written in torch",
+    "CutoutTensorFlowV2": "it is art:Cutout, written in TensorFlow",
+    "LabelSmoothing": LABELS,
+    "Mixup": LABELS,
+    "MixupPyTorch": LABELS,
+    "MixupTensorFlowV2": LABELS,
+    "Mp3Compression": SOUND,
+    "Mp3CompressionPyTorch": SOUND,
+    "PixelDefend": "it needs a PixelCNN that was trained on the images",
+    "Resample": SOUND,
+    "ThermometerEncoding": "it gives a network of its own, trained on the encoded images, several channels for each",
+    "VideoCompression": VIDEO,
+    "VideoCompressionPyTorch": VIDEO,
+}
+
+
+@dataclass(frozen=True)
+class RawDefense:
+    """A class of ``art.defences``, reachable as ``art:ClassName``."""
+
+    name: str
+    post: bool
+    """whether it changes predictions, not images"""
+    description: str
+    parameters: Mapping[str, Parameter]
+    random: bool = False
+    unsupported: str | None = None
+    """why it can't defend an image classifier, if it can't"""
+
+    @property
+    def decides(self) -> bool:
+        """Whether it gives decisions only."""
+        return self.name in DECIDES
+
+    @property
+    def has_derivative(self) -> bool:
+        """Whether it is written in a framework that differentiates it."""
+        return self.name.endswith(("PyTorch", "TensorFlowV2"))
+
+
+@lru_cache(maxsize=1)
+def raw() -> Mapping[str, RawDefense]:
+    """Every preprocessor and postprocessor class of the installed ART, by name."""
+    guard()
+    from art.defences import postprocessor, preprocessor
+
+    found = {}
+    for module, base in ((preprocessor, preprocessor.Preprocessor), (postprocessor, postprocessor.Postprocessor)):
+        for name, cls in sorted(vars(module).items()):
+            if inspect.isclass(cls) and issubclass(cls, base) and cls is not base:
+                found[name] = _raw(name, cls, base is postprocessor.Postprocessor)
+    return found
+
+
+def build(name: str, params: Mapping[str, Any]) -> Any:
+    """An object of ART's class of that name. Raises ``InputError`` for values that ART refuses."""
+    from art.defences import postprocessor, preprocessor
+
+    cls = getattr(postprocessor if raw()[name].post else preprocessor, name)
+    valid, pinned = inspect.signature(cls).parameters, {**PINNED, **OTHERWISE.get(name, {})}
+    try:
+        return cls(**params, **{key: value for key, value in pinned.items() if key in valid})
+    except (ValueError, TypeError) as error:
+        raise InputError(f"ART refuses: {error}") from error
+    except ImportError as error:
+        raise missing_package(error.name or "a package", "pip install 'sparring[extras]'", f"ART's {name}") from error
+
+
+def preprocessed(
+    classifier: Classifier, *, name: str, seed: int, gradients: str, draws: int = 1, **params: Any
+) -> Classifier:
+    """The classifier behind a preprocessor of ART's. Gradients pass by the class's own ``estimate_gradient``.
+
+    That is the identity (BPDA) for all that are written in NumPy, and the derivative for the others.
+    """
+    transform = _transform(build(name, params), name in RANDOM, name in CHANNELS_LAST)
+    return defended(classifier, transform, seed=seed, gradients=gradients, draws=draws)
+
+
+def _transform(processor: Any, random: bool, channels_last: bool) -> Transform:
+    there, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if channels_last else ((0, 1, 2, 3), (0, 1, 2, 3))
+
+    def through(x: Images) -> Images:
+        return np.asarray(processor(x.transpose(there).copy())[0], np.float32).transpose(back)
+
+    def alone(x: Images, coins: Coins, row: int) -> Images:
+        with _numpy_seeded(coins(row)):
+            return through(x[row : row + 1])
+
+    def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
+        if not len(x):
+            return x, lambda g: g
+        boxed = np.clip(x, 0, 1)
+        moved = np.concatenate([alone(boxed, coins, row) for row in range(len(x))]) if random else through(boxed)
+
+        def pull(gradient: Images) -> Images:
+            estimated = processor.estimate_gradient(boxed.transpose(there).copy(), gradient.transpose(there).copy())
+            return np.asarray(estimated, np.float32).transpose(back)
+
+        return np.clip(moved, 0, 1), pull
+
+    return transform
+
+
+class Postprocessed:
+    """A classifier whose probabilities go through a postprocessor of ART's: logarithms of what comes out are logits."""
+
+    framework = "defended"
+    gradients = "none"
+
+    def __init__(self, inner: Classifier, processor: Any, seed: int) -> None:
+        self.inner, self.processor, self.seed = inner, processor, seed
+        self.input_shape, self.classes = inner.input_shape, inner.classes
+        inherit_lacks(self, inner)
+
+    def logits(self, x: Images) -> Logits:
+        """Logarithms (N, classes), float32, of what the postprocessor makes of the softmax, 1e-30 at least."""
+        check_images(x, self.input_shape)
+        before, coin = _softmax(self.inner.logits(x)), coins(self.seed, x, 0)
+        after = np.zeros_like(before)
+        for row in range(len(x)):
+            with _numpy_seeded(coin(row)):
+                after[row] = self.processor(before[row : row + 1].copy())[0]
+        logits: Logits = np.log(np.maximum(after, LEAST_PROBABILITY)).astype(np.float32)
+        return logits
+
+
+class PostprocessedDifferentiable(Postprocessed):
+    """A ``Postprocessed`` whose gradients pass straight through the postprocessor, as they do in ART."""
+
+    inner: Differentiable
+    gradients = "straight-through"
+
+    def vjp(self, x: Images, cotangent: Logits) -> Images:
+        """The gradient of the logarithm of the inner classifier's softmax. Raises as the protocol says."""
+        check_images(x, self.input_shape)
+        check_cotangent(cotangent, len(x), self.classes)
+        share = _softmax(self.inner.logits(x)) * cotangent.sum(axis=1, keepdims=True)
+        return self.inner.vjp(x, np.asarray(cotangent - share, np.float32))
+
+
+def postprocessed(
+    classifier: Classifier, *, name: str, seed: int, gradients: str = "none", **params: Any
+) -> Classifier:
+    """The classifier behind a postprocessor of ART's."""
+    processor = build(name, params)
+    if gradients != "none" and isinstance(classifier, Differentiable):
+        return PostprocessedDifferentiable(classifier, processor, seed)
+    found = Postprocessed(classifier, processor, seed)
+    if isinstance(classifier, Differentiable):
+        found.why_no_gradients = "needs gradients, and none pass through the defense"  # type: ignore[attr-defined]
+    if name in DECIDES:
+        found.why_no_logits = HIDES  # type: ignore[attr-defined]
+        found.why_no_gradients = "needs gradients, and class labels have none"  # type: ignore[attr-defined]
+    return found
+
+
+HIDES = "needs logits, and the defense gives class labels only"
+
+
+def _softmax(logits: Logits) -> Any:
+    from scipy.special import softmax
+
+    return softmax(logits.astype(np.float64), axis=1)
+
+
+@contextmanager
+def _numpy_seeded(coin: np.random.Generator) -> Iterator[None]:
+    """Within the context NumPy's global generator starts from the coin; afterwards it is as before."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(int(coin.integers(2**32)))  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+
+
+TYPES = {"int": int, "float": float, "bool": bool, "str": str}
+
+
+def _raw(name: str, cls: Any, post: bool) -> RawDefense:
+    told = dict(re.findall(r":param (\w+):\s*(.+)", inspect.getdoc(cls.__init__) or ""))
+    lines = (inspect.getdoc(cls) or name).splitlines()
+    parameters = {
+        key: Parameter(
+            TYPES.get(str(parameter.annotation).partition(" ")[0], str),
+            told.get(key, "").rstrip("."),
+            REQUIRED if parameter.default is parameter.empty else parameter.default,
+        )
+        for key, parameter in inspect.signature(cls).parameters.items()
+        if key not in PINNED and key not in IGNORED.get(name, ())
+    }
+    return RawDefense(name, post, lines[0].rstrip("."), parameters, name in RANDOM, UNSUPPORTED.get(name))

@@ -1,0 +1,115 @@
+"""Pieces of search attacks that libraries are handed: random numbers of each image's own, shapes, searches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from sparring.adapters.attacks.library import Call
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass
+class SquareDraws:
+    """What the referee's square attack draws for an image, in whatever order a library asks for it.
+
+    The referee draws a window's signs before its place (linf), or before the coin that turns its shape (l2); libraries
+    draw them after. So the signs are drawn with the first of the two, and kept.
+    """
+
+    seed: int
+    norm: str
+    channels: int
+    image: int = -1
+    restart: int = -1
+    kept: Array | None = None
+    rng: np.random.Generator = field(default_factory=np.random.default_rng)
+
+    def next_image(self) -> None:
+        """The next image of the batch (or, for a library that takes all at once, the batch)."""
+        self.image, self.restart = self.image + 1, -1
+
+    def next_restart(self) -> None:
+        """The next start, with its own generator."""
+        self.restart += 1
+        self.rng, self.kept = np.random.default_rng([self.seed, self.restart, self.image]), None
+
+    def stripes(self, width: int) -> Array:
+        """±1 for every channel of every column, (C, 1, width)."""
+        return self.rng.choice([-1.0, 1.0], (self.channels, 1, width))
+
+    def place(self, low: int, high: int) -> int:
+        """A row or a column of [low, high)."""
+        if self.norm == "linf":
+            self._keep()
+        return int(self.rng.integers(low, high))
+
+    def coin(self) -> float:
+        """A number of [0, 1)."""
+        self._keep()
+        return float(self.rng.random())
+
+    def signs(self) -> Array:
+        """±1 for every channel, (C, 1, 1)."""
+        self._keep()
+        signs, self.kept = self.kept, None
+        assert signs is not None
+        return signs
+
+    def _keep(self) -> None:
+        if self.kept is None:
+            self.kept = self.rng.choice([-1.0, 1.0], (self.channels, 1, 1))
+
+
+def square_draws(call: Call) -> SquareDraws:
+    """The draws of one batch."""
+    assert call.context is not None, "only canonical attacks are reconciled"
+    assert call.canonical is not None
+    return SquareDraws(call.context.seed, call.canonical.norm, call.context.input_shape[0])
+
+
+def square_bumps(h: int) -> Array:
+    """Square Attack, equation 2: two bumps of opposite sign, one above the other, of length 1 together, (h, h)."""
+    return _unit(np.vstack([_bump(h // 2, h), -_bump(h - h // 2, h)]))
+
+
+def _bump(height: int, width: int) -> Array:
+    row, column = np.indices((height, width))
+    ring = np.maximum(abs(row - height // 2), abs(column - width // 2))
+    weights = 1 / np.arange(1, width // 2 + 2) ** 2
+    return np.array([weights[first:].sum() for first in ring.ravel()]).reshape(height, width)
+
+
+def _unit(v: Array) -> Array:
+    unit: Array = v / np.sqrt((v**2).sum())
+    return unit
+
+
+@dataclass
+class Noise:
+    """HopSkipJump's probes: for each image its own, of its own generator, whichever library asks."""
+
+    seed: int
+    norm: str
+    begun: int = 0
+    generators: dict[int, np.random.Generator] = field(default_factory=dict)
+
+    def begin(self, n: int) -> int:
+        """The number of the first of the next n images."""
+        self.begun += n
+        return self.begun - n
+
+    def probes(self, image: int, shape: tuple[int, ...]) -> Array:
+        """Directions, not yet of length 1: normal, or uniform in the cube (linf)."""
+        rng = self.generators.setdefault(image, np.random.default_rng([self.seed, image]))
+        return rng.uniform(-1, 1, shape) if self.norm == "linf" else rng.standard_normal(shape)
+
+
+def noise(call: Call) -> Noise:
+    """The probes of one batch."""
+    assert call.context is not None, "only canonical attacks are reconciled"
+    assert call.canonical is not None
+    return Noise(call.context.seed, call.canonical.norm)

@@ -1,0 +1,135 @@
+"""Adversarial patches on the protocol, in NumPy: one small picture that, put anywhere, makes any image another class.
+
+Brown, Mané, Roy, Abadi, Gilmer 2017, "Adversarial Patch", section 2: the patch maximises the expected log-probability
+of the target over images, places and transformations, here (as there) by gradients of draws from them. What the text
+leaves open: the optimiser, Adam with a learning rate that may fall to 0; places, uniform within the image; rotation and
+scale, uniform. Untargeted it minimises the expected log-probability of the true classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from sparring.adapters.attacks.library import Call, Crafted, Fit
+from sparring.adapters.errors import InputError
+from sparring.adapters.libraries.own.patch_placement import Range, Reals, draw, mask, paste, place, pull
+from sparring.adapters.protocol import Classifier, Differentiable, Images, Labels, Logits, linearised
+from sparring.adapters.wrappers.transformed import coins
+
+START = 0.5
+"""The patch begins as grey."""
+BETAS = (0.9, 0.999)
+"""Of Adam: Kingma, Ba 2015, algorithm 1."""
+PLACING = ("size", "shape", "rotation", "scale_min", "scale_max")
+"""The parameters that say how a patch is put into an image."""
+
+
+def patch(
+    classifier: Differentiable, x: Images, *, fit: Fit, targeted: bool, seed: int, size: int, shape: str, steps: int,
+    learning_rate: float, decay: bool, batch: int, rotation: float, scale_min: float, scale_max: float,
+) -> Crafted:  # fmt: skip
+    """A patch trained on ``fit`` and pasted into x (N, C, H, W), one place an image, drawn from seed and content.
+
+    ``size`` in pixels, ``shape`` square or circle, ``rotation`` in degrees either way; ``batch`` training images a
+    step, each at a place of its own. Samples: ``placement`` (N, 4), row and column of the middle, degrees
+    counterclockwise, scale. Whole: ``patch`` float32 (C, size, size) in [0, 1], ``mask`` bool (size, size), what of it
+    can be seen. Raises ``InputError`` for a patch larger than the images, and without images to train on.
+    """
+    where = ranged(x.shape[1:], size, shape, rotation, scale_min, scale_max)
+    made = train(
+        classifier, fit, where, targeted=targeted, seed=seed, steps=steps, learning_rate=learning_rate, decay=decay,
+        batch=batch,
+    )  # fmt: skip
+    return put(x, made, where, seed)
+
+
+def session(classifier: Classifier) -> Callable[[Call], Crafted]:
+    """Runs calls of ``patch``: one patch is trained for all batches of a cell, and no place depends on the batch."""
+    made: dict[tuple[object, ...], tuple[Fit, npt.NDArray[np.float32], int]] = {}
+
+    def run(call: Call) -> Crafted:
+        if call.fit is None or call.context is None:
+            raise InputError("patch is trained on other images than it is tested on: give it some (data: fit)")
+        how = dict(call.kwargs)
+        where = ranged(call.x.shape[1:], **{key: how.pop(key) for key in PLACING})
+        key = id(call.fit), call.targeted, *sorted(call.kwargs.items())
+        if key not in made:
+            assert isinstance(classifier, Differentiable)  # the catalogue says that it needs gradients
+            seed = call.context.seed
+            found = train(classifier, call.fit, where, targeted=call.targeted, seed=seed, **how)
+            made[key] = call.fit, found, seed  # the images are kept, so that no others get their id
+        _, found, seed = made[key]
+        return put(call.x, found, where, seed)
+
+    return run
+
+
+def ranged(image: tuple[int, ...], size: int, shape: str, rotation: float, scale_min: float, scale_max: float) -> Range:
+    """The placements that these parameters allow. Raises ``InputError`` where the patch doesn't fit into the image."""
+    if size > min(image[1:]):
+        raise InputError(f"patch: size {size} is more than the images have, {image[1]} x {image[2]} pixels")
+    if scale_min > scale_max:
+        raise InputError(f"patch: scale_min {scale_min:g} is more than scale_max {scale_max:g}")
+    return Range(size, shape == "circle", rotation, (scale_min, scale_max))
+
+
+def train(
+    classifier: Differentiable, fit: Fit, where: Range, *, targeted: bool, seed: int, steps: int, learning_rate: float,
+    decay: bool, batch: int,
+) -> npt.NDArray[np.float32]:  # fmt: skip
+    """The patch, (C, size, size) in [0, 1]. Raises ``InputError`` without images to train on."""
+    generator = np.random.default_rng(seed)
+    made = np.full((fit.x.shape[1], where.size, where.size), START)
+    mean, square = np.zeros_like(made), np.zeros_like(made)
+    for step, rows in enumerate(batches(generator, len(fit.x), batch, steps), start=1):
+        x, labels = fit.x[rows], fit.labels[rows]
+        places = [place(draw(generator, where, *x.shape[2:]), where, *x.shape[2:]) for _ in rows]
+        pasted = paste(x, made, places)
+        logits, back = linearised(classifier, pasted)
+        cotangent = towards(logits, labels)
+        slope = pull(back(cotangent if targeted else -cotangent), places, where.size)
+        mean = BETAS[0] * mean + (1 - BETAS[0]) * slope
+        square = BETAS[1] * square + (1 - BETAS[1]) * slope**2
+        length = np.sqrt(square / (1 - BETAS[1] ** step))
+        move = np.divide(mean / (1 - BETAS[0] ** step), length, out=np.zeros_like(made), where=length > 0)
+        rate = learning_rate * (1 - (step - 1) / steps if decay else 1)
+        made = np.clip(made - rate * move, 0, 1)
+    return made.astype(np.float32)
+
+
+def batches(generator: np.random.Generator, n: int, batch: int, steps: int) -> list[npt.NDArray[np.int64]]:
+    """Which images each step sees: all in a random order, then all in another. Raises ``InputError`` of none."""
+    if not n:
+        raise InputError("patch: there are no images to train it on")
+    size = min(batch, n)
+    rounds = [generator.permutation(n)[: n - n % size].reshape(-1, size) for _ in range(-(-steps // (n // size)))]
+    return [rows for rows in np.concatenate(rounds)[:steps].astype(np.int64)]
+
+
+def towards(logits: Logits, labels: Labels) -> Logits:
+    """The gradient of the mean cross-entropy by the logits: descending leads to the labels.
+
+    In float64, a label's own share as minus the sum of the others', which does not vanish where it is near certain.
+    """
+    z = logits.astype(np.float64)
+    powers = np.exp(z - z.max(axis=1, keepdims=True))
+    share = powers / powers.sum(axis=1, keepdims=True)
+    own = np.arange(len(z)), labels
+    share[own] = 0
+    share[own] = -share.sum(axis=1)
+    gradient: Logits = (share / max(len(z), 1)).astype(np.float32)
+    return gradient
+
+
+def put(x: Images, patch: npt.NDArray[np.float32], where: Range, seed: int) -> Crafted:
+    """The patch in each image, at a place drawn from the seed and the image's own content."""
+    coin = coins(seed, x, 0)
+    height, width = x.shape[2:]
+    drawn = [draw(coin(row), where, height, width) for row in range(len(x))]
+    placement: Reals = np.reshape(drawn, (len(x), 4)).astype(np.float64)
+    pasted = paste(x, patch, [place(one, where, height, width) for one in placement])
+    seen = mask(where.size, where.round)
+    return Crafted(pasted, {"placement": placement}, {"patch": patch, "mask": seen})

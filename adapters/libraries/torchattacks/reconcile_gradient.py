@@ -1,0 +1,265 @@
+"""What takes torchattacks' differences in the ledger away: mostly a line or two of an attack's ``forward``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from sparring.adapters.attacks.library import Call, Reconcile
+from sparring.adapters.libraries.rewriting import attribute, cross_entropy_gradient, margins, rewritten, starts_of
+
+
+def _class(call: Call) -> Any:
+    import torchattacks
+
+    return getattr(torchattacks, call.target)
+
+
+def _rewriting(call: Call, *changes: tuple[str, str], method: str = "forward", **known: Any) -> Any:
+    return rewritten(_class(call), method, *changes, **known)
+
+
+@contextmanager
+def exact_cross_entropy(call: Call) -> Iterator[Call]:
+    """A loss, summed over the batch, whose gradient is computed in float64."""
+    import torch
+
+    def exact(outputs: Any, labels: Any) -> Any:
+        gradient = cross_entropy_gradient(outputs.detach().cpu().numpy(), labels.cpu().numpy())
+        return (outputs * torch.from_numpy(gradient).to(outputs)).sum()
+
+    with _rewriting(call, ("nn.CrossEntropyLoss()", "exact"), exact=exact):
+        yield call
+
+
+@contextmanager
+def shared_start(call: Call) -> Iterator[Call]:
+    """The start that every library gets."""
+    import torch
+
+    loop, starts = "for _ in range(self.steps):", starts_of(call)
+
+    def start(images: Any) -> Any:
+        return torch.from_numpy(next(starts)).to(images)
+
+    with _rewriting(call, (loop, f"adv_images = start(images)\n        {loop}"), start=start):
+        yield call
+
+
+@contextmanager
+def best_of_restarts(call: Call) -> Iterator[Call]:
+    """As many runs as there are restarts; of each image's ends the one with the lowest margin."""
+    import torch
+
+    cls, context = _class(call), call.context
+    assert context is not None
+
+    def lowest(self: Any, images: Any, labels: Any) -> Any:
+        ends = [super(cls, self).__call__(images, labels) for _ in range(context.params["restarts"])]
+        logits = [self.get_logits(end).detach().cpu().numpy() for end in ends]
+        best = np.argmin([margins(z, call.labels, call.targeted) for z in logits], axis=0)
+        return torch.stack(ends)[torch.from_numpy(best), torch.arange(len(best))]
+
+    with attribute(cls, "__call__", lowest):
+        yield call
+
+
+@contextmanager
+def length_alone(call: Call) -> Iterator[Call]:
+    """The gradient divided by its length alone, which is taken in float64; where there is none, it stays zero."""
+    changes = (
+        ("torch.norm(grad.view(batch_size, -1), p=2, dim=1)", "torch.norm(grad.double().view(batch_size, -1), dim=1)"),
+        ("+ self.eps_for_division", ""),
+        ("grad = grad / grad_norms.view(batch_size, 1, 1, 1)", "grad = unit(grad, grad_norms)"),
+    )
+
+    def unit(gradient: Any, length: Any) -> Any:
+        return (gradient / length.view(-1, 1, 1, 1)).nan_to_num(0).to(gradient)
+
+    with _rewriting(call, *changes, unit=unit):
+        yield call
+
+
+@contextmanager
+def zero_gradient_stays_zero(call: Call) -> Iterator[Call]:
+    """An image without a gradient adds nothing to its momentum."""
+
+    def magnitude(gradient: Any) -> Any:
+        none = (gradient == 0).all(dim=(1, 2, 3), keepdim=True)
+        return gradient.abs() + none
+
+    with _rewriting(call, ("torch.abs(grad)", "magnitude(grad)"), magnitude=magnitude):
+        yield call
+
+
+@contextmanager
+def l1_norm_of_gradients(call: Call) -> Iterator[Call]:
+    """Gradients divided by the sum of their magnitudes, as the source has it, not by the mean."""
+    with _rewriting(call, ("torch.mean(", "torch.sum(")):
+        yield call
+
+
+@contextmanager
+def overshoot_once(call: Call) -> Iterator[Call]:
+    """DeepFool's plain steps, and the sum of them, when they have ended, 1 + overshoot times as long."""
+    ends = "torch.cat(adv_images).detach()"
+    longer = f"torch.clamp(images + (1 + self.overshoot) * ({ends} - images), min=0, max=1)"
+    with (
+        _rewriting(call, ("(1 + self.overshoot) * delta", "delta"), method="_forward_indiv"),
+        _rewriting(call, (f"adv_images = {ends}", f"adv_images = {longer}"), method="forward_return_target_labels"),
+    ):
+        yield call
+
+
+@contextmanager
+def only_candidates(call: Call) -> Iterator[Call]:
+    """DeepFool on the classes that are most probable at the image where it starts."""
+    assert call.context is not None
+    kept = call.context.params["candidates"]
+    first: dict[int, list[int]] = {}
+
+    def candidates(scores: Any, index: int) -> list[int]:
+        if index not in first:
+            first[index] = np.argsort(-scores.detach().cpu().numpy(), kind="stable")[:kept].tolist()
+        return first[index]
+
+    asks = ("self._forward_indiv(\n", "self._forward_indiv(idx,\n")
+    takes = ("def _forward_indiv(self, image, label):", "def _forward_indiv(self, idx, image, label):")
+    looks = (
+        "for i in range(len(fs)) if i != label",
+        "for i in range(len(fs)) if i != label and i in candidates(fs, idx)",
+    )
+    # it gives back the place among the others as if they were all classes; nobody reads it
+    with (
+        _rewriting(call, asks, method="forward_return_target_labels"),
+        _rewriting(call, takes, looks, method="_forward_indiv", candidates=candidates),
+    ):
+        yield call
+
+
+@contextmanager
+def no_step_to_a_tied_class(call: Call) -> Iterator[Call]:
+    """A class whose score has the own one's gradient has no boundary, and isn't the nearest."""
+    lengths, length = "torch.norm(nn.Flatten()(w_prime), p=2, dim=1)", "torch.norm(w_prime[hat_L], p=2)"
+    changes = (
+        (
+            f"torch.abs(f_prime) / {lengths}",
+            f"(torch.abs(f_prime) / {lengths}).nan_to_num(nan=torch.inf, posinf=torch.inf)",
+        ),
+        (f"({length} ** 2)", f"({length} ** 2).clamp(min=1e-38)"),
+    )
+    with _rewriting(call, *changes, method="_forward_indiv"):
+        yield call
+
+
+@contextmanager
+def search_for_c(call: Call) -> Iterator[Call]:
+    """CW for one c after the other: tenfold until it succeeds, then halfway between failure and success."""
+    import torch
+
+    cls, context = _class(call), call.context
+    assert context is not None
+    asked = context.params
+
+    def searching(self: Any, images: Any, labels: Any) -> Any:
+        n = len(images)
+        best, nearest = images.clone(), np.full(n, np.inf)
+        c, low, high = np.full(n, float(self.c)), np.zeros(n), np.full(n, np.inf)
+        for _ in range(asked["search_steps"]):
+            self.c = torch.from_numpy(c).to(images.device)
+            found = super(cls, self).__call__(images, labels).to(images)
+            margin = margins(self.get_logits(found).detach().cpu().numpy(), call.labels, call.targeted)
+            succeeded = margin < -asked["confidence"]
+            distance = np.where(succeeded, (found - images).flatten(1).norm(dim=1).cpu().numpy(), np.inf)
+            better = distance < nearest
+            best[torch.from_numpy(better)], nearest = found[torch.from_numpy(better)], np.minimum(nearest, distance)
+            low, high = np.where(succeeded, low, c), np.where(succeeded, c, high)
+            c = np.where(np.isfinite(high), (low + np.where(np.isfinite(high), high, 0)) / 2, 10 * c)
+        return best
+
+    changes = (
+        ("self.f(outputs, target_labels).sum()", "(self.c * self.f(outputs, target_labels)).sum()"),
+        ("self.f(outputs, labels).sum()", "(self.c * self.f(outputs, labels)).sum()"),
+        ("cost = L2_loss + self.c * f_loss", "cost = L2_loss + f_loss"),
+    )
+    with _rewriting(call, *changes), attribute(cls, "__call__", searching):
+        yield call
+
+
+@contextmanager
+def pixels_inside_the_box(call: Call) -> Iterator[Call]:
+    """CW starts pixels at 0 and 1 just inside, as the source's authors do: tanh never gets there."""
+    change = ("torch.clamp(x * 2 - 1, min=-1, max=1)", "0.999999 * torch.clamp(x * 2 - 1, min=-1, max=1)")
+    with _rewriting(call, change, method="inverse_tanh_space"):
+        yield call
+
+
+@contextmanager
+def each_image_stops_by_itself(call: Call) -> Iterator[Call]:
+    """CW ends for an image when its own objective fell by less than a ten-thousandth in a tenth of the steps."""
+    assert call.context is not None
+    objective = "current_L2 + self.c * self.f(outputs, target_labels if self.targeted else labels)"
+    stop = """if cost.item() > prev_cost:
+                    return best_adv_images
+                prev_cost = cost.item()"""
+    ends = """going, prev_cost = going & (objective <= 0.9999 * prev_cost), objective
+                if not going.any():
+                    return best_adv_images"""
+    changes = (
+        ("prev_cost = 1e10", "prev_cost, going = torch.inf, torch.ones(len(images), dtype=bool).to(self.device)"),
+        ("optimizer.zero_grad()", f"objective = ({objective}).detach()\n            optimizer.zero_grad()"),
+        ("mask = condition * (", "mask = condition * going * ("),
+        (stop, ends if call.context.params["abort_early"] else "pass"),
+    )
+    with _rewriting(call, *changes):
+        yield call
+
+
+@contextmanager
+def success_with_confidence(call: Call) -> Iterator[Call]:
+    """CW takes an image for a success when its margin is beyond the confidence."""
+    import torch
+
+    def beyond(self: Any, outputs: Any, labels: Any) -> Any:
+        margin = margins(outputs.detach().cpu().numpy(), labels.cpu().numpy(), call.targeted)
+        return torch.from_numpy(margin < -self.kappa).to(outputs)
+
+    changes = (
+        ("(pre == target_labels).float()", "beyond(self, outputs, target_labels)"),
+        ("(pre != labels).float()", "beyond(self, outputs, labels)"),
+    )
+    with _rewriting(call, *changes, beyond=beyond):
+        yield call
+
+
+@contextmanager
+def tanh_in_float64(call: Call) -> Iterator[Call]:
+    """CW's variable and its images in float64; the model gets them in float32."""
+    changes = (
+        ("self.inverse_tanh_space(images)", "self.inverse_tanh_space(images.double())"),
+        ("self.get_logits(adv_images)", "self.get_logits(adv_images.float())"),
+    )
+    with _rewriting(call, *changes):
+        yield call
+
+
+RECONCILIATIONS: dict[str, Reconcile] = {
+    "cross-entropy-float32-mean": exact_cross_entropy,
+    "linf-start-framework": shared_start,
+    "l2-start-radius": shared_start,
+    "one-start": best_of_restarts,
+    "l2-gradient-plus-1e-10": length_alone,
+    "zero-gradient-nan": zero_gradient_stays_zero,
+    "look-ahead-by-mean": l1_norm_of_gradients,
+    "deepfool-overshoot-per-step": overshoot_once,
+    "deepfool-all-classes": only_candidates,
+    "deepfool-tie-nan": no_step_to_a_tied_class,
+    "cw-one-c": search_for_c,
+    "cw-border-pixels-stay": pixels_inside_the_box,
+    "cw-tanh-in-float32": tanh_in_float64,
+    "cw-stops-when-the-batch-rises": each_image_stops_by_itself,
+    "cw-success-without-confidence": success_with_confidence,
+}

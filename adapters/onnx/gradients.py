@@ -1,0 +1,186 @@
+"""The gradient of an ONNX file: its graph evaluated in torch, where that can be done; else the reason why it can't."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparring.adapters.errors import NotSupported
+from sparring.adapters.frameworks.coexistence import guard
+from sparring.adapters.frameworks.preprocessing import LEAST_PROBABILITY
+from sparring.adapters.frameworks.pytorch import exactly
+from sparring.adapters.onnx.graph import Graph, evaluate
+from sparring.adapters.onnx.session import Door
+from sparring.adapters.onnx.steps import Step
+
+guard()
+
+import onnx  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit from ONNX Runtime's, relative to the largest logit where that is above 1."""
+HALF_TOLERANCE = 2e-2
+"""The same where the file computes in half precision, of which ONNX Runtime does parts in single."""
+HALVES = (torch.float16, torch.bfloat16)
+STAIRS = ("QuantizeLinear", "DynamicQuantizeLinear", "TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor")
+"""Operators whose value rises in steps: what lies behind one has no gradient, or one that says nothing."""
+STEPS = (
+    *STAIRS,
+    "Round",
+    "Floor",
+    "Ceil",
+    "Sign",
+    "ArgMax",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "Cast",
+    "Binarizer",
+    "Hardmax",
+    "Equal",
+    "Not",
+)
+"""Operators that may be why a gradient is zero everywhere."""
+
+
+class Gradients:
+    """The vjp of one graph, from the file's own input to its scores or, of ``probabilities``, their logarithm."""
+
+    def __init__(self, graph: Graph, it: Door, probabilities: bool, half: bool, device: str) -> None:
+        self.graph, self.door, self.probabilities, self.half = graph, it, probabilities, half
+        self.device = torch.device(device)
+
+    def scores(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """What ``OnnxOutputs.logits`` takes from ONNX Runtime for the file's own input, float32 (N, classes)."""
+        with torch.no_grad(), exactly(self.device):
+            return _array(self._scores(self._tensor(images)))
+
+    def vjp(self, images: npt.NDArray[Any], cotangent: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Gradient of ``(scores * cotangent).sum()`` in the file's own input, float32 of its shape."""
+        scale = _powers_of_two(cotangent) if self.half else np.ones((len(cotangent), 1), np.float32)
+        with torch.enable_grad(), exactly(self.device):
+            leaf = self._tensor(images).requires_grad_()
+            scores = self._scores(leaf)
+            if not scores.requires_grad:
+                return np.zeros(images.shape, np.float32)
+            upstream = self._tensor(cotangent / scale)
+            gradient = _array(torch.autograd.grad(scores, leaf, upstream, materialize_grads=True)[0])
+        return gradient * scale.reshape(-1, *[1] * (images.ndim - 1)) if self.half else gradient
+
+    def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array.copy()).to(self.device)
+
+    def _scores(self, images: Tensor) -> Tensor:
+        found = evaluate(self.graph, {self.door.input: images}, [self.door.output])[self.door.output]
+        scores = found.flatten(1).to(torch.float32)
+        return scores.clamp(min=LEAST_PROBABILITY).log() if self.probabilities else scores
+
+
+def gradients_of(
+    graph: Graph,
+    it: Door,
+    probabilities: bool,
+    device: str,
+    images: npt.NDArray[Any],
+    expected: npt.NDArray[np.float32],
+) -> tuple[Gradients | None, str]:
+    """The gradients of a file, and an empty text; or None and why there are none, which begins `needs gradients`.
+
+    ``images`` are a few in the file's own terms, and ``expected`` the scores that ONNX Runtime gives for them: where
+    the graph evaluates to others, its gradient would be that of another function.
+    """
+    name = f"needs gradients, and {os.path.basename(graph.file)}"
+    if it.whole:
+        return None, f"{name} takes images of whole numbers, {np.dtype(it.dtype)}: rounding has none"
+    reached = list(_reached(graph, it))
+    for step in reached:
+        if step.operator in STAIRS:
+            return None, f"{name} has {_called(step)}, whose values are steps: it has none"
+    for missing in graph.missing_for([it.output]):
+        return None, f"{name} has {missing}, which can't be evaluated in torch"
+    half = any(value.dtype in HALVES for value in graph.main.constants.values() if isinstance(value, Tensor))
+    found = Gradients(graph, it, probabilities, half or it.dtype is np.float16, device)
+    try:
+        scores = found.scores(images)
+        cotangent = np.random.default_rng(0).standard_normal(scores.shape).astype(np.float32)
+        gradient = found.vjp(images, cotangent)
+    except NotSupported as exc:
+        return None, f"{name} can't be evaluated in torch: {exc}"
+    except RuntimeError as exc:  # of autograd
+        return None, f"{name} can't be differentiated in torch: {str(exc).splitlines()[0]}"
+    allowed = HALF_TOLERANCE if found.half else TOLERANCE
+    off = float(np.abs(scores - expected).max()) / max(1.0, float(np.abs(expected).max()))
+    if not off <= allowed:
+        return None, f"{name}, evaluated in torch, gives scores {off:.1e} off ONNX Runtime's ({allowed:.0e} is allowed)"
+    if not np.isfinite(gradient).all():
+        return None, f"{name} has a gradient that is NaN or infinite"
+    if not gradient.any():
+        # without such an operator it may be zero for these images alone
+        for step in reached:
+            if step.operator in STEPS:
+                return None, f"{name} has a gradient of zero everywhere, behind {_called(step)}"
+    return found, ""
+
+
+def softmax_input(graph: Graph, output: str) -> str | None:
+    """The value that goes into the softmax that ends the graph, or into the exponential of a log-probability.
+
+    A ``LinearClassifier`` has its softmax inside: then its own output, which ``with_output`` turns into its input.
+    """
+    makers = {name: step for step in graph.main.steps for name in step.outputs}
+    step, name = makers.get(output), output
+    while step is not None and step.operator in ("Identity", "Cast", "Normalizer"):  # scikit-learn's sums to 1 already
+        name = step.inputs[0]
+        step = makers.get(name)
+    if step is None:
+        return None
+    if step.operator == "LinearClassifier":
+        return name
+    return step.inputs[0] if (step.operator, step.domain) in (("Softmax", ""), ("Exp", "")) else None
+
+
+def with_output(path: str, value: str) -> onnx.ModelProto | None:
+    """The file with one more output; None where it has no such value, or is too large to be written anew.
+
+    Of a ``LinearClassifier`` with a softmax the scores are given without it.
+    """
+    model = onnx.load(path)
+    node = next((node for node in model.graph.node if value in node.output), None)
+    if node is None or model.ByteSize() >= 2**31:
+        return None
+    for attribute in node.attribute if node.op_type == "LinearClassifier" else ():
+        if attribute.name == "post_transform" and attribute.s == b"SOFTMAX":
+            attribute.s = b"NONE"
+    if value not in [output.name for output in model.graph.output]:
+        model.graph.output.append(onnx.ValueInfoProto(name=value))
+    return model
+
+
+def _reached(graph: Graph, it: Door) -> Iterator[Step]:
+    """The steps to the scores on whose values the images act, other than by their shape."""
+    known = {it.input}
+    for step, _ in graph.plan([it.output]):
+        if known.intersection(step.needs) and step.operator not in ("Shape", "Size"):
+            known.update(step.outputs)
+            yield step
+
+
+def _called(step: Step) -> str:
+    return f"the operator {step.operator} (node {step.node!r})"
+
+
+def _powers_of_two(cotangent: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """One for each row (N, 1), near its largest number: divided by it, the row is not lost in half precision."""
+    largest = np.abs(cotangent).max(axis=1, keepdims=True, initial=0)
+    return np.exp2(np.floor(np.log2(np.where(largest > 0, largest, 1)))).astype(np.float32)
+
+
+def _array(x: Tensor) -> npt.NDArray[np.float32]:
+    return x.detach().to("cpu", torch.float32).contiguous().numpy()

@@ -1,0 +1,175 @@
+"""The run of an ONNX graph: steps in their order, each an operator's function with its attributes bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparring.adapters.errors import NotSupported, first_line
+from sparring.adapters.onnx.operators.signature import Function
+
+Values = dict[str, Any]
+"""name -> tensor, or a list of them (a sequence), or None (an optional without an element)"""
+
+_FAILURES = (
+    RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError, ZeroDivisionError,
+)  # fmt: skip
+_SMALL = 64
+
+
+@dataclass(frozen=True)
+class Missing:
+    """An operator, or an attribute, a mode or a version of it, without an entry in the table."""
+
+    operator: str
+    domain: str
+    node: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        name = f"{self.domain}.{self.operator}" if self.domain else self.operator
+        return f"the operator {name} (node {self.node!r}){', ' + self.reason if self.reason else ''}"
+
+
+class StepFailed(NotSupported):
+    """Says already which operator of which node it was."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node."""
+
+    operator: str
+    domain: str
+    node: str
+    function: Function | None
+    inputs: tuple[str, ...]
+    """"" for one that is left out"""
+    outputs: tuple[str, ...]
+    host: Mapping[int, list[Any] | None] = field(default_factory=dict)
+    """positions of inputs that the function takes as lists of numbers; the list, where it is constant"""
+    bodies: Mapping[str, Block] = field(default_factory=dict)
+    reason: str = ""
+    """why there is no function"""
+
+    @property
+    def needs(self) -> set[str]:
+        """The values that must be there, those that the bodies take from around them among them."""
+        return {name for name in self.inputs if name}.union(*(body.captured for body in self.bodies.values()))
+
+    def lacking(self, reason: str) -> Missing:
+        return Missing(self.operator, self.domain, self.node, reason)
+
+    @property
+    def missing(self) -> list[Missing]:
+        own = [] if self.function else [self.lacking(self.reason)]
+        return own + [m for body in self.bodies.values() for step in body.steps for m in step.missing]
+
+
+@dataclass
+class Block:
+    """A graph, or the body of a node: steps in an order in which every value is there before it is used."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    steps: list[Step]
+    constants: Values
+
+    def __post_init__(self) -> None:
+        made = {*self.inputs, *self.constants, *(name for step in self.steps for name in step.outputs)}
+        used = {*self.outputs, *(name for step in self.steps for name in step.needs)}
+        self.captured = frozenset(used - made)
+        self.schedule = schedule(self.steps, self.outputs)
+        self._moved: dict[torch.device, Values] = {}
+
+    def constants_on(self, device: torch.device | None) -> Values:
+        """Moved once; single numbers and small integers stay on the host, where shapes are computed."""
+        if device is None:
+            return self.constants
+        if device not in self._moved:
+            self._moved[device] = {
+                name: value.to(device) if isinstance(value, Tensor) and _belongs_there(value) else value
+                for name, value in self.constants.items()
+            }
+        return self._moved[device]
+
+
+def _belongs_there(x: Tensor) -> bool:
+    return x.ndim > 0 and (x.is_floating_point() or x.numel() > _SMALL)
+
+
+Schedule = list[tuple[Step, tuple[str, ...]]]
+"""steps, and the names of values that nothing needs after them"""
+
+
+def schedule(steps: Iterable[Step], wanted: Iterable[str]) -> Schedule:
+    """The steps that are needed for the wanted values."""
+    needed, plan = set(wanted), []
+    for step in reversed(list(steps)):
+        if needed.intersection(step.outputs):
+            last = step.needs - needed
+            unused = {name for name in step.outputs if name not in needed}
+            needed |= last
+            plan.append((step, tuple(last | unused)))
+    return plan[::-1]
+
+
+def run(plan: Schedule, values: Values, device: torch.device | None) -> None:
+    """Carry the steps out; ``values`` has what they need at the start, and what is wanted at the end."""
+    for step, over in plan:
+        values.update(zip(step.outputs, call(step, values, device), strict=False))
+        for name in over:
+            del values[name]
+
+
+def run_block(block: Block, around: Mapping[str, Any], device: torch.device | None, *arguments: Any) -> list[Any]:
+    """The outputs of a body."""
+    values = {name: around[name] for name in block.captured}
+    values.update(block.constants_on(device))
+    values.update(zip(block.inputs, arguments, strict=True))
+    run(block.schedule, values, device)
+    return [values[name] for name in block.outputs]
+
+
+def call(step: Step, values: Mapping[str, Any], device: torch.device | None) -> Sequence[Any]:
+    """The outputs of one step. Raises ``NotSupported`` that names operator and node."""
+    if step.function is None:
+        raise StepFailed(str(step.lacking(step.reason)))
+    arguments: list[Any] = [values[name] if name else None for name in step.inputs]
+    for position, numbers in step.host.items():
+        given = arguments[position]
+        if isinstance(given, Tensor):
+            if given.requires_grad:  # as a number it would lose its gradient in silence
+                raise StepFailed(str(step.lacking("with numbers that depend on the input")))
+            arguments[position] = given.flatten().tolist() if numbers is None else numbers
+    if device is not None and not step.bodies:
+        arguments = _together(arguments, device)
+    bodies = {name: partial(run_block, body, values, device) for name, body in step.bodies.items()}
+    try:
+        result = step.function(*arguments, **bodies)
+    except (StepFailed, torch.OutOfMemoryError):
+        raise
+    except NotSupported as exc:
+        raise StepFailed(str(step.lacking(str(exc)))) from exc
+    except _FAILURES as exc:
+        why = first_line(exc)
+        raise StepFailed(str(step.lacking(f"which fails: {why}"))) from exc
+    results: Sequence[Any] = result if isinstance(result, tuple) else (result,)
+    if len(results) < len(step.outputs):
+        raise StepFailed(str(step.lacking(f"which has {len(step.outputs)} outputs where {len(results)} are known")))
+    return results
+
+
+def _together(arguments: list[Any], device: torch.device) -> list[Any]:
+    """All on the device where one of them is, but for single numbers, which torch takes from anywhere.
+
+    What is on the host alone is arithmetic with shapes, and stays there: fetching a number would make the device wait.
+    """
+    if len({x.device for x in arguments if isinstance(x, Tensor)}) < 2:
+        return arguments
+    return [x.to(device) if isinstance(x, Tensor) and x.ndim else x for x in arguments]

@@ -1,0 +1,57 @@
+"""Gradient masking as noise on the gradients that an attacker gets; the logits are as they were.
+
+The noise is on the Jacobian: eps * N(0, 1) on the derivative of each logit by each pixel, drawn from the seed and the
+content of the image. So the gradient stays linear in the cotangent, as the protocol says, and a library that averages
+its loss over the batch gets the same share of noise as one that takes the sum: with noise of a fixed size on the
+gradient of whatever loss, its effect would hang on that.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images
+from sparring.adapters.wrappers.transformed import coins, inherit_lacks
+
+
+class GradientNoise:
+    """A classifier with noise on its gradients, the mean of ``draws``, as a ``Differentiable``."""
+
+    framework = "defended"
+    gradients = "expectation"
+
+    def __init__(self, inner: Differentiable, seed: int, eps: float, draws: int) -> None:
+        self.inner, self.seed, self.eps, self.draws = inner, seed, eps, draws
+        self.input_shape, self.classes = inner.input_shape, inner.classes
+        inherit_lacks(self, inner)
+
+    def logits(self, x: Images) -> Logits:
+        """The inner classifier's."""
+        return self.inner.logits(x)
+
+    def vjp(self, x: Images, cotangent: Logits) -> Images:
+        """The inner classifier's gradient, and the cotangent through the mean of ``draws`` Jacobians of noise.
+
+        That mean is drawn at once: n draws of a deviation have a mean of the deviation over the root of n.
+        """
+        check_images(x, self.input_shape)
+        check_cotangent(cotangent, len(x), self.classes)
+        gradient, coin = self.inner.vjp(x, cotangent).copy(), coins(self.seed, x, self.draws)
+        for row, given in enumerate(cotangent):
+            noise = coin(row).standard_normal((self.classes, x[row].size), np.float32)
+            gradient[row] += np.float32(self.eps / self.draws**0.5) * (given @ noise).reshape(x.shape[1:])
+        return gradient
+
+
+def averaged(classifier: Classifier, *, seed: int, eps: float, draws: int) -> Classifier:
+    """What is deployed, and how an attacker sees it who knows: the gradient asked for ``draws`` times, and averaged.
+
+    Campbell, Lasselle (gradient masking); the mean is Athalye, Carlini, Wagner 2018, section 4.2. A classifier without
+    gradients has nothing to mask, and stays as it is.
+    """
+    return GradientNoise(classifier, seed, eps, draws) if isinstance(classifier, Differentiable) else classifier
+
+
+def unaware(classifier: Classifier, *, seed: int, eps: float, draws: int) -> Classifier:
+    """How an attacker sees it who doesn't know: each gradient once, with its noise."""
+    return averaged(classifier, seed=seed, eps=eps, draws=1)

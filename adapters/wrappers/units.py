@@ -1,0 +1,119 @@
+"""What an attack is shown of a classifier: its images in other units, its logits divided.
+
+The classifier that decides stays as it is, and so do the images that are stored: pixels in [0, 1]. A library works on
+what ``view`` makes of them, and what it finds is brought back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from sparring.adapters.errors import InputError, unknown
+from sparring.adapters.frameworks.preprocessing import Preprocessing
+from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images
+from sparring.adapters.wrappers.transformed import inherit_lacks
+
+Space = Literal["pixels", "normalised", "normalised-first"]
+"""``pixels``: images in [0, 1]. ``normalised``: eps and eps_step are in units of the standardised input, (x - mean) /
+std, and the valid pictures are those they were. ``normalised-first``: the library is handed standardised pictures and
+takes [0, 1] for their range all the same, as scripts do that normalise before they attack: a library that clamps to
+its range loses what lies outside."""
+SPACES: tuple[Space, ...] = get_args(Space)
+IN_UNITS_OF_THE_IMAGE = ("eps", "eps_step")
+"""The parameters of canonical attacks that are lengths."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What a library is given instead of a classifier and its images.
+
+    ``unit`` is what eps and eps_step are multiplied by; ``bounded`` says whether the images handed over lie in the box,
+    so that box and budget can be checked there.
+    """
+
+    classifier: Classifier
+    to: Callable[[Images], Images]
+    """images in [0, 1] -> what the library is handed; float32, the same shape"""
+    back: Callable[[Images], Images]
+    """what the library gives -> images in [0, 1]"""
+    unit: float = 1.0
+    bounded: bool = True
+
+
+class Viewed:
+    """A classifier of ``scale * x + shift`` per channel, whose logits are divided by ``temperature``."""
+
+    framework = "defended"
+    """as far as libraries are concerned: neither has a native door"""
+
+    def __init__(self, inner: Classifier, scale: Images, shift: Images, temperature: float) -> None:
+        self.inner, self.scale, self.shift = inner, scale, shift
+        self.temperature = np.float32(temperature)
+        self.input_shape, self.classes = inner.input_shape, inner.classes
+        inherit_lacks(self, inner)
+
+    def logits(self, x: Images) -> Logits:
+        """Logits (N, classes), float32. Raises ``InputError`` as the protocol says."""
+        check_images(x, self.input_shape)
+        found: Logits = self.inner.logits(self._pixels(x)) / self.temperature
+        return found
+
+    def _pixels(self, x: Images) -> Images:
+        return x * self.scale + self.shift
+
+
+class ViewedDifferentiable(Viewed):
+    """A ``Viewed`` with gradients."""
+
+    inner: Differentiable
+
+    def vjp(self, x: Images, cotangent: Logits) -> Images:
+        """The exact gradient. Raises ``InputError`` as the protocol says."""
+        check_images(x, self.input_shape)
+        check_cotangent(cotangent, len(x), self.classes)
+        found: Images = self.inner.vjp(self._pixels(x), cotangent / self.temperature) * self.scale
+        return found
+
+
+def view(
+    classifier: Classifier, *, space: Space = "pixels", temperature: float = 1.0, before: Preprocessing | None = None
+) -> View | None:
+    """The view of a classifier in a space, its logits divided by ``temperature``; None where it is the classifier.
+
+    ``before`` is what the model does to pixels first (``preprocessing``); none: the pixels are its input. Dividing the
+    logits takes the saturation of a network that was distilled at a high temperature away (Carlini, Wagner 2016,
+    "Defensive Distillation is Not Robust to Adversarial Examples", section 4). Raises ``InputError`` for another space
+    or a temperature that isn't above 0.
+    """
+    if space not in SPACES:
+        raise InputError(unknown("space", space, SPACES))
+    if not temperature > 0:
+        raise InputError(f"temperature: {temperature} is not above 0")
+    if space == "pixels" and temperature == 1:
+        return None
+    one = np.ones((classifier.input_shape[0], 1, 1), np.float32)
+    # of the standardised input n = scale * x + shift, in the images' channel order
+    scale, shift = (one, one * 0) if before is None or before.affine is None else before.affine
+    if before is not None and before.reverse:
+        scale, shift = scale[::-1], shift[::-1]
+    unit = 1.0
+    if space == "pixels":
+        scale, shift = one, one * 0
+    elif space == "normalised":
+        # the least box that holds all channels becomes [0, 1]
+        low, high = float(shift.min()), float((shift + scale).max())
+        unit = 1 / (high - low)
+        scale, shift = scale * np.float32(unit), (shift - np.float32(low)) * np.float32(unit)
+    seen = ViewedDifferentiable if isinstance(classifier, Differentiable) else Viewed
+    inverse = 1 / scale
+    return View(
+        seen(classifier, inverse, -shift * inverse, temperature),  # type: ignore[arg-type]
+        lambda x: np.ascontiguousarray(x * scale + shift, np.float32),
+        lambda x: np.ascontiguousarray(np.clip((x - shift) * inverse, 0, 1), np.float32),
+        unit,
+        bounded=space != "normalised-first",
+    )

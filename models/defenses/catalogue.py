@@ -1,0 +1,153 @@
+"""Defenses by name: what stands around a classifier (``wrapper``), and what changes how it is trained (``training``).
+
+Another package adds one through the entry-point group ``sparring.defenses``: a ``Defense``, found by the name of the
+entry point. A suite also takes ``package.module:object``, and ART's own classes as ``art:ClassName``. Nothing heavy is
+imported until a defense is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+
+from sparring.adapters.errors import InputError, unknown
+from sparring.adapters.parameters import Parameter, resolved
+from sparring.adapters.protocol import Classifier
+from sparring.models.spec import DefenseSpec
+
+Kind = Literal["wrapper", "training"]
+Attacker = Literal["aware", "unaware"]
+Place = str | Callable[..., Any]
+"""A function, or where it is, ``package.module:name``: imported when it is used."""
+
+
+@dataclass(frozen=True)
+class Defense:
+    """A defense by name.
+
+    ``build`` of a wrapper: ``build(classifier, *, seed, **parameters)`` gives the classifier that is deployed, whose
+    ``vjp`` is what an aware attacker uses. Of a training defense: ``build(training, **parameters)`` gives the
+    ``Training`` (``training.py``) that is carried out. ``unaware`` is built like a wrapper: what an attacker sees who
+    doesn't know of the defense; without it that is the classifier undefended. ``gradients`` says how they pass through
+    a wrapper (``exact``, ``straight-through``, ``expectation``, ``none``), unless there is a parameter of that name.
+    ``check`` is called with all parameters and raises ``InputError`` for what their ranges can't say. ``hides``: words
+    that go behind an attack's name where the wrapper gives decisions only. ``version`` is raised whenever the same
+    parameters would give other numbers than before.
+    """
+
+    name: str
+    kind: Kind
+    description: str
+    source: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    build: Place = ""
+    unaware: Place | None = None
+    gradients: str = ""
+    random: bool = False
+    check: Place | None = None
+    hides: str = ""
+    version: str = "1"
+
+    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Every parameter with its value: those given, checked, and the defaults. Raises ``InputError``."""
+        params = resolved(self.name, self.parameters, given)
+        if self.check is not None:
+            try:
+                called(self.check)(**params)
+            except InputError as error:
+                raise InputError(f"{self.name}: {error}") from None
+        return params
+
+    def passes(self, params: Mapping[str, Any]) -> str:
+        """How gradients pass through this wrapper with these parameters (all of them)."""
+        return str(params.get("gradients", self.gradients))
+
+
+def find(name: str) -> Defense:
+    """The defense of that name: shipped, an entry point's, ``art:ClassName`` or ``package.module:object``.
+
+    Raises ``InputError`` with the nearest names, and for a class of ART's that can't defend an image classifier.
+    """
+    known = _known()
+    if name in known:
+        return known[name]
+    owner, colon, attribute = name.partition(":")
+    if colon and owner == "art":
+        from sparring.models.defenses.art import of_art
+
+        return of_art(attribute)
+    if not colon:
+        raise InputError(unknown("defense", name, known) + ", or art:ClassName, or package.module:object")
+    try:
+        found = getattr(importlib.import_module(owner), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"the defense {name!r} can't be loaded: {error}") from error
+    return _checked(found, repr(name))
+
+
+def resolve(spec: DefenseSpec) -> tuple[Defense, dict[str, Any]]:
+    """The defense and all of its parameters, checked. Raises ``InputError``."""
+    found = find(spec.defense)
+    return found, found.resolve(spec.given)
+
+
+def wrappers(specs: Iterable[DefenseSpec]) -> tuple[DefenseSpec, ...]:
+    """Those that stand around a classifier, in order."""
+    return tuple(spec for spec in specs if find(spec.defense).kind == "wrapper")
+
+
+def wrap_defended(
+    classifier: Classifier, specs: Sequence[DefenseSpec], *, seed: int, attacker: Attacker | None = None
+) -> Classifier:
+    """The classifier behind its wrappers, of which the first is the first that an image comes to.
+
+    None and ``aware``: as it is deployed. ``unaware``: what an attacker sees who knows of none of them; for most
+    defenses that is the classifier itself. What is random follows from ``seed`` and from the image alone.
+    """
+    for position, spec in reversed(list(enumerate(wrappers(specs)))):
+        found, params = resolve(spec)
+        build = found.unaware if attacker == "unaware" else found.build
+        if build is not None:
+            own = int(np.random.SeedSequence([seed, position]).generate_state(1)[0])
+            classifier = called(build)(classifier, seed=own, **params)
+    return classifier
+
+
+def seen_by_unaware(specs: Iterable[DefenseSpec]) -> bool:
+    """Whether an attacker who knows of none of the wrappers sees another classifier than the undefended one."""
+    return any(find(spec.defense).unaware is not None for spec in wrappers(specs))
+
+
+def catalogue() -> list[Defense]:
+    """Every defense that is known by name, wrappers first; ART's are not among them (``defenses_of_art.py``)."""
+    return sorted(_known().values(), key=lambda one: (one.kind != "wrapper", one.name))
+
+
+def called(place: Place) -> Callable[..., Any]:
+    """The function, imported where only its place is given."""
+    if not isinstance(place, str):
+        return place
+    module, _, name = place.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+@cache
+def _known() -> dict[str, Defense]:
+    from sparring.models.defenses.shipped import SHIPPED
+
+    found = {point.name: point for point in importlib.metadata.entry_points(group="sparring.defenses")}
+    registered = {name: _checked(point.load(), f"the entry point {name!r}") for name, point in found.items()}
+    return {**registered, **{one.name: one for one in SHIPPED}}
+
+
+def _checked(found: Any, what: str) -> Defense:
+    if not isinstance(found, Defense):
+        raise InputError(f"{what} is no sparring.models.defenses.catalogue.Defense but a {type(found).__name__}")
+    return found

@@ -1,0 +1,56 @@
+"""Ensembles as prepared models: what their members are says all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from sparring.adapters.errors import InputError
+from sparring.adapters.wrappers.ensemble import Vote
+from sparring.models import recipes
+from sparring.models.prepared.model_ref import ModelRef
+from sparring.models.spec import ModelSpec
+
+
+def ensemble_ref(spec: ModelSpec, base: Path, others: Mapping[str, ModelRef]) -> ModelRef:
+    """What its members are says all of an ensemble: nothing is made, and nothing opened."""
+    members = tuple(others[name] for name in spec.sources)
+    first = members[0]
+    for member in members:
+        if (member.input_shape, member.classes) != (first.input_shape, first.classes):
+            raise InputError(
+                f"ensemble: {first.name} takes {first.input_shape} and gives {first.classes} classes, {member.name} "
+                f"takes {member.input_shape} and gives {member.classes}: the members must be alike in both"
+            )
+    if spec.combine == "vote":
+        lacks = {"gradients": Vote.why_no_gradients, "logits": Vote.why_no_logits}
+    else:
+        lacks = {what: f"{why} ({member.name})" for member in members for what, why in member.lacks.items()}
+    return ModelRef(
+        name=spec.name,
+        digest=recipes.digest(["ensemble", spec.combine, [[member.framework, member.digest] for member in members]]),
+        framework="ensemble",
+        architecture={"vote": "majority vote"}.get(spec.combine, f"mean of {spec.combine}"),
+        input_shape=first.input_shape,
+        classes=first.classes,
+        spec=spec,
+        artifact=None,
+        options={},
+        base=str(base.absolute()),
+        lacks=lacks,
+        members=members,
+    )
+
+
+def converted_ensemble(
+    spec: ModelSpec, base: Path, source: ModelRef, convert: Callable[..., ModelRef | None]
+) -> ModelRef | None:
+    """An ensemble of which every member is converted on its own; None where ``convert`` gives none."""
+    members = {}
+    for name, member in zip(source.spec.sources, source.members, strict=True):
+        there = ModelSpec.model_validate({"name": name, "framework": spec.framework, "convert": name})
+        ref = member if member.framework == spec.runtime else convert(there, others={name: member})
+        if ref is None:
+            return None
+        members[name] = ref
+    return ensemble_ref(source.spec.model_copy(update={"name": spec.name}), base, members)

@@ -1,0 +1,164 @@
+"""A classifier in a process of its own, for a member of an ensemble that another Keras backend than this one's serves.
+
+Requests and answers are one line of JSON and the raw bytes of the arrays that it announces; nothing is pickled. The
+process ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import weakref
+from collections.abc import Mapping
+from typing import IO, Any
+
+import numpy as np
+
+from sparring.adapters.errors import InputError, SparringError
+from sparring.adapters.protocol import Images, Logits, check_cotangent, check_images
+
+
+class RemoteOutputs:
+    """A ``Classifier`` that another process computes. Raises ``SparringError`` when that process has died."""
+
+    def __init__(self, process: subprocess.Popen[bytes], told: Mapping[str, Any]) -> None:
+        self._process = process
+        self.input_shape: tuple[int, int, int] = tuple(told["input_shape"])
+        self.classes: int = told["classes"]
+        self.framework: str = told["framework"]
+        self.device: str = told["device"]
+        self.why_no_gradients: str = told["why_no_gradients"]
+        weakref.finalize(self, _end, process)
+
+    def logits(self, x: Images) -> Logits:
+        """Class scores (N, classes), float32, of images (N, C, H, W). Raises ``InputError`` as the protocol says."""
+        check_images(x, self.input_shape)
+        found: Logits = _ask(self._process, "logits", x)
+        return found
+
+
+class RemoteClassifier(RemoteOutputs):
+    """A ``RemoteOutputs`` with gradients, as a ``Differentiable``."""
+
+    def vjp(self, x: Images, cotangent: Logits) -> Images:
+        """Gradient (N, C, H, W), float32, of ``(logits(x) * cotangent).sum()``. Raises as the protocol says."""
+        check_images(x, self.input_shape)
+        check_cotangent(cotangent, len(x), self.classes)
+        found: Images = _ask(self._process, "vjp", x, cotangent)
+        return found
+
+
+def open_remotely(ref: Mapping[str, Any], *, keras_backend: str, device: str) -> RemoteOutputs:
+    """The classifier of a model (a ``ModelRef`` as JSON) in a new process on that Keras backend.
+
+    Raises ``InputError`` as ``open_model`` does.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sparring.models.prepared.remote"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "KERAS_BACKEND": keras_backend},
+    )  # fmt: skip
+    try:
+        told, _ = _exchange(process, {"ref": dict(ref), "device": device})
+    except BaseException:
+        _end(process)
+        raise
+    return (RemoteClassifier if told["differentiable"] else RemoteOutputs)(process, told)
+
+
+def _ask(process: subprocess.Popen[bytes], what: str, *arrays: np.ndarray) -> Any:
+    _, (found,) = _exchange(process, {"do": what}, *arrays)
+    return found
+
+
+def _exchange(
+    process: subprocess.Popen[bytes], head: Mapping[str, Any], *arrays: np.ndarray
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        _send(process.stdin, head, *arrays)
+        told, found = _receive(process.stdout)
+    except (OSError, EOFError):
+        raise SparringError(f"the process of an ensemble's member ended with code {process.wait()}") from None
+    if "error" in told:
+        raise (InputError if told["input"] else SparringError)(told["error"])
+    return told, found
+
+
+def _send(stream: IO[bytes], head: Mapping[str, Any], *arrays: np.ndarray) -> None:
+    announced = {**head, "arrays": [[array.dtype.str, array.shape] for array in arrays]}
+    stream.write(json.dumps(announced).encode() + b"\n")
+    for array in arrays:
+        stream.write(np.ascontiguousarray(array).tobytes())
+    stream.flush()
+
+
+def _receive(stream: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    head = json.loads(line)
+    arrays = []
+    for kind, shape in head["arrays"]:
+        dtype = np.dtype(kind)
+        content = stream.read(dtype.itemsize * int(np.prod(shape)))
+        arrays.append(np.frombuffer(content, dtype).reshape(shape).copy())
+    return head, arrays
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None and not stream.closed:
+            try:
+                stream.close()
+            except BrokenPipeError:
+                continue
+
+
+def _serve() -> None:
+    """The other side: open the model that the first request names, then answer until standard input ends."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print must not mix with answers
+    classifier: Any = None
+    while True:
+        try:
+            asked, arrays = _receive(requests)
+        except EOFError:
+            return
+        try:
+            if "ref" in asked:
+                classifier = _open(asked)
+                _send(answers, _described(classifier))
+            else:
+                _send(answers, {}, getattr(classifier, asked["do"])(*arrays))
+        except Exception as error:
+            text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            _send(answers, {"error": text, "input": isinstance(error, InputError)})
+
+
+def _open(asked: Mapping[str, Any]) -> Any:
+    from sparring.models.prepared.model_ref import ModelRef
+    from sparring.models.prepared.open import open_model
+
+    return open_model(ModelRef.from_json(asked["ref"]), device=asked["device"])
+
+
+def _described(classifier: Any) -> dict[str, Any]:
+    from sparring.adapters.protocol import Differentiable
+
+    return {
+        "input_shape": list(classifier.input_shape),
+        "classes": int(classifier.classes),
+        "framework": getattr(classifier, "framework", ""),
+        "device": str(getattr(classifier, "device", "cpu")),
+        "differentiable": isinstance(classifier, Differentiable),
+        "why_no_gradients": getattr(classifier, "why_no_gradients", ""),
+    }
+
+
+if __name__ == "__main__":
+    _serve()

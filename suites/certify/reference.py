@@ -1,0 +1,308 @@
+"""A model that the command line names: by its name in a suite, by a file, or as in a suite file; with data that fit."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from sparring.adapters.errors import InputError, unknown
+from sparring.models.data import datasets
+from sparring.models.networks import portable
+from sparring.models.prepared.check import OPTIONS
+from sparring.models.prepared.model_ref import ModelRef
+from sparring.models.spec import DataSpec, ModelSpec, facts
+from sparring.suites.plan.expand import single
+from sparring.suites.plan.file import Suite, home, load_suite
+from sparring.suites.runner.preparation import what_to_do
+from sparring.suites.workers.pool import Pool
+from sparring.suites.workers.process import Worker, WorkerDied, WorkerFailed, backend
+from sparring.suites.workers.reporter import Reporter
+
+FITTING = {(1, 28, 28): "mnist", (3, 32, 32): "cifar10", (1, 8, 8): "digits", (3, 224, 224): "imagenet-samples"}
+"""The data set for images (C, H, W) where nobody says which; of 43 classes gtsrb."""
+FILES = (".onnx", ".keras", ".safetensors")
+BARE = (".pt", ".pth", ".bin", ".npz", ".h5")
+"""Weights without the network that they belong to."""
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model and the data that it is prepared for; every path in it is absolute."""
+
+    text: str
+    """as it was given"""
+    spec: ModelSpec
+    base: Path
+    """folder from which an ``object`` is imported"""
+    data: DataSpec
+    sources: tuple[Reference, ...] = ()
+    """the models of the suite that it is made of"""
+
+
+class Processes:
+    """Worker processes, one for each Keras backend, started when first needed and kept until they are closed."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._workers: dict[str, Worker] = {}
+
+    def worker(self, keras_backend: str) -> Worker:
+        """The process of that backend."""
+        if keras_backend not in self._workers:
+            self._workers[keras_backend] = Worker(keras_backend, self.device)
+        return self._workers[keras_backend]
+
+    def close(self) -> None:
+        """End them all at once."""
+        while self._workers:
+            self._workers.popitem()[1].close()
+
+
+def resolve(text: str, *, suite: str | None = None, data: str | None = None) -> Reference:
+    """What ``text`` names: a model of the suite, a file (.onnx, .keras, .safetensors), or YAML as in a suite file.
+
+    ``data`` is a data set by name or by path. When it is None: the suite's, else the one whose images fit the file.
+    Raises ``InputError`` for what isn't there or lacks something, with what to say instead.
+    """
+    return resolve_all([text], suite=suite, data=data)[0]
+
+
+def resolve_all(texts: Sequence[str], *, suite: str | None = None, data: str | None = None) -> list[Reference]:
+    """Several models for the same data. Raises as ``resolve`` does."""
+    loaded = single(load_suite(suite), data) if suite is not None else None
+    base = home(suite) if suite is not None else Path.cwd()
+    specs = [_spec(text, loaded) for text in texts]
+    for text, spec in zip(texts, specs, strict=True):
+        _check_sources(text, spec, loaded)
+    if data is not None:
+        chosen = _said(data)
+    elif loaded is not None:
+        chosen = loaded.one_data
+        if chosen.path is not None:
+            chosen = chosen.model_copy(update={"path": str((base / Path(chosen.path).expanduser()).absolute())})
+    else:
+        chosen = _fitting(texts, specs)
+    return [_reference(text, spec, loaded, base, chosen) for text, spec in zip(texts, specs, strict=True)]
+
+
+def open_reference(
+    reference: Reference, *, pool: Pool | Processes | None = None, device: str = "auto",
+    report: Reporter | None = None, probabilities: bool = False,
+) -> ModelRef:  # fmt: skip
+    """The model, prepared (trained, exported, loaded, and checked on a few images) in worker processes of its backends.
+
+    Raises ``InputError`` as ``models.load.prepare`` does, with the text that names the model in front. With
+    ``probabilities`` a model that gives these is none for itself.
+    """
+    if pool is None:
+        pool = Processes(device)
+        try:
+            return open_reference(reference, pool=pool, device=device, report=report, probabilities=probabilities)
+        finally:
+            pool.close()
+    told = report or Reporter()
+    others = {
+        source.spec.name: open_reference(source, pool=pool, device=device, report=told) for source in reference.sources
+    }
+    spec = reference.spec
+    task = f"{spec.name}: {what_to_do(spec)}"
+    told.stage(task)
+    runtime = others[spec.export].host if spec.export else spec.runtime
+    request = {
+        "do": "prepare",
+        "spec": facts(spec),
+        "data": facts(reference.data),
+        "base": str(reference.base),
+        "others": {name: ref.to_json() for name, ref in others.items()},
+        "device": device,
+        "probabilities": probabilities,
+    }
+    try:
+        answer = pool.worker(backend(runtime)).ask(
+            request, lambda done, total, what: told.progress(task, done, total, what)
+        )
+    except (InputError, WorkerFailed, WorkerDied) as error:
+        raise InputError(f"{reference.text}: {error}") from None
+    return ModelRef.from_json(answer)
+
+
+# --- the model ------------------------------------------------------------------------------------------------------
+
+
+def _reference(text: str, spec: ModelSpec, suite: Suite | None, base: Path, data: DataSpec) -> Reference:
+    every = {other.name: other for other in suite.models} if suite else {}
+    for name in spec.sources:
+        if name not in every:
+            there = (
+                unknown("model", name, every) if suite else f"{name!r} is a model of a suite: say which, with --suite"
+            )
+            raise InputError(f"{text}: {there}")
+    sources = tuple(_reference(name, every[name], suite, base, data) for name in spec.sources)
+    return Reference(text, spec, base if spec in every.values() else Path.cwd(), data, sources)
+
+
+def _check_sources(text: str, spec: ModelSpec, suite: Suite | None) -> None:
+    every = {other.name for other in suite.models} if suite else set()
+    for name in spec.sources:
+        if name not in every:
+            lacking = f"{name!r} is a model of a suite: say which, with --suite"
+            raise InputError(f"{text}: {unknown('model', name, every) if suite else lacking}")
+
+
+def _spec(text: str, suite: Suite | None) -> ModelSpec:
+    if text.lstrip().startswith("{"):
+        return _inline(text)
+    by_name = {spec.name: spec for spec in suite.models} if suite else {}
+    if text in by_name:
+        return by_name[text]
+    path = Path(text).expanduser().absolute()
+    if path.suffix in (*FILES, *BARE):
+        if not path.is_file():
+            raise InputError(f"there is no file {path}")
+        return _of_file(text, path)
+    there = f"{unknown('model', text, by_name)}. A model" if suite else f"there is no model {text!r}: it"
+    named = "" if suite else "the name of a model of a suite (say which, with --suite), "
+    raise InputError(
+        f"{there} is {named}a file ({', '.join(FILES)}), or what a suite file would say of it, as in "
+        "'{architecture: cnn, weights: cnn.npz, framework: keras}'"
+    )
+
+
+def _inline(text: str) -> ModelSpec:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{text}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{text}: a model is a mapping with the keys {', '.join(ModelSpec.model_fields)}")
+    return _validated(text, {"name": "model", **content})
+
+
+def _validated(text: str, content: Mapping[str, Any]) -> ModelSpec:
+    try:
+        return ModelSpec.model_validate(content)
+    except ValidationError as error:
+        said = []
+        for detail in error.errors():
+            place = ".".join(map(str, detail["loc"]))
+            message = detail["msg"].removeprefix("Value error, ")
+            if detail["type"] == "extra_forbidden":
+                message = unknown("key", detail["loc"][-1], ModelSpec.model_fields)
+            said.append(f"{place}: {message}" if place else message)
+        raise InputError(f"{text}: {'; '.join(said)}") from None
+
+
+def _of_file(text: str, path: Path) -> ModelSpec:
+    if path.suffix == ".onnx":
+        return ModelSpec.model_validate({"name": path.name, "onnx": str(path)})
+    if path.suffix == ".keras":
+        return ModelSpec.model_validate({"name": path.name, "weights": str(path)})
+    said = portable.described(path) if path.suffix == ".safetensors" else {}
+    if not said:
+        framework = "keras" if path.suffix in (".npz", ".h5") else "torch"
+        example = f"{{architecture: cnn, weights: {text}, framework: {framework}}}"
+        raise InputError(f"{text} holds weights alone, and not which network they belong to: say it, as in '{example}'")
+    options = {key: value for key, value in said.get("options", {}).items() if key in OPTIONS and value is not None}
+    options.pop("layout", None)  # a named architecture has its own
+    network = {"framework": "torch", "architecture": said.get("architecture"), "weights": str(path)}
+    return _validated(text, {"name": path.name, **network, **options})
+
+
+# --- the data -------------------------------------------------------------------------------------------------------
+
+
+def _said(data: str) -> DataSpec:
+    path = Path(data).expanduser()
+    if path.suffix == ".npz" or path.is_dir() or len(path.parts) > 1:
+        if not path.exists():
+            raise InputError(f"--data {data}: there is no file or folder {path.absolute()}")
+        return DataSpec.model_validate({"path": str(path.absolute())})
+    return DataSpec.model_validate({"name": data})
+
+
+def _fitting(texts: Sequence[str], specs: Sequence[ModelSpec]) -> DataSpec:
+    """The data set by name that has images like those that the files take."""
+    for text, spec in zip(texts, specs, strict=True):
+        shape, classes = takes(text, spec)
+        if shape in FITTING:
+            name = "gtsrb" if (shape, classes) == ((3, 32, 32), 43) else FITTING[shape]
+            return DataSpec.model_validate({"name": name})
+        if shape is not None:
+            raise InputError(f"{text} takes images of {' x '.join(map(str, shape))}: say which, with --data")
+    raise InputError(f"{texts[0]} doesn't say what images it takes: say which, with --data NAME or --data PATH")
+
+
+def takes(text: str, spec: ModelSpec) -> tuple[Shape | None, int | None]:
+    """The images (C, H, W) and the classes of a model whose file tells; None for what it doesn't."""
+    path = Path(spec.onnx or spec.weights or "").expanduser()
+    if not path.is_file():
+        return None, None
+    if path.suffix == ".onnx":
+        return _onnx_takes(path, spec)
+    if path.suffix == ".keras":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                shapes = list(_batch_shapes(json.loads(archive.read("config.json"))))
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as exc:
+            raise InputError(f"{text} can't be read as a .keras file: {exc}") from exc
+        return _sides(shapes[0][1:], spec.layout or "channels-last") if shapes else None, None
+    if path.suffix == ".safetensors":
+        said = portable.described(path)
+        shape = said.get("input_shape")
+        return (tuple(shape) if shape else None), said.get("classes")
+    return None, None
+
+
+def _onnx_takes(path: Path, spec: ModelSpec) -> tuple[Shape | None, int | None]:
+    import onnx
+
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except Exception as exc:  # protobuf's errors, and the system's
+        raise InputError(f"{path} can't be read as an ONNX model: {exc}") from exc
+    held = {tensor.name for tensor in graph.initializer}
+    inputs = [_dimensions(value) for value in graph.input if value.name not in held]
+    classes = _dimensions(graph.output[0])[-1:] if graph.output else []
+    if len(inputs) != 1 or len(inputs[0]) != 4:
+        return None, None
+    sides = inputs[0][1:]
+    last = sides[2] in (1, 3) and sides[0] not in (1, 3)
+    layout = spec.layout or ("channels-last" if last else "channels-first")
+    return _sides(sides, layout), classes[0] if classes else None
+
+
+def _dimensions(value: Any) -> list[int | None]:
+    return [axis.dim_value if axis.HasField("dim_value") else None for axis in value.type.tensor_type.shape.dim]
+
+
+def _sides(sides: Sequence[int | None], layout: str) -> Shape | None:
+    if len(sides) != 3 or None in sides:
+        return None
+    a, b, c = (int(side or 0) for side in sides)
+    return (a, b, c) if layout == "channels-first" else (c, a, b)
+
+
+def _batch_shapes(config: Any) -> Iterator[list[int | None]]:
+    """The shapes of the inputs in a Keras model's configuration, outermost first."""
+    if isinstance(config, dict):
+        if isinstance(config.get("batch_shape"), list):
+            yield config["batch_shape"]
+        for value in config.values():
+            yield from _batch_shapes(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _batch_shapes(value)
+
+
+def images(data: DataSpec, samples: int) -> DataSpec:
+    """The data with so many images of its own split, or with all that there are. Raises ``InputError``."""
+    there = datasets.size(data, base=Path.cwd())
+    return data.model_copy(update={"samples": min(samples, there)})

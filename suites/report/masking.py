@@ -1,0 +1,318 @@
+"""Masked gradients: where an attack fails because the gradients mislead it, not because the images are safe.
+
+The signs are those of Athalye, Carlini, Wagner 2018 ("Obfuscated gradients give a false sense of security", section
+3.1) and of Carlini, Wagner 2017 (section IV, on distillation), for one data set, model and defense at a time:
+
+- ``unaware``: the same gradient attack, with the same parameters, breaks much more when it knows of the defense;
+- ``black-box``: an attack that sees no gradients breaks much more than all gradient attacks together;
+- ``margin``: CW, DeepFool or APGD on the difference of logits, which follow differences of logits, break much more than
+  the iterated attacks that follow the cross-entropy, whose gradient saturates;
+- ``temperature``: a gradient attack breaks much more once the logits that it sees are divided by a temperature
+  (Carlini, Wagner 2016, "Defensive Distillation is Not Robust to Adversarial Examples", section 4): the same reason;
+- ``ensemble``: AutoAttack, or the worst of several attacks, breaks much more than all other gradient attacks together;
+- ``one-step``: FGSM breaks much more than the iterated attacks;
+- ``vanishing``: a gradient attack gives images back exactly as they were: its gradient is zero there.
+
+But for the first and the last, attacks are compared within one ball, that of a gradient attack with a budget: an
+adversarial image counts wherever it came from, if it lies in the ball. "Much" is a difference of at least ``GAP`` whose
+paired 95 % interval (Agresti, Min 2005) leaves out zero. An image is broken if any seed broke it. Attacks on pictures
+that were damaged before (normalised first) are left out, and balls are those of attacks whose budget is in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sparring.adapters.attacks.catalogue import Attack, catalogue
+from sparring.adapters.attacks.distances import TOLERANCE
+from sparring.suites.report import rows as study_rows
+from sparring.suites.results import store
+from sparring.suites.results.metrics import paired_difference, wilson
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Sign = Literal["unaware", "temperature", "black-box", "margin", "ensemble", "one-step", "vanishing"]
+Bools = npt.NDArray[np.bool_]
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+GAP = 0.1
+"""A difference in robust accuracy, or a share of images, from which on it is told."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sign. ``weak_accuracy`` and ``strong_accuracy``: share of all n images that are right under the weaker and
+    the stronger attack; ``low`` and ``high``: the 95 % interval of their difference. Of ``vanishing``: the share of
+    images given back as they were (``difference``) of those that the attack had to move."""
+
+    dataset: str
+    model: str
+    defense: str
+    sign: Sign
+    weak: str
+    strong: str
+    n: int
+    weak_accuracy: float
+    strong_accuracy: float
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def where(self) -> str:
+        """The model, its defense and the data set."""
+        defense = "" if self.defense == study_rows.UNDEFENDED else f" with {self.defense}"
+        return f"{self.model}{defense} on {self.dataset}"
+
+    @property
+    def sentence(self) -> str:
+        """What was seen and what follows from it."""
+        weak, strong = f"{100 * self.weak_accuracy:.0f} %", f"{100 * self.strong_accuracy:.0f} %"
+        interval = f"95 % interval {100 * self.low:.0f} to {100 * self.high:.0f}"
+        verb = "leave" if self.weak.count("together") else "leaves"
+        points = f"{100 * self.difference:.0f} points of {self.n} images, {interval}"
+        if self.sign == "unaware":
+            return (
+                f"{self.where}: {self.weak} leaves {weak} right while it does not know of the defense and {strong} "
+                f"once it does ({points}): that much of the defense is masked gradients, not robustness."
+            )
+        if self.sign == "temperature":
+            return (
+                f"{self.where}: {self.strong} leaves {strong} right, {self.weak} with the logits as they are {weak} "
+                f"({points}): the cross-entropy of saturated logits has no gradient to follow, and that much of the "
+                f"robustness is masked gradients."
+            )
+        if self.sign == "ensemble":
+            return (
+                f"{self.where}: {self.strong} leaves {strong} right where {self.weak} {verb} {weak} ({points}): the "
+                f"gradients are masked, or these attacks are too weak to measure robustness with."
+            )
+        if self.sign == "black-box":
+            return (
+                f"{self.where}: {self.strong}, which sees no gradients, leaves {strong} right where {self.weak} {verb} "
+                f"{weak} ({points}): the gradients are masked, or too few steps were made with them."
+            )
+        if self.sign == "margin":
+            return (
+                f"{self.where}: {self.strong}, which follows the logits, leaves {strong} right; {self.weak}, which "
+                f"follows the cross-entropy, {verb} {weak} ({points}): the cross-entropy's gradient is masked."
+            )
+        if self.sign == "one-step":
+            return (
+                f"{self.where}: one step of {self.strong} leaves {strong} right, the many of {self.weak} leave {weak} "
+                f"({points}): the gradients mislead, or the steps are too small."
+            )
+        return (
+            f"{self.where}: {self.weak} gave {100 * self.difference:.0f} % of the {self.n} images that were right "
+            f"before back exactly as they were ({interval}): their gradient is zero, and says nothing of the defense."
+        )
+
+
+@dataclass(frozen=True)
+class Masking:
+    """What was found, and how many comparisons were there to be made."""
+
+    findings: tuple[Finding, ...]
+    compared: int
+
+
+@dataclass(frozen=True)
+class _Row:
+    label: str
+    library: str
+    attacker: str
+    canonical: Attack | None
+    norm: str
+    eps: float
+    arrays: Arrays
+    rest: tuple[str, ...]
+    loss: str
+    """of an attack that can follow several"""
+    variant: str
+    pixels: bool
+    """whether its budget is in units of [0, 1]"""
+    temperature: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.label} ({self.whose})"
+
+    @property
+    def whose(self) -> str:
+        """The library, and the variant where the attack is shown another thing than the model."""
+        return self.library if self.pixels and self.temperature == 1 else f"{self.library}, {self.variant}"
+
+    @property
+    def margin(self) -> bool:
+        """Whether it follows differences of logits."""
+        return self.canonical is not None and (self.canonical.name in ("cw", "deepfool") or self.loss == "dlr")
+
+    @property
+    def ensemble(self) -> bool:
+        """Whether it is several attacks, one after another on what the ones before have left."""
+        return self.canonical is not None and self.canonical.ensemble
+
+    @property
+    def follows(self) -> bool:
+        """Whether it asks for gradients; a library's own attack may."""
+        return self.canonical is None or self.canonical.needs == "gradients"
+
+    @property
+    def climbs(self) -> bool:
+        """Whether it follows the gradient of the loss within a budget."""
+        several = self.margin or self.ensemble
+        return not several and self.canonical is not None and (self.canonical.needs, self.canonical.goal) == (
+            "gradients", "budget")  # fmt: skip
+
+    @property
+    def iterated(self) -> bool:
+        return self.climbs and self.canonical is not None and "steps" in self.canonical.parameters
+
+
+def examine(run: str | Path) -> Masking:
+    """Every sign in the results of a run. Raises ``InputError`` where there are none."""
+    data = study_rows.done(study_rows.read(run))
+    data = data[data["space"] != study_rows.LOSSY]
+    found: list[Finding | None] = []
+    for (dataset, model, defense), part in data.groupby(list(study_rows.SUBJECT), sort=False):
+        rows = _rows(Path(run), part)
+        for finding in (*_unaware(rows), *_divided(rows), *_in_balls(rows), *_vanishing(rows)):
+            found.append(finding and Finding(str(dataset), str(model), str(defense), *finding))
+    return Masking(tuple(item for item in found if item), len(found))
+
+
+def sentences(findings: Iterable[Finding]) -> list[str]:
+    """One sentence for each model, defense, data set and sign: of the largest difference."""
+    largest: dict[tuple[str, str], Finding] = {}
+    count: dict[tuple[str, str], int] = {}
+    for item in findings:
+        key = (item.where, item.sign)
+        count[key] = count.get(key, 0) + 1
+        if key not in largest or item.difference > largest[key].difference:
+            largest[key] = item
+    return [item.sentence + _more(count[key] - 1) for key, item in largest.items()]
+
+
+def _more(others: int) -> str:
+    return (
+        f" {others} other comparison{'s' * (others > 1)} of this kind say{'s' * (others == 1)} so too."
+        if others
+        else ""
+    )
+
+
+def _rows(run: Path, part: pd.DataFrame) -> list[_Row]:
+    known = catalogue()
+    rows: list[_Row] = []
+    for item in part.to_dict("records"):
+        result = store.read(run, str(item["cell_id"]))
+        if result is None or result.status != "done":
+            continue
+        norm = item["norm"] if isinstance(item["norm"], str) else ""
+        # not the route: who does not know of a defense may take the undefended model's own
+        rest = tuple(str(item.get(key)) for key in ("attack", "library", "reconcile", "targeted", "space"))
+        canonical = known.get((str(item["name"]), norm))
+        told = (str(item["attack"]), str(item["library"]), str(item["attacker"]))
+        params = json.loads(item["params"]) if isinstance(item["params"], str) else {}
+        seen = (str(item["variant"]), item["space"] == "pixels", float(item["temperature"]))
+        loss = str(params.get("loss", ""))
+        rows.append(_Row(*told, canonical, norm, float(item["eps"]), result.arrays, rest, loss, *seen))
+    return [row for row in rows if np.array_equal(row.arrays["y"], rows[0].arrays["y"])]
+
+
+_Found = tuple[Sign, str, str, int, float, float, float, float, float]
+
+
+def _unaware(rows: list[_Row]) -> Iterator[_Found | None]:
+    """Each attack that was run by both attackers."""
+    for rest, variant in dict.fromkeys((row.rest, row.variant) for row in rows):
+        same = [row for row in rows if (row.rest, row.variant) == (rest, variant) and row.follows]
+        blind = [row for row in same if row.attacker == "unaware"]
+        seeing = [row for row in same if row.attacker == "aware"]
+        if blind and seeing:
+            yield _compare("unaware", blind, seeing)
+
+
+def _divided(rows: list[_Row]) -> Iterator[_Found | None]:
+    """Each attack that was run on logits as they are and on divided ones."""
+    for rest in dict.fromkeys(row.rest for row in rows if row.temperature != 1):
+        same = [row for row in rows if row.rest == rest and row.follows and row.attacker != "unaware"]
+        plain = [row for row in same if row.temperature == 1]
+        divided = [row for row in same if row.temperature != 1]
+        if plain and divided:
+            yield _compare("temperature", plain, divided)
+
+
+def _in_balls(rows: list[_Row]) -> Iterator[_Found | None]:
+    """The attacks against each other, within each ball of an attack that climbs."""
+    sized = [row for row in rows if row.climbs and row.pixels and row.temperature == 1 and row.eps == row.eps]
+    for norm, eps in dict.fromkeys((row.norm, row.eps) for row in sized):
+        climbing = [row for row in sized if (row.norm, row.eps) == (norm, eps)]
+        iterated = [row for row in climbing if row.iterated]
+        single = [row for row in climbing if not row.iterated]
+        margin = [row for row in rows if row.margin]
+        blind = [
+            row for row in rows if row.canonical and row.canonical.needs in ("logits", "decisions") and not row.ensemble
+        ]
+        for row in blind:
+            yield _compare("black-box", [*climbing, *margin], [row], (norm, eps))
+        for row in margin if iterated else []:
+            yield _compare("margin", iterated, [row], (norm, eps))
+        for row in rows:
+            if row.ensemble and (row.norm, row.eps) == (norm, eps):
+                yield _compare("ensemble", [*climbing, *margin], [row], (norm, eps))
+        for row in single if iterated else []:
+            yield _compare("one-step", iterated, [row], (norm, eps))
+
+
+def _vanishing(rows: list[_Row]) -> Iterator[_Found | None]:
+    """Of each attack that climbs the attacked classifier's own gradients: images given back untouched."""
+    for row in rows:
+        right = row.arrays["pred_clean"] == row.arrays["y"]
+        if row.climbs and row.attacker != "unaware" and right.any():
+            n, still = int(right.sum()), int((row.arrays["linf"][right] == 0).sum())
+            low, high = wilson(still, n)
+            rate = float((row.arrays["pred_adv"] == row.arrays["y"]).mean())
+            yield ("vanishing", row.name, "", n, rate, rate, still / n, low, high) if still >= GAP * n else None
+
+
+def _compare(sign: Sign, weak: list[_Row], strong: list[_Row], ball: tuple[str, float] | None = None) -> _Found | None:
+    held, broken = (_survivors(rows, ball) for rows in (weak, strong))
+    difference, low, high = paired_difference(broken, held)
+    if difference < GAP or low <= 0:
+        return None
+    return sign, _names(weak, ball), _names(strong, None), len(held), float(held.mean()), float(broken.mean()), \
+        difference, low, high  # fmt: skip
+
+
+def _survivors(rows: list[_Row], ball: tuple[str, float] | None) -> Bools:
+    """Which images are right before and stay so under every row, inside the ball where there is one; (n,)."""
+    return reduce(np.logical_and, (_right(row.arrays, ball) for row in rows))
+
+
+def _right(arrays: Arrays, ball: tuple[str, float] | None) -> Bools:
+    wrong = arrays["pred_adv"] != arrays["y"]
+    if ball is None:
+        return np.asarray(~wrong)
+    norm, eps = ball
+    inside = np.asarray(arrays[norm], np.float64) <= eps + TOLERANCE
+    return np.asarray((arrays["pred_clean"] == arrays["y"]) & ~(wrong & inside))
+
+
+def _names(rows: list[_Row], ball: tuple[str, float] | None) -> str:
+    """The attacks in few words; one parameter set of several libraries is named once."""
+    libraries: dict[str, dict[str, None]] = {}
+    for row in rows:
+        libraries.setdefault(row.label, {})[row.whose] = None
+    named = [f"{label} ({', '.join(names)})" for label, names in libraries.items()]
+    text = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]} together"
+    return text if ball is None else f"{text} within {ball[0]} {ball[1]:.4g}"

@@ -1,0 +1,269 @@
+"""What the page of a run says: everything that its template shows, read from the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparring.adapters.errors import InputError
+from sparring.suites.report import masking, normalized_first, published, strips
+from sparring.suites.report import rows as study_rows
+from sparring.suites.report.figures import all as figures
+from sparring.suites.report.page.svg import inline
+from sparring.suites.report.page.tables import PageTable, page_table
+from sparring.suites.report.table import StudyTable
+from sparring.suites.report.tables import all as study_tables
+from sparring.suites.results import manifest, store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FIRST_PACKAGES = (
+    "sparring", "adversarial-robustness-toolbox", "foolbox", "torchattacks", "torch", "torchvision", "keras",
+    "tensorflow", "jax", "onnxruntime", "onnxruntime-gpu", "numpy", "scikit-learn",
+)  # fmt: skip
+"""The packages whose releases the numbers depend on most; the others are behind a fold."""
+
+
+MANY_FOLDERS = 40
+"""More than that are counted, not named."""
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure of the page, its drawing as an ``<svg>`` element."""
+
+    id: str
+    title: str
+    caption: str
+    svg: str
+
+
+def content(run: Path) -> dict[str, Any]:
+    """What the template shows: plain texts, tables, drawings, images.
+
+    Raises ``InputError`` for a folder without a run, or whose cells are gone.
+    """
+    from markupsafe import Markup
+
+    told, rows = manifest.read(run), study_rows.read(run)
+    _check_cells(run, rows)
+    suite = told["suite"]
+    data = _several(told.get("data"))
+    masked = masking.examine(run)
+    compared = published.compare(run)
+    drawn = [
+        PageFigure(
+            figure.name, figure.title, figure.caption,
+            Markup(inline(figures.svg(figure), f"f{number}-", figures.INK)),
+        )
+        for number, figure in enumerate(figures.figures(run))
+    ]  # fmt: skip
+    tables = {table.name: page_table(table) for table in study_tables.tables(run)}
+    apart = {
+        name: tables.pop(name, None)
+        for name in (
+            "normalised-first",
+            "normalised-first-pictures",
+            "published",
+            "published-orders",
+            "failures",
+            "search",
+            "training",
+            "masked-gradients",
+        )
+    }
+    shown = strips.strips(run, {str(item.get("name")): item.get("classes") or () for item in data})
+    seen = dict.fromkeys(strip.dataset for strip in shown.strips)
+    made_of = (_page(_data(data)), _page(_models(told)), apart["training"], apart["search"])
+    return {
+        "name": str(suite.get("name", run.name)),
+        "question": suite.get("description") or "",
+        "protocol": suite.get("protocol") or "",
+        "source": (suite.get("published") or {}).get("source") or "",
+        "remarks": (suite.get("published") or {}).get("remarks") or "",
+        "profile": told.get("profile") or "",
+        "reduced": [
+            {key: _words(item.get(key)) for key in ("key", "here", "paper")} for item in told.get("reduced") or ()
+        ],
+        "command": told.get("command") or f"sparring run {suite.get('name', 'SUITE')}",
+        "counts": _counts(rows),
+        "masked": masking.sentences(masked.findings),
+        "masked_compared": masked.compared,
+        "masked_table": apart["masked-gradients"],
+        "normalised_first": normalized_first.of_run(run),
+        "normalised_tables": [
+            table for table in (apart["normalised-first-pictures"], apart["normalised-first"]) if table
+        ],
+        "verdict": published.verdict(compared) if len(compared) else "",
+        "disagreements": _disagreements(compared),
+        "orders": [str(line) for line in published.orders(run)["line"]] if len(compared) else [],
+        "published": [table for table in (apart["published"], apart["published-orders"]) if table],
+        "tables": list(tables.values()),
+        "figures": drawn,
+        "pictures": {name: [strip for strip in shown.strips if strip.dataset == name] for name in seen},
+        "left_out": shown.left_out,
+        "failures": apart["failures"],
+        "deviations": _page(_deviations(rows)),
+        "made_of": [table for table in made_of if table],
+        "seeds": ", ".join(str(seed) for seed in told.get("seeds") or ()),
+        "device": _device(told, rows),
+        "machine": {key: _words(value) for key, value in (told.get("machine") or {}).items() if value not in ("", [])},
+        "packages": _packages(told),
+    }  # fmt: skip
+
+
+def _check_cells(run: Path, rows: pd.DataFrame) -> None:
+    cells = [str(cell) for cell in study_rows.done(rows)["cell_id"]]
+    gone = [cell for cell in cells if not store.has(run, cell)]
+    if gone:
+        raise InputError(
+            f"{run}: {len(gone)} of {len(cells)} finished cells of results.parquet are not in cells/, "
+            f"{gone[0]} among them: copy them there, or start the run again, which computes what is missing"
+        )
+
+
+def _page(table: StudyTable) -> PageTable | None:
+    return page_table(table) if len(table.frame) else None
+
+
+def _several(data: Any) -> list[Mapping[str, Any]]:
+    """The data sets of a manifest, which holds a single one as it is."""
+    return list(data) if isinstance(data, list) else [data] if isinstance(data, dict) else []
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_words, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_words(inner)}" for key, inner in value.items())
+    return "–" if value is None else str(value)
+
+
+def _counts(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """What was run, in numbers: what they count, and the number."""
+    told = [
+        (name, int(rows[column].nunique()))
+        for name, column in (
+            ("data set", "dataset"), ("model", "model"), ("defense", "defense"), ("attack", "attack"),
+            ("library", "library"),
+        )
+    ]  # fmt: skip
+    told = [
+        (name, count) for name, count in told if name != "defense" or set(rows["defense"]) != {study_rows.UNDEFENDED}
+    ]
+    counts = [(name if count == 1 else _plural(name), f"{count:,}") for name, count in told]
+    if len(rows):
+        least, most = int(rows["n"].min()), int(rows["n"].max())
+        counts.append(("images each", f"{most:,}" if least == most else f"{least:,}–{most:,}"))
+    states = rows["status"].value_counts()
+    order = ("done", "failed", "timeout", "missing", "unsupported")
+    return counts + [(f"rows {state}", f"{int(states[state]):,}") for state in order if state in states]
+
+
+def _plural(name: str) -> str:
+    return f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
+
+
+def _disagreements(compared: pd.DataFrame) -> list[str]:
+    """A line for each published value beyond the interval of the measured one."""
+    beyond = compared[compared["agrees"].fillna(True) == False]  # noqa: E712  (a column of booleans and blanks)
+    lines = []
+    for item in beyond.to_dict("records"):
+        where = [
+            item["dataset"],
+            item["model"],
+            *([item["defense"]] if item["defense"] != study_rows.UNDEFENDED else []),
+            *([item["variant"]] if item["variant"] else []),
+        ]
+        attack = "clean" if item["attack"] == published.CLEAN else item["attack"]
+        lines.append(f"{', '.join(map(str, where))}, {attack}, {item['metric']}: {item['line']}")
+    return lines
+
+
+def _deviations(rows: pd.DataFrame) -> StudyTable:
+    """Where a library could not do exactly what was asked."""
+    import pandas as pd
+
+    said: dict[tuple[str, str, str], int] = {}
+    for item in study_rows.done(rows).to_dict("records"):
+        for note in str(item["notes"]).split("; ") if isinstance(item.get("notes"), str) and item["notes"] else ():
+            key = (str(item["library"]), str(item["name"]), note)
+            said[key] = said.get(key, 0) + 1
+    lines = [
+        dict(zip(("library", "attack", "what", "rows"), (*key, count), strict=True)) for key, count in said.items()
+    ]
+    return StudyTable(
+        "deviations", "Where a library could not do exactly what was asked",
+        "Differences that a library has no switch for; docs/agreement.md tells each with its size.",
+        pd.DataFrame(lines),
+    )  # fmt: skip
+
+
+def _data(data: Sequence[Mapping[str, Any]]) -> StudyTable:
+    import pandas as pd
+
+    lines = [
+        {"name": str(item.get("name")), "images": item.get("images"), "classes": len(item.get("classes") or ()) or None,
+         "pictures": _pictures(item.get("facts") or {}) or None, "digest": str(item.get("digest", ""))[:16]}
+        for item in data
+    ]  # fmt: skip
+    frame = pd.DataFrame(lines).dropna(axis="columns", how="all")
+    return StudyTable("data", "Data", "The images that were attacked; sha256 of their values.", frame)
+
+
+def _models(told: Mapping[str, Any]) -> StudyTable:
+    import pandas as pd
+
+    lines = [
+        {
+            "name": name, "framework": entry.get("framework"), "architecture": entry.get("architecture"),
+            "defense": entry.get("defense"), "members": len(entry.get("members") or ()) or None,
+            "weights": _weights(entry.get("facts") or {}) or None, "digest": str(entry.get("digest", ""))[:16],
+        }
+        for name, entry in (told.get("models") or {}).items()
+    ]  # fmt: skip
+    frame = pd.DataFrame(lines)
+    return StudyTable(
+        "models", "Models", "sha256 of what each model's numbers depend on.",
+        frame.dropna(axis="columns", how="all"),
+    )  # fmt: skip
+
+
+def _pictures(facts: Mapping[str, Any]) -> str:
+    """How pictures were made to fit, and which folders are not among them, in words."""
+    told = [f"{key} {facts[key]}" for key in ("transforms", "resize", "crop", "size", "mapping") if facts.get(key)]
+    told += [str(facts["interpolation"])] if told and facts.get("interpolation") else []
+    why: dict[str, list[str]] = {}
+    for folder, reason in (facts.get("left_out") or {}).items():
+        why.setdefault(str(reason), []).append(str(folder))
+    for reason, folders in why.items():
+        named = ", ".join(folders) if len(folders) <= MANY_FOLDERS else f"{len(folders)} folders"
+        told.append(f"left out: {named} ({reason})")
+    return "; ".join(told)
+
+
+def _weights(facts: Mapping[str, Any]) -> str:
+    """Published weights by their enum and the file's digest; and where the pictures are not as these want them."""
+    held = facts.get("weights") or {}
+    told = [f"{held['enum']}, sha256 {str(held['sha256'])[:16]}"] if held.get("enum") else []
+    for key, both in (facts.get("transforms_differ") or {}).items():
+        told.append(f"{key} {both['here']} where the weights want {both['weights']}")
+    return "; ".join(told)
+
+
+def _device(told: Mapping[str, Any], rows: pd.DataFrame) -> str:
+    """Where the classifiers really ran; where nothing tells, what was asked for."""
+    ran = dict.fromkeys(str(item) for item in rows["device"].dropna()) if "device" in rows else {}
+    return ", ".join(ran) or str(told.get("device", ""))
+
+
+def _packages(told: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Name and release of the packages that matter most, and of the others."""
+    held = {str(name): str(version) for name, version in (told.get("packages") or {}).items()}
+    if told.get("sparring"):
+        held["sparring"] = str(told["sparring"])
+    first = [(name, held[name]) for name in FIRST_PACKAGES if name in held]
+    return first, sorted((name, held[name]) for name in held if name not in FIRST_PACKAGES)

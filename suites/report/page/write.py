@@ -1,0 +1,56 @@
+"""The page of a run: one HTML file that holds all it shows, and asks for nothing from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+from sparring.adapters.errors import InputError
+from sparring.suites.report.page.content import content
+from sparring.suites.results import manifest, store
+
+
+def write(run: str | Path, out: str | Path | None = None) -> Path:
+    """Write the report of a run to ``out`` (``RUN/report.html`` by default), replacing an earlier one as a whole.
+
+    Nothing is run and nothing else is written; the same run folder gives the same bytes. Raises ``InputError`` for a
+    folder without a run, or a file that can't be written.
+    """
+    run = Path(run)
+    path = run / "report.html" if out is None else Path(out)
+    manifest.read(run)
+    if path.is_dir():
+        raise InputError(f"--out {path}: this is a folder; name a file in it, such as {path / 'report.html'}")
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)  # a page takes a while: a place that won't do is told at once
+    page = html(run)
+    with _told(path):
+        # names may hold what UTF-8 has no bytes for, halves of surrogate pairs: they become question marks
+        store.write_whole(path, page.encode("utf-8", "replace"))
+    return path
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"--out {path}: can't be written: {error.strerror or error}") from None
+
+
+def html(run: Path) -> str:
+    """The page as text. Raises ``InputError`` for a folder without a run."""
+    import jinja2
+    from markupsafe import Markup
+
+    here = resources.files("sparring.suites.report.page")
+    style, script = ((here / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+                                     lstrip_blocks=True)  # fmt: skip
+    template = environment.from_string((here / "page.html.j2").read_text("utf-8"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return template.render(content(run), style=Markup(style), script=Markup(script), script_digest=digest)

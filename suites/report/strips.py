@@ -1,0 +1,217 @@
+"""Strips of images: what an attack did to one picture, and what the classifier said before and after."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparring.adapters.errors import InputError
+from sparring.suites.report import rows as study_rows
+from sparring.suites.results import store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Image = npt.NDArray[np.float32]
+"""float32 (C, H, W) in [0, 1]"""
+SIDE = 128
+"""Larger pictures are shown at this many pixels a side: a page is not the place to look at single pixels of them."""
+TOP = 3
+"""How many of the most confident predictions are told."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A class, its probability (None where a run kept no logits) and whether it is the true one."""
+
+    name: str
+    probability: float | None
+    right: bool
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One picture under one attack. The three images are PNG data URIs."""
+
+    dataset: str
+    attack: str
+    library: str
+    model: str
+    defense: str
+    """empty: none"""
+    attacker: str
+    """``aware``, ``unaware`` or empty"""
+    variant: str
+    """empty: the only one"""
+    label: str
+    index: int
+    """of the image in the cell"""
+    success: bool
+    original: str
+    adversarial: str
+    difference: str
+    scale: int
+    """the difference is drawn times this, around mid-grey"""
+    linf: float
+    l2: float
+    before: tuple[Prediction, ...]
+    after: tuple[Prediction, ...]
+
+
+@dataclass(frozen=True)
+class Strips:
+    """The strips, in the order of the results, and how many rows have none, by what keeps them out."""
+
+    strips: tuple[Strip, ...]
+    left_out: int
+
+
+def strips(run: Path, classes: Mapping[str, Sequence[str]], *, each: int = 2, most_bytes: int = 6_000_000) -> Strips:
+    """At most ``each`` strips for each data set, variant, attack and library, ``most_bytes`` of images in all.
+
+    Shown is the first image on which the attack succeeded (without one: the first that was right before). Of an attack
+    that ran several times (models, defenses, eps) the first run is shown, then the one that differs most from those
+    shown. ``classes``: class names of each data set; a class without one is told by its number. Raises ``InputError``
+    where the results can't be read.
+    """
+    data = study_rows.told_apart(study_rows.done(study_rows.read(run)))
+    chosen = _chosen(data, each)
+    made: dict[int, Strip] = {}
+    spent = 0
+    for turn in range(each):  # one of every attack first, so that the bytes never run out on the second of another
+        for rows in chosen:
+            if turn >= len(rows) or spent > most_bytes:
+                continue
+            position, item = rows[turn]
+            strip = _strip(run, item, classes.get(str(item["dataset"]), ()))
+            if strip is not None:
+                made[position] = strip
+                spent += sum(map(len, (strip.original, strip.adversarial, strip.difference)))
+    return Strips(tuple(made[key] for key in sorted(made)), len(data) - len(made))
+
+
+def _chosen(data: pd.DataFrame, each: int) -> list[list[tuple[int, dict[str, Any]]]]:
+    """For each data set, variant, attack (whatever its parameters), norm and library: positions and rows to show."""
+    groups: dict[tuple[str, ...], list[tuple[int, dict[str, Any]]]] = {}
+    for position, found in enumerate(data.to_dict("records")):
+        item = {str(name): value for name, value in found.items()}
+        key = tuple(str(item[name]) for name in ("dataset", "variant", "name", "norm", "targeted", "library"))
+        groups.setdefault(key, []).append((position, item))
+    told = ("attack", "model", "defense", "attacker", "route", "reconcile")
+    chosen = []
+    for rows in groups.values():
+        shown = [rows.pop(0)]
+        while rows and len(shown) < each:
+            apart = [min(sum(str(a[k]) != str(b[k]) for k in told) for _, b in shown) for _, a in rows]
+            shown.append(rows.pop(int(np.argmax(apart))))
+        chosen.append(shown)
+    return chosen
+
+
+def _strip(run: Path, item: Mapping[str, Any], names: Sequence[str]) -> Strip | None:
+    result = store.read(run, str(item["cell_id"]))
+    if result is None or not len(result.arrays.get("y", ())):
+        return None
+    facts = result.arrays
+    right = facts["pred_clean"] == facts["y"]
+    hit = right & facts["success"]
+    index = int(np.argmax(hit if hit.any() else right))
+    x, x_adv = (one(run, str(item["cell_id"]), key, index) for key in ("x", "x_adv"))
+    label = int(facts["y"][index])
+    scale = _scale(x_adv - x)
+    return Strip(
+        str(item["dataset"]), str(item["attack"]), str(item["library"]), str(item["model"]),
+        "" if item["defense"] == study_rows.UNDEFENDED else str(item["defense"]), str(item["attacker"]),
+        str(item["variant"]), _name(names, label), index,
+        bool(hit[index]), png(x), png(x_adv), png(0.5 + scale * (x_adv - x)), scale,
+        float(facts["linf"][index]), float(facts["l2"][index]),
+        _predictions(facts, "clean", index, label, names), _predictions(facts, "adv", index, label, names),
+    )  # fmt: skip
+
+
+def _predictions(
+    facts: Mapping[str, np.ndarray], when: str, index: int, label: int, names: Sequence[str]
+) -> tuple[Prediction, ...]:
+    """The most confident first; of a run without logits the decision alone."""
+    if f"logits_{when}" not in facts:
+        decided = int(facts[f"pred_{when}"][index])
+        return (Prediction(_name(names, decided), None, decided == label),)
+    logits = np.asarray(facts[f"logits_{when}"][index], np.float64)
+    weights = np.exp(logits - logits.max())
+    order = np.argsort(-weights, kind="stable")[:TOP]
+    shares = weights / weights.sum()
+    return tuple(Prediction(_name(names, int(i)), float(shares[i]), int(i) == label) for i in order)
+
+
+def _name(names: Sequence[str], label: int) -> str:
+    return str(names[label]) if 0 <= label < len(names) else str(label)
+
+
+def _scale(change: Image) -> int:
+    """The largest of 1, 2, 5, 10, 20, ... by which the difference still fits around mid-grey."""
+    room = 0.5001 / max(float(np.abs(change).max()), 1e-9)  # 0.1 of float32 is a little more
+    steps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
+    return max(step for step in steps if step <= max(room, 1))
+
+
+def png(image: Image) -> str:
+    """A data URI of one image (C, H, W); what lies outside [0, 1] is clipped."""
+    from PIL import Image
+
+    levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    grey = levels[0] if len(levels) == 1 else np.rint(levels.mean(axis=0)).astype(np.uint8)
+    picture = Image.fromarray(levels.transpose(1, 2, 0) if len(levels) == 3 else grey)
+    if max(picture.size) > SIDE:
+        picture.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def one(run: Path, cell: str, key: str, index: int) -> Image:
+    """One image (C, H, W) of a stored array, without reading those behind it: a cell may hold gigabytes.
+
+    Never unpickles. Raises ``InputError`` where it can't be read.
+    """
+    with _stored(run, cell, key) as (file, shape):
+        file.seek(index * int(np.prod(shape[1:])) * 4, io.SEEK_CUR)
+        image: Image = _next(file, 1, shape)[0]
+        return image
+
+
+def blocks(run: Path, cell: str, key: str, size: int = 64) -> Iterator[Image]:
+    """The images of a stored array, (at most ``size``, C, H, W) at a time; as ``one`` otherwise."""
+    with _stored(run, cell, key) as (file, shape):
+        for start in range(0, shape[0], size):
+            yield _next(file, min(size, shape[0] - start), shape)
+
+
+def _next(file: IO[bytes], count: int, shape: tuple[int, ...]) -> Image:
+    content = file.read(count * int(np.prod(shape[1:])) * 4)
+    images: Image = np.frombuffer(content, np.float32).reshape(count, *shape[1:])
+    return images
+
+
+@contextmanager
+def _stored(run: Path, cell: str, key: str) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
+    """The file of an array of images, where their values begin, and its shape."""
+    path = store.cell_folder(run, cell) / "images.npz"
+    try:
+        with zipfile.ZipFile(path) as whole, whole.open(f"{key}.npy") as file:
+            version = np.lib.format.read_magic(file)
+            head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, by_column, dtype = head(file)
+            if by_column or dtype != np.float32 or len(shape) != 4:
+                raise ValueError(f"{key} is {dtype} {shape}, not float32 images")
+            yield file, shape
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: can't be read: {error}") from None

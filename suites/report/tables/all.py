@@ -1,0 +1,135 @@
+"""The tables of a study: every question that its rows answer, one table each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from sparring.adapters.errors import InputError, unknown
+from sparring.suites.report import masking
+from sparring.suites.report import published as publication
+from sparring.suites.report.normalized_first import normalised_first
+from sparring.suites.report.rows import KEYS, SUBJECT, UNDEFENDED, varied
+from sparring.suites.report.study import Study, open_study
+from sparring.suites.report.table import FORMATS, StudyTable, print_rich, render
+from sparring.suites.report.tables.attacks import ranks, statistics, times
+from sparring.suites.report.tables.duels import aware, libraries, worst
+from sparring.suites.report.tables.errors import errors
+from sparring.suites.report.tables.patches import patches
+from sparring.suites.report.tables.patches import transfer as patch_transfer
+from sparring.suites.report.tables.scores import attacked, clean, defenses, drops, summary
+from sparring.suites.report.tables.small_samples import draws, ratios
+from sparring.suites.report.tables.training import search, training
+
+__all__ = ["FORMATS", "StudyTable", "find", "print_rich", "render", "tables"]
+
+
+def tables(run: str | Path) -> list[StudyTable]:
+    """Every table that has something to say, the general ones first. Raises ``InputError`` where there are no results.
+
+    Numbers are means over seeds. A column that is the same in every row is left out, and said in the caption.
+    """
+    return list(_each(run))
+
+
+def find(run: str | Path, name: str) -> StudyTable:
+    """One of them by its name. Raises ``InputError`` that says which there are."""
+    seen = []
+    for table in _each(run):
+        if table.name == name:
+            return table
+        seen.append(table.name)
+    raise InputError(unknown("table", name, seen))
+
+
+def _each(run: str | Path) -> Iterator[StudyTable]:
+    study = open_study(run)
+    makers = (
+        clean, summary, normalised_first, attacked, drops, errors, defenses, aware, worst, libraries, ranks, statistics,
+        draws, ratios, times, patches, patch_transfer, search, training,
+        published, orders, masked, failures,
+    )  # fmt: skip
+    for make in makers:
+        yield from (_tidy(table) for table in make(study) if len(table.frame))
+
+
+def published(study: Study) -> Iterator[StudyTable]:
+    frame = publication.compare(study.run)
+    said = study.manifest["suite"].get("published") or {}
+    yield StudyTable(
+        "published", "Published and measured",
+        f"Published: {said.get('source', '')}. Agrees: the published value lies within the measured one's 95 % "
+        f"interval. {publication.verdict(frame)}",
+        frame.rename(columns={"line": "remark"}),
+    )  # fmt: skip
+
+
+def orders(study: Study) -> Iterator[StudyTable]:
+    yield StudyTable(
+        "published-orders", "The same order as published?",
+        "Kendall's tau-b between the published and the measured values: 1 is the same order, −1 the reverse; with few "
+        "items it says little.",
+        publication.orders(study.run).drop(columns="line"),
+    )  # fmt: skip
+
+
+def masked(study: Study) -> Iterator[StudyTable]:
+    import pandas as pd
+
+    lines = [
+        {
+            "dataset": item.dataset, "model": item.model, "defense": item.defense, "sign": item.sign,
+            "weaker": item.weak, "leaves_right": item.weak_accuracy, "stronger": item.strong,
+            "leaves_only": item.strong_accuracy, "difference": item.difference, "difference_low": item.low,
+            "difference_high": item.high, "images": item.n,
+        }
+        for item in masking.examine(study.run).findings
+    ]  # fmt: skip
+    yield StudyTable(
+        "masked-gradients", "Signs of masked gradients",
+        "Share of images right under the weaker and the stronger attack, judged within the same ball; difference with "
+        "its paired 95 % interval. Of vanishing gradients: share of the images given back as they were.",
+        pd.DataFrame(lines), ("leaves_right", "leaves_only", "difference"),
+    )  # fmt: skip
+
+
+def failures(study: Study) -> Iterator[StudyTable]:
+    import pandas as pd
+
+    lines = []
+    order = ("failed", "timeout", "missing", "unsupported")
+    rows = study.rows[study.rows["status"] != "done"]
+    rows = rows.assign(reason=rows["reason"].fillna(""))
+    for key, group in rows.groupby(["status", "library", "attack", "reason"], sort=False, dropna=False):
+        subjects = group[list(SUBJECT)].drop_duplicates()
+        named = [
+            " ".join(part for part in row if part != UNDEFENDED) for row in subjects.itertuples(index=False, name=None)
+        ]
+        on = ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")
+        lines.append(
+            dict(zip(("status", "library", "attack", "reason"), key, strict=True)) | {"cells": len(group), "on": on}
+        )
+    lines.sort(key=lambda line: order.index(line["status"]) if line["status"] in order else 0)
+    yield StudyTable(
+        "failures", "What failed, and what can't be",
+        "failed and timeout: the attack broke or ran out of time; missing: not run yet; unsupported: the library or "
+        "the model can't do it.",
+        pd.DataFrame(lines),
+    )  # fmt: skip
+
+
+def _tidy(table: StudyTable) -> StudyTable:
+    """Without the keys that are the same in every row (the caption says them) and routes that tell nothing apart."""
+    frame = table.frame
+    keys = [key for key in KEYS if key in frame]
+    others = [key for key in keys if key != "route"]
+    if "route" in keys and frame.groupby(others, dropna=False)["route"].nunique().max() <= 1:
+        frame, keys = frame.drop(columns="route"), others
+    kept = varied(frame, keys) if len(frame) > 1 else keys
+    if set(SUBJECT) <= set(keys) and not set(SUBJECT) & set(kept):
+        kept = ["model", *kept]
+    same = {key: str(frame[key].iloc[0]) for key in keys if key not in kept}
+    said = ", ".join(f"{key} {value}" for key, value in same.items() if value not in ("", UNDEFENDED))
+    caption = f"{table.caption} All rows: {said}." if said else table.caption
+    return replace(table, frame=frame.drop(columns=list(same)), caption=caption)

@@ -1,0 +1,180 @@
+"""The run folder: every result under its cell's id, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparring.adapters import arrays as big
+from sparring.adapters.errors import InputError
+from sparring.suites.plan.cell import Result
+
+PADDING = 0xD935
+"""The number under which Android's zipalign puts what moves a member of an archive to where it can be mapped."""
+
+
+def cell_folder(run: Path, cell_id: str) -> Path:
+    """Where a cell's result lies, or will."""
+    return run / "cells" / cell_id
+
+
+def has(run: Path, cell_id: str) -> bool:
+    """Whether the cell has a result, whatever its status."""
+    return (cell_folder(run, cell_id) / "result.json").is_file()
+
+
+def write(run: Path, cell_id: str, identity: Mapping[str, Any], result: Result, *, replace: bool = False) -> None:
+    """Store a result. The folder appears by one rename: killed at any moment, it is complete or absent.
+
+    Of two processes that computed the same cell, the first to finish wins, unless ``replace`` (a retry) is asked for.
+    """
+    home = cell_folder(run, cell_id)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{cell_id}-", dir=home.parent))
+    try:
+        if result.arrays:
+            save(temporary / "images.npz", result.arrays)
+        content = {
+            "cell_id": cell_id,
+            "cell": dict(identity),
+            "status": result.status,
+            "reason": result.reason,
+            "notes": list(result.notes),
+            "forwards": result.forwards,
+            "backwards": result.backwards,
+            "seconds": result.seconds,
+            "facts": dict(result.facts),
+        }
+        (temporary / "result.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
+        os.chmod(temporary, 0o755)
+        if replace and home.exists():
+            aside = Path(tempfile.mkdtemp(prefix=f".{cell_id}-", dir=home.parent))
+            os.rename(home, aside / "old")
+            os.rename(temporary, home)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.rename(temporary, home)
+    except OSError:
+        if not has(run, cell_id):  # somebody else's result is as good as ours
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read(run: Path, cell_id: str, *, images: bool = False) -> Result | None:
+    """The stored result, or None. Without ``images`` the arrays are those of length n alone. Never unpickles.
+
+    Large arrays are mapped, for reading only: ``adapters.big.pieces`` goes through them without holding them.
+    """
+    home = cell_folder(run, cell_id)
+    try:
+        content = json.loads((home / "result.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{home / 'result.json'} can't be read: {error}") from None
+    arrays: dict[str, np.ndarray] = {}
+    if (home / "images.npz").is_file():
+        try:
+            arrays = load(home / "images.npz", leave=() if images else ("x", "x_adv"))
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{home / 'images.npz'} can't be read, delete its folder: {error}") from None
+    return Result(
+        content["status"], content["reason"], tuple(content["notes"]), content["forwards"], content["backwards"],
+        content["seconds"], content["facts"], arrays,
+    )  # fmt: skip
+
+
+def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """What ``np.savez`` writes, a piece at a time, and each array where it can be mapped."""
+    with open(path, "wb") as file, zipfile.ZipFile(file, "w", allowZip64=True) as whole:
+        for name, array in arrays.items():
+            array = np.asarray(array, order="C")
+            member = zipfile.ZipInfo(f"{name}.npy")
+            # up to a multiple of 64 bytes, behind the header with the name, zip64's field and this one's own head
+            begins = file.tell() + 30 + len(member.filename.encode()) + 20 + 4
+            member.extra = struct.pack("<HH", PADDING, -begins % 64) + bytes(-begins % 64)
+            with whole.open(member, "w", force_zip64=True) as stream:
+                if array.dtype.hasobject or not array.ndim:
+                    np.lib.format.write_array(stream, array, allow_pickle=False)
+                    continue
+                np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(array))
+                for (piece,) in big.pieces(array):
+                    stream.write(piece.tobytes())
+
+
+def load(path: Path, *, leave: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file but those to leave; large ones are mapped. Raises as ``np.load`` does."""
+    with np.load(path, allow_pickle=False) as stored:
+        names = [name for name in stored.files if name not in leave]
+        found = {name: _mapped(path, stored.zip, name) for name in names}
+        return {name: stored[name] if array is None else array for name, array in found.items()}
+
+
+def _mapped(path: Path, whole: zipfile.ZipFile, name: str) -> np.ndarray | None:
+    """A member of an archive as it lies in the file; None for a small, a packed or an odd one."""
+    member = whole.getinfo(f"{name}.npy")
+    if member.file_size < big.LARGE or member.compress_type != zipfile.ZIP_STORED:
+        return None
+    with open(path, "rb") as file:
+        file.seek(member.header_offset)
+        of_name, of_extra = struct.unpack("<HH", file.read(30)[26:])
+        file.seek(of_name + of_extra, os.SEEK_CUR)
+        version = np.lib.format.read_magic(file)
+        head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, by_column, dtype = head(file)
+        if by_column or dtype.hasobject or file.tell() % dtype.alignment:
+            return None
+        return big.mapped(path, dtype, shape, offset=file.tell())
+
+
+def share(run: Path, other: Path) -> None:
+    """Every finished result of one run in another's store too: cells are found by their id, whoever computed them."""
+    for home in (run / "cells").glob("[!.]*"):
+        there = cell_folder(other, home.name)
+        if has(run, home.name) and not there.exists():
+            there.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=there.parent))
+            shutil.copytree(home, temporary / home.name, copy_function=_link)
+            os.rename(temporary / home.name, there)
+            temporary.rmdir()
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
+
+
+def sweep(run: Path) -> None:
+    """Remove what killed processes left half written, an hour old or more (another run may be writing now)."""
+    import time
+
+    for leftover in (run / "cells").glob(".*"):
+        if leftover.is_dir() and time.time() - leftover.stat().st_mtime > 3600:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,177 @@
+"""The process in which models are trained and attacks run: requests as JSON lines in, events as JSON lines out.
+
+A process of its own, because Keras takes one backend a process, because a library may abort, and so that a time limit
+can be kept. It ends when its standard input does: killed runners leave nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import replace as replace_fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparring.models.prepared.model_ref import ModelRef
+
+Send = Callable[..., None]
+
+
+def main() -> None:
+    """Serve requests until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's to handle
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print must not mix with events
+    lock = threading.Lock()
+
+    def send(event: str, **values: Any) -> None:
+        with lock:
+            channel.write(json.dumps({"event": event, **values}) + "\n")
+            channel.flush()
+
+    requests: queue.Queue[str] = queue.Queue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            requests.put(line)
+        os._exit(0)  # the runner is gone, and with it whoever wants the answer
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        asked = json.loads(requests.get())
+        try:
+            send("done", value=_JOBS[asked.pop("do")](send, **asked))
+        except Exception as error:
+            from sparring.adapters.errors import InputError
+
+            traceback.print_exc()
+            kind = "input" if isinstance(error, InputError) else "crash"
+            text = str(error) if kind == "input" else f"{type(error).__name__}: {error}"
+            send("error", kind=kind, message=text)
+
+
+def _prepare(
+    send: Send, spec: dict[str, Any], data: dict[str, Any], base: str, others: dict[str, Any], device: str,
+    probabilities: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    from sparring.models.prepared.model_ref import ModelRef
+    from sparring.models.prepared.prepare import prepare
+    from sparring.models.spec import DataSpec, ModelSpec
+
+    ref = prepare(
+        ModelSpec.model_validate(spec),
+        data=DataSpec.model_validate(data),
+        base=Path(base),
+        others={name: ModelRef.from_json(value) for name, value in others.items()},
+        device=device,
+        progress=lambda done, total, what: send("progress", done=done, total=total, what=what),
+        probabilities=probabilities,
+    )
+    return ref.to_json()
+
+
+def _flat(send: Send, model: dict[str, Any], run: str, cells: list[str], device: str) -> dict[str, Any]:
+    from sparring.models.prepared.model_ref import ModelRef
+    from sparring.models.prepared.open import open_model
+    from sparring.suites.compare.flat_pixels import mark
+
+    classifier: Any = open_model(ModelRef.from_json(model), device=device)
+    for done, cell in enumerate(cells):
+        mark(classifier, Path(run), cell)
+        send("progress", done=done + 1, total=len(cells), what="cells")
+    return {}
+
+
+def _device(send: Send, device: str) -> dict[str, Any]:
+    from sparring.adapters.frameworks.pytorch import choose_device
+
+    return {"device": str(choose_device(device))}
+
+
+class _Kept:
+    """The last data set and model, which the next cell most likely wants again."""
+
+    data: tuple[str, Any] | None = None
+    model: tuple[str, Any] | None = None
+
+
+def _opened(ref: ModelRef, device: str) -> Any:
+    from sparring.models.prepared.open import open_model
+
+    wanted = json.dumps([ref.to_json(), device])
+    if _Kept.model is None or _Kept.model[0] != wanted:
+        _Kept.model = None  # two networks at once may be more than there is memory for
+        _Kept.model = (wanted, open_model(ref, device=device))
+    return _Kept.model[1]
+
+
+def _judge(
+    send: Send, model: dict[str, Any], run: str, cell: str, key: str, batch_size: int, device: str
+) -> dict[str, Any]:
+    from sparring.models.prepared.model_ref import ModelRef
+    from sparring.suites.transfer.judge_cell import judge
+
+    judge(_opened(ModelRef.from_json(model), device), Path(run), cell, key, batch_size=batch_size)
+    return {}
+
+
+def _measure(
+    send: Send, what: str, model: dict[str, Any], device: str, folder: str, asked: dict[str, Any]
+) -> dict[str, Any]:
+    from sparring.models.prepared.model_ref import ModelRef
+    from sparring.suites.certify.measures import MEASURES
+
+    def progress(done: int, total: int, unit: str) -> None:
+        send("progress", done=done, total=total, what=unit)
+
+    ref = ModelRef.from_json(model)
+    return MEASURES[what](ref, _opened(ref, device), Path(folder), asked, progress)
+
+
+def _cell(
+    send: Send, cell: dict[str, Any], data: dict[str, Any], base: str, run: str, replace: bool, device: str
+) -> dict[str, Any]:
+    from sparring.models.data import datasets
+    from sparring.models.defenses.catalogue import wrap_defended
+    from sparring.models.spec import DataSpec
+    from sparring.suites.plan.cell import Cell, run_cell
+    from sparring.suites.results import store
+
+    this = Cell.from_json(cell)
+    wanted = json.dumps([data, base])
+    if _Kept.data is None or _Kept.data[0] != wanted:
+        _Kept.data = (wanted, datasets.load(DataSpec.model_validate(data), base=Path(base)))
+    blind = this.attacker == "unaware"
+    bare = _opened(this.model.undefended, device)
+    judge = wrap_defended(bare, this.model.wrappers, seed=this.seed) if this.model.wrappers else bare
+    seen = wrap_defended(bare, this.model.wrappers, seed=this.seed, attacker="unaware") if blind else judge
+    result = run_cell(
+        this,
+        seen,
+        _Kept.data[1],
+        judge=judge,
+        progress=lambda done, total: send("progress", done=done, total=total, what="images"),
+        started=lambda: send("started"),
+    )
+    # ONNX Runtime falls back to the CPU without a word: what counts are the session's own providers
+    where = getattr(bare, "device", None) or "+".join(getattr(bare, "providers", ()))
+    result = replace_fields(result, facts={**result.facts, "device": str(where)})
+    store.write(Path(run), this.id, this.identity(), result, replace=replace)
+    return {"status": result.status, "reason": result.reason}
+
+
+_JOBS: dict[str, Callable[..., dict[str, Any]]] = {
+    "prepare": _prepare, "cell": _cell, "judge": _judge, "flat": _flat, "device": _device,
+    "measure": _measure,
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
