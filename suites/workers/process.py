@@ -47,7 +47,7 @@ class Worker:
             environment["JAX_PLATFORMS"] = "cpu"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "sparring.suites.workers.worker"],
+            [sys.executable, "-m", "sparring.suites.worker"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment, text=True,
             encoding="utf-8",
         )  # fmt: skip

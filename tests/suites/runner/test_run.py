@@ -190,7 +190,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _open_files(pid: int) -> bool:
-    return "sparring.suites.workers.worker" in Path(f"/proc/{pid}/cmdline").read_text()
+    return "sparring.suites.worker" in Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def _state(pid: int) -> str:
