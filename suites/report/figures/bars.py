@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparring.suites.report.figures.all import (
+from sparring.suites.report.figures.drawing import (
     COLOURS,
     INK,
     PLAIN,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparring.suites.report.figures.all import COLOURS, INK, Figure, blank, safe, wrapped
+from sparring.suites.report.figures.drawing import COLOURS, INK, Figure, blank, safe, wrapped
 from sparring.suites.report.rows import UNDEFENDED, classes, told_apart
 from sparring.suites.report.study import Study, class_names
 from sparring.suites.results import metrics

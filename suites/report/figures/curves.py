@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparring.suites.report.figures.all import COLOURS, PLAIN, Figure, blank, legend_below, safe, wrapped
+from sparring.suites.report.figures.drawing import COLOURS, PLAIN, Figure, blank, legend_below, safe, wrapped
 from sparring.suites.report.rows import UNDEFENDED, mean_over_seeds
 from sparring.suites.report.study import Study, column
 from sparring.suites.report.table import HIGH, LOW

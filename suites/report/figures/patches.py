@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparring.suites.report.figures.all import COLOURS, Figure, blank, legend_below, safe, wrapped
 from sparring.suites.report.figures.curves import MARKS, grid
+from sparring.suites.report.figures.drawing import COLOURS, Figure, blank, legend_below, safe, wrapped
 from sparring.suites.report.rows import UNDEFENDED, mean_over_seeds
 from sparring.suites.report.strips import SIDE, one
 from sparring.suites.report.study import Study, class_names

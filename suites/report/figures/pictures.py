@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparring.suites.report.figures.all import COLOURS, INK, PLAIN, Figure, blank, safe, wrapped
+from sparring.suites.report.figures.drawing import COLOURS, INK, PLAIN, Figure, blank, safe, wrapped
 from sparring.suites.report.rows import LOSSY, UNDEFENDED, Arrays
 from sparring.suites.report.strips import SIDE, one
 from sparring.suites.report.study import Study, class_names

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparring.suites.report import published as publication
-from sparring.suites.report.figures.all import (
+from sparring.suites.report.figures.curves import MARKS, grid
+from sparring.suites.report.figures.drawing import (
     COLOURS,
     INK,
     PLAIN,
@@ -20,7 +21,6 @@ from sparring.suites.report.figures.all import (
     safe,
     wrapped,
 )
-from sparring.suites.report.figures.curves import MARKS, grid
 from sparring.suites.report.rows import KEYS, LOSSY, UNDEFENDED, mean_over_seeds
 from sparring.suites.report.study import Study, column
 from sparring.suites.report.tables.scores import summary

@@ -11,6 +11,7 @@ from sparring.adapters.errors import InputError
 from sparring.suites.report import masking, normalized_first, published, strips
 from sparring.suites.report import rows as study_rows
 from sparring.suites.report.figures import all as figures
+from sparring.suites.report.figures.drawing import INK
 from sparring.suites.report.page.svg import inline
 from sparring.suites.report.page.tables import PageTable, page_table
 from sparring.suites.report.table import StudyTable
@@ -57,7 +58,7 @@ def content(run: Path) -> dict[str, Any]:
     drawn = [
         PageFigure(
             figure.name, figure.title, figure.caption,
-            Markup(inline(figures.svg(figure), f"f{number}-", figures.INK)),
+            Markup(inline(figures.svg(figure), f"f{number}-", INK)),
         )
         for number, figure in enumerate(figures.figures(run))
     ]  # fmt: skip

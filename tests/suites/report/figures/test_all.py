@@ -12,7 +12,7 @@ from study_run import BLUR, write_study
 from sparring.adapters.errors import InputError
 from sparring.suites import plot_command
 from sparring.suites.report.figures import all as figures
-from sparring.suites.report.figures.all import INK
+from sparring.suites.report.figures.drawing import INK, style
 
 ODD = "a_b & $x^2$ % <script>alert(1)</script>"
 
@@ -199,7 +199,7 @@ def test_nothing_overlaps_with_many_long_names(tmp_path):
     wanted = ("bars-accuracy", "overview", "time")
     for figure in figures.figures(tmp_path):
         if figure.name.startswith(wanted):
-            with figures.style(figure.name):
+            with style(figure.name):
                 drawing = figure.draw()
                 FigureCanvasAgg(drawing).draw()
                 _check_apart(drawing, figure.name)

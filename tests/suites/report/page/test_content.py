@@ -17,6 +17,7 @@ from sparring.adapters.errors import InputError
 from sparring.suites.report import masking
 from sparring.suites.report import table as study_text
 from sparring.suites.report.figures import all as figures
+from sparring.suites.report.figures.drawing import INK
 from sparring.suites.report.page import write as report
 from sparring.suites.report.page.svg import inline
 from sparring.suites.report.page.tables import page_table
@@ -133,7 +134,7 @@ def test_every_figure_is_there_in_the_pages_ink(run, page, written):
     for figure in drawn:
         assert figure.title in page.text
         assert f'id="figure-{figure.name}"' in written
-    assert figures.INK not in written[written.index("<body") :]
+    assert INK not in written[written.index("<body") :]
     assert "var(--ink)" in written[written.index("<svg") :]
 
 

@@ -1,0 +1,104 @@
+"""What every figure is drawn with: its colors, matplotlib's settings, an empty sheet, axes, a legend, names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+INK = "#222222"
+"""Every text, axis and whisker, and nothing else: a page may put another colour in its place."""
+COLOURS = (
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a800", "#332288", "#882255", "#44aa99",
+)  # fmt: skip
+"""Told apart by the colour-blind (Okabe, Ito 2008, the yellow darkened; then Tol's muted scheme)."""
+PLAIN = "#8a8a8a"
+"""The undefended, the clean."""
+DPI = 150
+FONT = "DejaVu Sans, Verdana, Geneva, sans-serif"
+"""Drawn with the first; the next two are as wide."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that is drawn when it is asked for. ``name`` is fit for a file."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[], Drawing]
+
+
+@contextmanager
+def style(name: str = "") -> Iterator[None]:
+    """matplotlib's settings while a figure is drawn and saved; ``name`` salts the ids in an SVG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
+    settings: Any = dict.fromkeys(inked, INK)
+    settings |= {
+        "svg.fonttype": "none", "svg.hashsalt": f"sparring {name}", "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
+        "axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
+        "axes.linewidth": 0.7, "axes.axisbelow": True, "axes.facecolor": "none", "figure.facecolor": "none",
+        "savefig.facecolor": "none", "grid.color": "#888888", "grid.alpha": 0.3, "grid.linewidth": 0.6,
+        "xtick.major.width": 0.7, "ytick.major.width": 0.7, "legend.frameon": False, "legend.fontsize": 8.5,
+        "legend.labelcolor": INK, "hatch.linewidth": 0.9, "lines.linewidth": 1.6, "lines.markersize": 5,
+        "text.parse_math": False,
+    }  # fmt: skip
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def blank(width: float, height: float) -> Drawing:
+    """An empty figure of so many inches."""
+    from matplotlib.figure import Figure as Drawing
+
+    return Drawing(figsize=(width, height), layout="constrained")
+
+
+def logarithmic(axis: Any) -> None:
+    """An x or y axis of powers of ten with plain numbers; with those between where they span little."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    low, high = axis.get_view_interval()
+    axis._set_axes_scale("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def legend_below(figure: Drawing, axes: Iterable[Any]) -> None:
+    """One legend for all panels, each label once, under them; the figure grows by it."""
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if not found:
+        return
+    labels = [wrapped(name, 60) for name in found]
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    columns = max(1, min(len(labels), int(figure.get_figwidth() * 12.5 / (longest + 6))))
+    rows = -(-len(labels) // columns)
+    lines = max(sum(label.count("\n") + 1.3 for label in labels[i : i + rows]) for i in range(0, len(labels), rows))
+    figure.set_figheight(figure.get_figheight() + 0.15 * lines + 0.1)
+    figure.legend(list(found.values()), labels, loc="outside lower left", ncols=columns)
+
+
+def wrapped(text: str, width: int) -> str:
+    """The text in lines of so many letters; a longer word is broken."""
+    import textwrap
+
+    return "\n".join(textwrap.wrap(str(text), width, break_long_words=True)) or str(text)
+
+
+def safe(*parts: str) -> str:
+    """A name fit for a file and an id."""
+    said = "-".join(filter(None, (re.sub(r"[^A-Za-z0-9.]+", "-", part).strip("-.") for part in parts)))
+    return said.replace(".", "_") or "figure"
