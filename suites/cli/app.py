@@ -129,6 +129,7 @@ def table_command(
     from sparring.suites.cli.console import console
     from sparring.suites.report.tables import libraries as tables
     from sparring.suites.results import store
+    from sparring.suites.results.rows import read_results
 
     if list_:
         results.listing(run, console)
@@ -138,7 +139,7 @@ def table_command(
         return
     if form not in tables.FORMATS:
         raise InputError(f"--format: {unknown('format', form, tables.FORMATS)}")
-    made = tables.make(tables.read_results(run), value)
+    made = tables.make(read_results(run), value)
     if form == "rich":
         if out is not None:
             raise InputError("--format rich prints to the terminal; for a file choose md, csv, latex or parquet")

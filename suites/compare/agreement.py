@@ -23,8 +23,8 @@ from sparring.suites.compare.pairs import IMAGES, Arrays, Compared, compare
 from sparring.suites.compare.steadiness import unsteady
 from sparring.suites.compare.verdicts import FEW, differing, judge
 from sparring.suites.plan.file import Suite
-from sparring.suites.report.tables import libraries
 from sparring.suites.results import manifest, store
+from sparring.suites.results.rows import read_results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,10 +151,10 @@ def narrowed(plain: Agreement, each: Path) -> Agreement:
     ``each`` is the same suite, run with one entry taken away at a time. An entry that was not tried stays, and where
     none of a pair's is left all stay: they may show only together.
     """
-    results = libraries.read_results(each)
+    results = read_results(each)
     before = {
         _key(row, [*_ATTACKED, "seed"]): row["cell_id"]
-        for _, row in libraries.read_results(plain.folder).iterrows()
+        for _, row in read_results(plain.folder).iterrows()
         if row["status"] == "done"
     }
     shows: dict[tuple[str, ...], bool] = {}
@@ -206,7 +206,7 @@ def measure(
     """
     import pandas as pd
 
-    results = libraries.read_results(run)
+    results = read_results(run)
     reconciled = bool(manifest.read(run).get("suite", {}).get("reconcile", False))
     origins = _origins(run)
     rows = [party for party in _parties(results) if party.status != "unsupported"]
@@ -327,7 +327,7 @@ def _unsteady(run: Path, parties: Sequence[Party], nudged: Sequence[Path]) -> Sh
     moved: dict[tuple[Any, ...], list[str]] = {}
     homes: dict[str, Path] = {}
     for folder in nudged:
-        for party in _parties(libraries.read_results(folder)):
+        for party in _parties(read_results(folder)):
             for index, cell in enumerate(party.cells if party.status == "done" else ()):
                 moved.setdefault((*party.key, index), []).append(cell)
                 homes[cell] = folder

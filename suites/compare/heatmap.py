@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparring.suites.compare.table import SEVERITY, party
-from sparring.suites.report.tables.libraries import places, row_labels
+from sparring.suites.results.labels import places, row_labels
 
 if TYPE_CHECKING:
     import pandas as pd

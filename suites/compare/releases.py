@@ -18,9 +18,10 @@ from sparring.adapters import arrays
 from sparring.adapters.attacks.distances import NORMS
 from sparring.adapters.errors import InputError
 from sparring.suites.plan.cell import Result
-from sparring.suites.report.tables import libraries
 from sparring.suites.results import manifest, store
+from sparring.suites.results.labels import places, row_labels
 from sparring.suites.results.metrics import mcnemar
+from sparring.suites.results.rows import read_results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +123,7 @@ class Loaded:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.manifest = manifest.read(self.folder)
-        self.frame = libraries.read_results(self.folder)
+        self.frame = read_results(self.folder)
         told = self.frame.get("attacker")  # absent in runs before there were defenses
         self.frame["attacker"] = "" if told is None else told.astype(object).where(told.notna(), "")
         self.suite = str(self.manifest["suite"].get("name"))
@@ -135,7 +136,7 @@ class Loaded:
     @cached_property
     def labels(self) -> dict[Key, str]:
         """The attack of each row with its parameters, and on what it was, where that varies."""
-        told = zip(libraries.row_labels(self.frame), libraries.places(self.frame), strict=True)
+        told = zip(row_labels(self.frame), places(self.frame), strict=True)
         return dict(zip(self.rows, (f"{attack} ({place})" if place else attack for attack, place in told), strict=True))
 
     @cached_property

@@ -10,7 +10,7 @@ import pandas as pd
 
 from sparring.adapters.libraries.ledger import entries
 from sparring.suites.compare.verdicts import RULES
-from sparring.suites.report.tables.libraries import places, row_labels
+from sparring.suites.results.labels import places, row_labels
 
 if TYPE_CHECKING:
     from rich.console import Console

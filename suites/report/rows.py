@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparring.adapters.attacks.catalogue import catalogue, in_words, shortest
-from sparring.suites.report.tables import libraries
 from sparring.suites.results import store
+from sparring.suites.results.rows import read_results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ def read(run: str | Path) -> pd.DataFrame:
 
     Numbers that an older run lacks are NaN. Raises ``InputError`` where there are no results.
     """
-    return labelled(libraries.read_results(run))
+    return labelled(read_results(run))
 
 
 def labelled(results: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparring.adapters.errors import InputError, unknown
+from sparring.suites.results.labels import latex
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,19 +98,6 @@ def markdown(text: str) -> str:
     for sign in "|*_`":
         plain = plain.replace(sign, "\\" + sign)
     return " ".join(plain.split("\n"))
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
-    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "±": r"$\pm$", "–": "--", "—": "---", "×": r"$\times$", "→": r"$\rightarrow$",
-    "≤": r"$\leq$", "≥": r"$\geq$", "−": r"$-$", "\n": " ",
-}  # fmt: skip
-
-
-def latex(text: str) -> str:
-    """The text with LaTeX's own signs escaped."""
-    return "".join(_LATEX.get(sign, sign) for sign in str(text))
 
 
 def _is_end(table: StudyTable, name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparring.adapters.attacks.library import load_library
+from sparring.adapters.errors import InputError
 from sparring.adapters.wrap import PROBABILITIES
 from sparring.suites.plan.cell import Cell
 from sparring.suites.plan.plan import Planned
@@ -120,3 +121,18 @@ def write(table: pd.DataFrame, run: Path) -> None:
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
     store.write_whole(run / "results.parquet", buffer.getvalue())
+
+
+def read_results(run: str | Path) -> pd.DataFrame:
+    """The results of a run folder. Raises ``InputError`` when there are none."""
+    import pandas as pd
+
+    path = Path(run) / "results.parquet"
+    if not path.is_file():
+        raise InputError(
+            f"{run}: no results here (results.parquet is missing); `sparring run SUITE --out {run}` makes them"
+        )
+    try:
+        return pd.read_parquet(path)
+    except Exception as error:
+        raise InputError(f"{path}: can't be read: {error}") from None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sparring.adapters.errors import InputError, unknown
-from sparring.suites.report.tables.libraries import row_labels
+from sparring.suites.results.labels import row_labels
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,16 +6,13 @@ Where a run has several data sets, defenses or attackers, each has rows of its o
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from sparring.adapters.attacks.catalogue import catalogue, in_words, shortest
 from sparring.adapters.errors import InputError
-from sparring.suites.report.table import latex
+from sparring.suites.results.labels import latex, places, row_labels
 
 FORMATS = ("rich", "md", "csv", "latex", "parquet", "svg")
 VALUES = {
@@ -46,19 +43,6 @@ class Table:
     best: pd.DataFrame
     worst: pd.DataFrame
     footnotes: tuple[str, ...]
-
-
-def read_results(run: str | Path) -> pd.DataFrame:
-    """The results of a run folder. Raises ``InputError`` when there are none."""
-    path = Path(run) / "results.parquet"
-    if not path.is_file():
-        raise InputError(
-            f"{run}: no results here (results.parquet is missing); `sparring run SUITE --out {run}` makes them"
-        )
-    try:
-        return pd.read_parquet(path)
-    except Exception as error:
-        raise InputError(f"{path}: can't be read: {error}") from None
 
 
 def make(results: pd.DataFrame, value: str = "robust_accuracy") -> Table:
@@ -197,37 +181,6 @@ def _svg(table: Table) -> str:
     recorder = Console(record=True, file=io.StringIO(), width=190)
     print_rich(table, recorder)
     return recorder.export_svg(title="sparring table", theme=DEFAULT_TERMINAL_THEME, unique_id="sparring")
-
-
-def row_labels(data: pd.DataFrame) -> list[str]:
-    """The attack with its parameters, without those that have sparring's default value."""
-    labels = []
-    known = catalogue()
-    names = [name for name, _ in known]
-    for _, item in data.iterrows():
-        params = json.loads(item["params"])
-        canonical = known.get((item["attack"], item["norm"]))
-        told = shortest(canonical, canonical.resolve(params)) if canonical else params
-        shown = ", ".join(f"{key}={in_words(value)}" for key, value in told.items())
-        norm = f" {item['norm']}" if isinstance(item["norm"], str) and names.count(item["attack"]) > 1 else ""
-        aim = " targeted" if item["targeted"] else ""
-        whose = item.get("aim", item.get("target"))
-        aim = f" → {whose}" if isinstance(whose, str) and whose else aim
-        labels.append(f"{item['attack']}{norm}{aim} ({shown})" if shown else f"{item['attack']}{norm}{aim}")
-    return labels
-
-
-def places(data: pd.DataFrame) -> list[str]:
-    """Of each row its data set, defense and attacker, those of them that vary in the run; empty where none does."""
-    shown = [
-        name for name in ("dataset", "defense", "attacker", "variant") if name in data and data[name].nunique() > 1
-    ]
-    words = {"none": "undefended", "": ""}
-    labels = []
-    for row in data[shown].itertuples(index=False, name=None):
-        told = [words.get(value, value) for value in row if isinstance(value, str)]
-        labels.append(", ".join(filter(None, told)))
-    return labels if shown else [""] * len(data)
 
 
 def _column_labels(data: pd.DataFrame) -> list[str]:

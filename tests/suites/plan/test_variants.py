@@ -12,8 +12,8 @@ from sparring.adapters.errors import InputError
 from sparring.suites import load_suite, run
 from sparring.suites.plan.expand import parts
 from sparring.suites.plan.plan import usual_batch
-from sparring.suites.report.tables.libraries import row_labels
 from sparring.suites.results import store
+from sparring.suites.results.labels import row_labels
 
 TRAIN = {"epochs": 3, "seed": 0, "samples": 600}
 MEAN, STD = 0.3, 0.4

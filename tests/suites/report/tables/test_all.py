@@ -16,8 +16,9 @@ from study_run import write_study
 from sparring.adapters.errors import InputError
 from sparring.suites.report import table as study_text
 from sparring.suites.report.rows import attack_labels, labelled
-from sparring.suites.report.table import StudyTable, latex, markdown, render, texts
+from sparring.suites.report.table import StudyTable, markdown, render, texts
 from sparring.suites.report.tables import all as study_tables
+from sparring.suites.results.labels import latex
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 from sparring.adapters.attacks.catalogue import find
 from sparring.adapters.errors import InputError
 from sparring.suites.report.tables import libraries
+from sparring.suites.results.rows import read_results
 
 
 def row(library, framework="torch", attack="fgsm", model=None, status="done", accuracy=0.5, **more):
@@ -120,13 +121,13 @@ def test_a_value_that_is_not_in_the_results_is_refused(results):
 
 def test_a_folder_without_results_says_how_to_make_them(tmp_path):
     with pytest.raises(InputError, match=r"results\.parquet is missing.*sparring run SUITE --out"):
-        libraries.read_results(tmp_path)
+        read_results(tmp_path)
 
 
 def test_a_damaged_results_file_is_named(tmp_path):
     (tmp_path / "results.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(InputError, match=r"results\.parquet: can't be read"):
-        libraries.read_results(tmp_path)
+        read_results(tmp_path)
 
 
 def test_data_sets_defenses_and_attackers_have_rows_of_their_own():
