@@ -1,21 +1,39 @@
-"""The command ``sparring explain``: from its options to the finding on the terminal, the plot and the JSON."""
+"""`sparring explain`: from its options to the explanation, on the terminal, drawn and in a JSON file."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from sparring.adapters.errors import InputError
+import typer
+
+from sparring.suites.cli.options import SetOption
 
 
-def run(
-    attack: str, libraries: str, *, images: str | None, suite: str, model: str | None, norm: str | None,
-    params: Sequence[str], seed: int, targeted: bool, plot: Path | None, json_file: Path | None,
-    overrides: Sequence[str], device: str,
-) -> int:  # fmt: skip
-    """Explain, print and write. The exit code: 0 the same or named, 1 different and not named."""
+def explain_command(
+    attack: Annotated[str, typer.Argument(help="a canonical attack (`sparring list attacks`)")],
+    libraries: Annotated[str, typer.Option(help="the two to compare: A,B; names, or package.module:LIBRARY")],
+    images: Annotated[
+        str | None, typer.Option(help="their numbers in the suite's data: 0,3,7 (default: eight of them)")
+    ] = None,
+    suite: Annotated[str, typer.Option(help="the suite whose data and model are used")] = "quickstart",
+    model: Annotated[str | None, typer.Option(help="a model of the suite (default: the first on torch)")] = None,
+    norm: Annotated[str | None, typer.Option(help="linf, l2 or l0 (default: the attack's first)")] = None,
+    param: Annotated[list[str] | None, typer.Option(help="a parameter of the attack: eps=8/255; repeatable")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of random starts and targets")] = 0,
+    targeted: Annotated[bool, typer.Option("--targeted", help="towards another class, drawn by the seed")] = False,
+    plot: Annotated[Path | None, typer.Option(help="draw the paths into this file: .png, .svg or .pdf")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="write everything into this file")] = None,
+    set_: SetOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+) -> None:
+    """Say whether two libraries' attack is the same on some images, and if not, which one change makes it so.
+
+    Exit code 0: the same, or the change is named; 1: different, and no one change explains it; 2: bad input.
+    """
     from sparring.adapters.attacks.library import load_library
+    from sparring.adapters.errors import InputError
     from sparring.suites.cli.console import LiveReporter, console
     from sparring.suites.explain import plot as explain_plot
     from sparring.suites.explain import text as explain_text
@@ -32,26 +50,26 @@ def run(
         load_library(name)
     if plot is not None:
         explain_plot.check_path(plot)
-    if json_file is not None and not json_file.parent.is_dir():
-        raise InputError(f"--json {json_file}: there is no folder {json_file.parent}")
+    if json_ is not None and not json_.parent.is_dir():
+        raise InputError(f"--json {json_}: there is no folder {json_.parent}")
     with LiveReporter() as reporter:
-        what = subject(
-            attack, suite, model=model, norm=norm, params=params, images=images, overrides=overrides, device=device,
-            reporter=reporter,
+        about = subject(
+            attack, suite, model=model, norm=norm, params=param or (), images=images, overrides=set_ or (),
+            device=device, reporter=reporter,
         )  # fmt: skip
-        reporter.stage(f"attacking {len(what.x)} images of {what.model}")
-        found = explain(
-            attack, names[0], names[1], what.classifier, what.x, what.y, what.params, norm=what.norm,
-            targeted=targeted, seed=seed, images=what.images,
+        reporter.stage(f"attacking {len(about.x)} images of {about.model}")
+        explanation = explain(
+            attack, names[0], names[1], about.classifier, about.x, about.y, about.params, norm=about.norm,
+            targeted=targeted, seed=seed, images=about.images,
             report=lambda task, done, total: reporter.progress(task, done, total, ""),
         )  # fmt: skip
-    console.print(f"{what.model}, images {', '.join(map(str, what.images))}; {what.said}", highlight=False)
-    for part in explain_text.parts(found):
+    console.print(f"{about.model}, images {', '.join(map(str, about.images))}; {about.said}", highlight=False)
+    for part in explain_text.parts(explanation):
         console.print(part, highlight=False)
     if plot is not None:
-        explain_plot.write(found, plot)
+        explain_plot.write(explanation, plot)
         console.print(f"Drawn: {plot}", highlight=False)
-    if json_file is not None:
-        store.write_whole(json_file, explain_text.to_json(found))
-        console.print(f"Written: {json_file}", highlight=False)
-    return 0 if found.named else 1
+    if json_ is not None:
+        store.write_whole(json_, explain_text.to_json(explanation))
+        console.print(f"Written: {json_}", highlight=False)
+    sys.exit(0 if explanation.named else 1)

@@ -1,25 +1,52 @@
-"""What there is: attacks, defenses, libraries, models, data sets and studies, as tables for the terminal."""
+"""`sparring list` and `schema`: attacks, defenses, libraries, models, data sets and studies; a suite file's keys."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.markup import escape
 from rich.table import Table
 
 from sparring.adapters.attacks.catalogue import catalogue, in_words
-from sparring.adapters.attacks.library import Frameworks, Library, Unsupported, library_names, load_library
-from sparring.adapters.attacks.request import request, why_not
-from sparring.adapters.errors import InputError
+from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.parameters import REQUIRED
 
 if TYPE_CHECKING:
+    from sparring.adapters.attacks.library import Library
     from sparring.models.defenses.catalogue import Defense
+
+
+def list_command(
+    what: Annotated[
+        str, typer.Argument(help="attacks, parameters, libraries, ledger, models, datasets, operators or studies")
+    ],
+) -> None:
+    """List what there is: attacks (canonical and raw, and what runs where), models, data sets, ONNX operators, ..."""
+    from sparring.suites.cli.console import console
+
+    if what not in LISTINGS:
+        raise InputError(unknown("listing", what, LISTINGS))
+    with console.status(f"asking the installed packages for their {what} ..."):
+        parts = LISTINGS[what]()
+    for part in parts:
+        console.print(part)
+
+
+def schema_command() -> None:
+    """Print the JSON Schema of a suite file, for editors."""
+    from sparring.suites.plan.file import Suite
+
+    print(json.dumps(Suite.model_json_schema(), indent=2))
 
 
 def attacks() -> list[Any]:
     """The canonical attacks with each library's class, then every other class of each library by the raw door."""
+    from sparring.adapters.attacks.library import Frameworks, Unsupported, library_names, load_library
+    from sparring.adapters.attacks.request import request, why_not
+
     libraries = [load_library(name) for name in library_names()]
     headers = ("attack", "norm", "goal", "needs", "runs on", *(each.name for each in libraries), "source")
     canonical = _table("Canonical attacks", *headers)
@@ -38,6 +65,8 @@ def attacks() -> list[Any]:
 
 
 def _raw(library: Library) -> list[Any]:
+    from sparring.adapters.attacks.library import Frameworks, Unsupported
+
     try:
         classes = library.raw()
     except InputError as error:
@@ -107,6 +136,9 @@ def _default(defense: Defense, name: str) -> str:
 
 def libraries() -> list[Any]:
     """The attack libraries with their releases and how many canonical attacks each has, by framework."""
+    from sparring.adapters.attacks.library import Frameworks, Unsupported, library_names, load_library
+    from sparring.adapters.attacks.request import request, why_not
+
     table = _table("Attack libraries", "library", "release", "wanted", "canonical attacks", *Frameworks)
     for name in library_names():
         library = load_library(name)

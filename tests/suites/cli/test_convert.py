@@ -13,9 +13,10 @@ from sparring.models.architectures import catalogue as architectures
 from sparring.models.data import datasets
 from sparring.models.networks import portable
 from sparring.models.prepared import prepare as load
+from sparring.models.prepared.write import write
 from sparring.models.spec import DataSpec, ModelSpec
 from sparring.suites.certify import reference
-from sparring.suites.cli import convert as convert_command
+from sparring.suites.cli.convert import SUFFIXES, convert_command
 
 DIGITS = DataSpec(name="digits")
 SAID = {"mean": [0.4], "std": [0.3]}
@@ -45,7 +46,7 @@ def test_each_file_is_a_model_on_its_own_and_can_be_converted_again(net):
     steps = [("net.safetensors", "keras", "a.keras"), ("a.keras", "torch", "b.safetensors"),
              ("b.safetensors", "torch", "c.safetensors"), ("a.keras", "keras", "d.keras"), ("c.safetensors", "onnx", "e.onnx")]  # fmt: skip
     for source, to, made in steps:
-        said = convert_command.write(prepared(source), to, Path(made), x[:32])
+        said = write(prepared(source), to, Path(made), x[:32])
         assert float(said["largest difference of a logit, 32 images"]) < 1e-5
         assert len(said["digest"]) == 64
         logits = load.open_model(prepared(made), device="cpu").logits(x)
@@ -55,7 +56,7 @@ def test_each_file_is_a_model_on_its_own_and_can_be_converted_again(net):
 
 
 def test_the_command(net, capsys):
-    assert convert_command.run("net.safetensors", "onnx") == 0
+    convert_command("net.safetensors", "onnx")
     told = capsys.readouterr().out
     assert "Written: net.onnx" in told
     assert "Next: sparring certify net.safetensors net.onnx" in told
@@ -64,7 +65,7 @@ def test_the_command(net, capsys):
         assert f"{key}: {said[key]}" in told.replace("\n", "")
     for options in ({}, {"out": net, "force": True}):
         with pytest.raises(InputError, match=r"net\.onnx is there already.*--force|name ends in \.onnx"):
-            convert_command.run("net.safetensors", "onnx", **options)
+            convert_command("net.safetensors", "onnx", **options)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_what_cannot_be_done(net, model, to, out, message):
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["x2"])], "g", [value], [value])
     onnx.save(onnx.helper.make_model(graph), "graph.onnx")
     with pytest.raises(InputError, match=message):
-        convert_command.run(model, to, out=Path(out) if out else None)
+        convert_command(model, to, out=Path(out) if out else None)
 
 
 def test_a_network_that_has_no_twin_leaves_no_file(tmp_path, monkeypatch):
@@ -105,9 +106,9 @@ def test_a_network_that_has_no_twin_leaves_no_file(tmp_path, monkeypatch):
     before = set(tmp_path.iterdir())
     for to in ("keras", "torch"):
         with pytest.raises(InputError, match=r"can't be moved between torch and Keras, only those of cnn.*to ONNX"):
-            convert_command.write(ref, to, tmp_path / f"net{convert_command.SUFFIXES[to]}", x)
+            write(ref, to, tmp_path / f"net{SUFFIXES[to]}", x)
     assert set(tmp_path.iterdir()) == before
-    convert_command.write(ref, "onnx", tmp_path / "net.onnx", x)
+    write(ref, "onnx", tmp_path / "net.onnx", x)
     assert "architecture" not in {prop.key for prop in onnx.load(tmp_path / "net.onnx").metadata_props}
     assert wrap("net.onnx").classes == 10
 
@@ -124,7 +125,7 @@ def test_a_file_that_computes_something_else_does_not_stay(net, monkeypatch):
     monkeypatch.setattr(convert, "torch_to_keras", wrong)
     x = datasets.load(DIGITS, base=Path()).x[:8]
     with pytest.raises(InputError, match="convert: the keras file gives other logits than the model"):
-        convert_command.write(prepared("net.safetensors"), "keras", Path("net.keras"), x)
+        write(prepared("net.safetensors"), "keras", Path("net.keras"), x)
     assert [path.name for path in Path().iterdir()] == ["net.safetensors"]
 
 
@@ -136,4 +137,4 @@ def test_an_ensemble_is_converted_by_its_members(tmp_path, monkeypatch):
     }  # fmt: skip
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(suite))
     with pytest.raises(InputError, match=r"both is an ensemble.*convert its members one by one"):
-        convert_command.run("both", "onnx", suite=str(tmp_path / "s.yaml"))
+        convert_command("both", "onnx", suite=str(tmp_path / "s.yaml"))

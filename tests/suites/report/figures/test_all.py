@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from study_run import BLUR, write_study
 
 from sparring.adapters.errors import InputError
-from sparring.suites import plot_command
+from sparring.suites.cli.results import plot_command
 from sparring.suites.report.figures import all as figures
 from sparring.suites.report.figures.drawing import INK, style
 
@@ -234,7 +234,7 @@ def _check_apart(drawing, name):
 def test_as_files(run, tmp_path, monkeypatch, capsys):
     few = [figure for figure in figures.figures(run) if figure.name.startswith(("time-mnist", "published"))]
     monkeypatch.setattr(figures, "figures", lambda run: few)
-    assert plot_command.run(run, tmp_path / "here", ("svg", "png")) == 0
+    plot_command(run, tmp_path / "here", "svg,png")
     assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [
         "published.png", "published.svg", "time-mnist.png", "time-mnist.svg",
     ]  # fmt: skip
@@ -245,12 +245,12 @@ def test_as_files(run, tmp_path, monkeypatch, capsys):
 
 def test_what_can_not_be_drawn_is_refused(run, tmp_path):
     with pytest.raises(InputError, match="--format: unknown format 'gif'"):
-        plot_command.run(run, tmp_path / "here", ("gif",))
+        plot_command(run, tmp_path / "here", "gif")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file, not a folder"):
-        plot_command.run(run, tmp_path / "file", ("svg",))
+        plot_command(run, tmp_path / "file", "svg")
     with pytest.raises(InputError, match="no results here"):
-        plot_command.run(tmp_path / "nowhere", None, ("svg",))
+        plot_command(tmp_path / "nowhere", None, "svg")
 
 
 def test_nothing_done_is_nothing_to_draw(run, tmp_path, capsys):
