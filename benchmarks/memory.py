@@ -54,8 +54,7 @@ def measured(samples: int, batch_size: int, workers: int) -> tuple[dict[str, int
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         file = Path(folder) / "memory.yaml"
         file.write_text(yaml.safe_dump(suite))
-        call = "from sparring.suites.cli.app import main; main()"
-        command = [sys.executable, "-c", call, "run", str(file), "--out", f"{folder}/out"]
+        command = [sys.executable, "-m", "sparring", "run", str(file), "--out", f"{folder}/out"]
         environment = {**os.environ, "SPARRING_CACHE": f"{folder}/cache"}
         with open(f"{folder}/log", "w+") as log:
             run = subprocess.Popen([*command, "--workers", str(workers)], stdout=log, stderr=log, env=environment)

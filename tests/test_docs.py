@@ -1,9 +1,7 @@
 """What the documents show is run as they show it."""
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +9,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from little import SPARRING, environment
 
-from sparring.adapters import wrap
-from sparring.adapters.conformance.classifiers import checks_for
-from sparring.suites import load_suite
+from sparring import checks_for, load_suite, wrap
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,11 +67,14 @@ def test_the_documented_package_adds_a_model_data_an_attack_and_a_library(packag
         "models:\n  - {name: t, architecture: tiny(dropout=0.1), framework: torch, train: {epochs: 5}}\n"
         "libraries: [mine, art]\nattacks:\n  - {attack: black-out, eps: 0.5}\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(package), "SPARRING_CACHE": str(package / "cache")}
     done = subprocess.run(
-        [sys.executable, "-c", "from sparring.suites.cli.app import main; main()", "run", "mine.yaml", "--out", "out"],
-        cwd=package, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [*SPARRING, "run", "mine.yaml", "--out", "out"],
+        cwd=package,
+        env=environment(package, SPARRING_CACHE=str(package / "cache")),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     rows = pd.read_csv(package / "out" / "results.csv").set_index("library")
     assert rows.loc["mine", "status"] == "done"

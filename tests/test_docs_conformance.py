@@ -1,12 +1,12 @@
 """docs/conformance.md: its two files are written down as they stand there, and pytest passes on them."""
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from little import environment
 
 from sparring.adapters.conformance import libraries
 
@@ -24,8 +24,7 @@ def package(tmp_path: Path) -> Path:
 
 def run(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "test_my_package.py"]
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300)
 
 
 def test_the_documented_package_passes_every_check(package: Path) -> None:

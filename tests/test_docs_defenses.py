@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from little import SPARRING, environment
 from models_for_tests import cnn, images
 
 from sparring.models.defenses.shipped import WRAPPERS
@@ -42,11 +41,14 @@ def test_the_documented_defense_is_run_by_its_name_and_by_its_place(package) -> 
         "defenses: [{defense: fade, contrast: 0.5}, 'my_defenses:FADE']\n"
         "attackers: [aware]\nlibraries: [torchattacks]\nattacks:\n  - {attack: fgsm, eps: 0.1}\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(package), "SPARRING_CACHE": str(package / "cache")}
     done = subprocess.run(
-        [sys.executable, "-c", "from sparring.suites.cli.app import main; main()", "run", "mine.yaml", "--out", "out"],
-        cwd=package, env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [*SPARRING, "run", "mine.yaml", "--out", "out"],
+        cwd=package,
+        env=environment(package, SPARRING_CACHE=str(package / "cache")),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     rows = pd.read_csv(package / "out" / "results.csv", keep_default_na=False)
     assert list(rows["defense"]) == ["fade(contrast=0.5)", "my_defenses:FADE"]

@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from sparring.adapters.errors import InputError, unknown
+from sparring.adapters.onnx.declared import declared_dimensions
 from sparring.models.data import datasets
 from sparring.models.networks import portable
 from sparring.models.prepared.check import OPTIONS
@@ -262,25 +263,14 @@ def takes(text: str, spec: ModelSpec) -> tuple[Shape | None, int | None]:
 
 
 def _onnx_takes(path: Path, spec: ModelSpec) -> tuple[Shape | None, int | None]:
-    import onnx
-
-    try:
-        graph = onnx.load(str(path), load_external_data=False).graph
-    except Exception as exc:  # protobuf's errors, and the system's
-        raise InputError(f"{path} can't be read as an ONNX model: {exc}") from exc
-    held = {tensor.name for tensor in graph.initializer}
-    inputs = [_dimensions(value) for value in graph.input if value.name not in held]
-    classes = _dimensions(graph.output[0])[-1:] if graph.output else []
+    inputs, output = declared_dimensions(path)
+    classes = output[-1:]
     if len(inputs) != 1 or len(inputs[0]) != 4:
         return None, None
     sides = inputs[0][1:]
     last = sides[2] in (1, 3) and sides[0] not in (1, 3)
     layout = spec.layout or ("channels-last" if last else "channels-first")
     return _sides(sides, layout), classes[0] if classes else None
-
-
-def _dimensions(value: Any) -> list[int | None]:
-    return [axis.dim_value if axis.HasField("dim_value") else None for axis in value.type.tensor_type.shape.dim]
 
 
 def _sides(sides: Sequence[int | None], layout: str) -> Shape | None:
