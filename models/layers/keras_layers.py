@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sparring.adapters.frameworks.coexistence import guard
-from sparring.models.layers.record import Layer, from_framework
+from sparring.models.layers.layer import Layer, from_framework
 
 guard()
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sparring.models.layers.record import Layer, from_framework
+from sparring.models.layers.layer import Layer, from_framework
 
 _MOST = 4_000_000
 """Weights above this size are not read."""

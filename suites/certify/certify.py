@@ -17,7 +17,7 @@ from scipy.special import softmax
 from sparring.adapters.errors import InputError
 from sparring.models.data import datasets
 from sparring.models.data.datasets import Dataset
-from sparring.models.layers.record import Layer
+from sparring.models.layers.layer import Layer
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.spec import DataSpec
 from sparring.suites.certify import certificate

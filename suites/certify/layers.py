@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from sparring.models.layers.record import Layer
+from sparring.models.layers.layer import Layer
 from sparring.suites.certify.causes import recognised
 from sparring.suites.certify.certificate import Difference
 from sparring.suites.certify.pairs import Cause, Pair

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from sparring.adapters.attacks.run import attack
 from sparring.adapters.protocol import Classifier, Differentiable
-from sparring.models.layers.record import Layer, record
+from sparring.models.layers.layer import Layer
+from sparring.models.layers.record import record
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.open import open_network
 from sparring.suites.certify.certificate import compare_gradients

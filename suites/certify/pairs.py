@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from sparring.models.layers.record import Layer
+from sparring.models.layers.layer import Layer
 
 Floats = npt.NDArray[np.float32]
 Wide = npt.NDArray[np.float64]

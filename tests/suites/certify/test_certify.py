@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from sparring.adapters import InputError
 from sparring.adapters.frameworks.pytorch import TorchClassifier
 from sparring.models.data import datasets
-from sparring.models.layers.record import Layer
+from sparring.models.layers.layer import Layer
 from sparring.models.spec import DataSpec
 from sparring.suites.certify import certificate, measures
 from sparring.suites.certify.certificate import Certificate

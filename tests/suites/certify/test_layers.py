@@ -19,7 +19,8 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from sparring.adapters import wrap
-from sparring.models.layers.record import Layer, record
+from sparring.models.layers.layer import Layer
+from sparring.models.layers.record import record
 from sparring.models.networks import export
 from sparring.suites.certify.certificate import Difference
 from sparring.suites.certify.layers import first_difference, match
