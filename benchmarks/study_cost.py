@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from sparring.models.data import datasets
+from sparring.models.defenses.catalogue import wrappers
 from sparring.models.spec import ModelSpec, TrainSpec
 from sparring.suites import load_suite
 from sparring.suites.plan.expand import origin, parts
@@ -109,7 +110,7 @@ def _cells(
                 continue
             for asked in attack.requests():
                 for library in attack.libraries or paper.libraries:
-                    for attacker in (attack.attackers or paper.attackers) if spec.wrappers else ("",):
+                    for attacker in (attack.attackers or paper.attackers) if wrappers(spec.defenses) else ("",):
                         told = {"model": origin(spec), "defense": spec.defense, "library": library,
                                 "attack": asked.name, "attacker": attacker}  # fmt: skip
                         like = results[(results[list(told)] == pd.Series(told)).all(axis=1)]

@@ -15,9 +15,10 @@ import time
 import numpy as np
 
 from sparring.adapters.frameworks.preprocessing import preprocessing
+from sparring.models.defenses.catalogue import training_changes
 from sparring.models.networks import build as networks
 from sparring.models.spec import DefenseSpec, TrainSpec
-from sparring.models.training import loop as training
+from sparring.models.training.train import trained
 
 IMAGES = 512
 CASES: dict[str, list[DefenseSpec]] = {
@@ -39,9 +40,9 @@ def seconds(framework: str, defenses: list[DefenseSpec], shape: tuple[int, int, 
     x, y = rng.random((IMAGES, *shape), np.float32), rng.integers(0, 10, IMAGES)
     options = {"layout": "channels-first" if framework == "torch" else "channels-last"}
     ends: list[float] = []
-    training.trained(
+    trained(
         lambda: networks.build("cnn_unpooled", framework, shape, 10),
-        framework, x, y, TrainSpec(epochs=epochs, batch_size=64), defenses=defenses,
+        framework, x, y, TrainSpec(epochs=epochs, batch_size=64), defenses=training_changes(defenses),
         before=preprocessing(shape, **options), options=options, device="cpu",  # type: ignore[arg-type]
         progress=lambda *_: ends.append(time.process_time()),
     )  # fmt: skip

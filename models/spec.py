@@ -260,19 +260,6 @@ class ModelSpec(Spec):
         return self.defended_as or " + ".join(spec.label for spec in self.defenses) or "none"
 
     @property
-    def wrappers(self) -> tuple[DefenseSpec, ...]:
-        """The defenses that stand around the model when it is used, in order."""
-        from sparring.models.defenses.catalogue import find
-
-        return tuple(spec for spec in self.defenses if find(spec.defense).kind == "wrapper")
-
-    @property
-    def undefended(self) -> ModelSpec:
-        """The model without its wrappers; what trains it stays, unless others of the suite it is made of have it."""
-        kept = () if self.sources else tuple(spec for spec in self.defenses if spec not in self.wrappers)
-        return self.model_copy(update={"defenses": kept})
-
-    @property
     def runtime(self) -> str:
         """``torch``, ``keras-tensorflow``, ``keras-torch``, ``keras-jax``, ``onnx`` or ``ensemble``.
 

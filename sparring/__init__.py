@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sparring.adapters.wrap import wrap
     from sparring.adapters.wrappers.transformed import defended
     from sparring.models.architectures.catalogue import Architecture
-    from sparring.models.defenses.catalogue import Defense
+    from sparring.models.defenses.defense import Defense
     from sparring.suites.plan.file import Suite, load_suite
     from sparring.suites.runner.run import Run, run
 

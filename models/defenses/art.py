@@ -12,7 +12,7 @@ from sparring.adapters.libraries.art import defenses as art_defenses
 from sparring.adapters.libraries.art import trainers
 from sparring.adapters.libraries.art.defenses import RawDefense
 from sparring.adapters.libraries.art.trainers import RawTrainer
-from sparring.models.defenses.catalogue import Defense
+from sparring.models.defenses.defense import Defense
 from sparring.models.defenses.shipped import ESTIMATED, EXACT, EXPECTED, draws, gradients
 from sparring.models.defenses.training import art_trainer
 

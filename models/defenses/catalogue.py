@@ -9,64 +9,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 
 from sparring.adapters.errors import InputError, unknown
-from sparring.adapters.parameters import Parameter, resolved
 from sparring.adapters.protocol import Classifier
-from sparring.models.spec import DefenseSpec
-
-Kind = Literal["wrapper", "training"]
-Attacker = Literal["aware", "unaware"]
-Place = str | Callable[..., Any]
-"""A function, or where it is, ``package.module:name``: imported when it is used."""
-
-
-@dataclass(frozen=True)
-class Defense:
-    """A defense by name.
-
-    ``build`` of a wrapper: ``build(classifier, *, seed, **parameters)`` gives the classifier that is deployed, whose
-    ``vjp`` is what an aware attacker uses. Of a training defense: ``build(training, **parameters)`` gives the
-    ``Training`` (``training.py``) that is carried out. ``unaware`` is built like a wrapper: what an attacker sees who
-    doesn't know of the defense; without it that is the classifier undefended. ``gradients`` says how they pass through
-    a wrapper (``exact``, ``straight-through``, ``expectation``, ``none``), unless there is a parameter of that name.
-    ``check`` is called with all parameters and raises ``InputError`` for what their ranges can't say. ``hides``: words
-    that go behind an attack's name where the wrapper gives decisions only. ``version`` is raised whenever the same
-    parameters would give other numbers than before.
-    """
-
-    name: str
-    kind: Kind
-    description: str
-    source: str
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    build: Place = ""
-    unaware: Place | None = None
-    gradients: str = ""
-    random: bool = False
-    check: Place | None = None
-    hides: str = ""
-    version: str = "1"
-
-    def resolve(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Every parameter with its value: those given, checked, and the defaults. Raises ``InputError``."""
-        params = resolved(self.name, self.parameters, given)
-        if self.check is not None:
-            try:
-                called(self.check)(**params)
-            except InputError as error:
-                raise InputError(f"{self.name}: {error}") from None
-        return params
-
-    def passes(self, params: Mapping[str, Any]) -> str:
-        """How gradients pass through this wrapper with these parameters (all of them)."""
-        return str(params.get("gradients", self.gradients))
+from sparring.models.defenses.defense import Attacker, Defense, called
+from sparring.models.spec import DefenseSpec, ModelSpec
+from sparring.models.training.loop import Training
 
 
 def find(name: str) -> Defense:
@@ -102,6 +55,28 @@ def wrappers(specs: Iterable[DefenseSpec]) -> tuple[DefenseSpec, ...]:
     return tuple(spec for spec in specs if find(spec.defense).kind == "wrapper")
 
 
+def undefended(spec: ModelSpec) -> ModelSpec:
+    """The model without its wrappers.
+
+    What trains it stays, except for a model that is made of others: those have their own defenses.
+    """
+    kept = () if spec.sources else tuple(one for one in spec.defenses if find(one.defense).kind == "training")
+    return spec.model_copy(update={"defenses": kept})
+
+
+def training_changes(specs: Iterable[DefenseSpec]) -> list[tuple[str, Callable[[Training], Training]]]:
+    """The training defenses among these, in order: the label of each, and how it changes a training.
+
+    Raises ``InputError`` for a defense that is not known.
+    """
+    changes: list[tuple[str, Callable[[Training], Training]]] = []
+    for spec in specs:
+        defense, params = resolve(spec)
+        if defense.kind == "training":
+            changes.append((spec.label, partial(called(defense.build), **params)))
+    return changes
+
+
 def wrap_defended(
     classifier: Classifier, specs: Sequence[DefenseSpec], *, seed: int, attacker: Attacker | None = None
 ) -> Classifier:
@@ -127,15 +102,6 @@ def seen_by_unaware(specs: Iterable[DefenseSpec]) -> bool:
 def catalogue() -> list[Defense]:
     """Every defense that is known by name, wrappers first; ART's are not among them (``defenses_of_art.py``)."""
     return sorted(_known().values(), key=lambda one: (one.kind != "wrapper", one.name))
-
-
-def called(place: Place) -> Callable[..., Any]:
-    """The function, imported where only its place is given."""
-    if not isinstance(place, str):
-        return place
-    module, _, name = place.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return function
 
 
 @cache

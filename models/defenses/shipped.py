@@ -8,7 +8,7 @@ from typing import Any
 
 from sparring.adapters.parameters import Parameter
 from sparring.adapters.protocol import Classifier
-from sparring.models.defenses.catalogue import Defense, called
+from sparring.models.defenses.defense import Defense, called
 
 Parameters = dict[str, Parameter]
 

@@ -21,18 +21,8 @@ from sparring.adapters.errors import InputError
 from sparring.adapters.protocol import Images, Labels
 from sparring.models.spec import facts
 from sparring.models.training.augmentation import rotate_shift_zoom
-from sparring.models.training.loop import (
-    Batch,
-    Change,
-    History,
-    Learner,
-    Targets,
-    Training,
-    evaluate,
-    row_of,
-    softmax,
-    train,
-)
+from sparring.models.training.learner import History, Learner, Targets
+from sparring.models.training.loop import Batch, Change, Training, evaluate, row_of, softmax, train
 
 TEACHER = 1 << 20
 """Added to the seed: a teacher and its student start from other weights."""

@@ -17,7 +17,7 @@ from sparring.models.architectures import catalogue as architectures
 from sparring.models.architectures import mobilenet
 from sparring.models.data import datasets
 from sparring.models.networks import weights
-from sparring.models.training import loop as training
+from sparring.models.networks.determinism import seeded
 
 Shape = tuple[int, int, int]
 
@@ -102,7 +102,7 @@ def imported(name: str, base: Path) -> Any:
         if _framework(found) is None and callable(found):
             for family in ("torch", "keras"):
                 if family in sys.modules:
-                    stack.enter_context(training.seeded(0, family))
+                    stack.enter_context(seeded(0, family))
             random.seed(0)
             try:
                 found = found()

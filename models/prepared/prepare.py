@@ -31,13 +31,16 @@ from sparring.models.networks import build as networks
 from sparring.models.networks import convert, export, published, weights
 from sparring.models.networks import start as starting
 from sparring.models.networks.convert import Opened
+from sparring.models.networks.determinism import seeded
 from sparring.models.prepared.check import check_spec, described_classes, file_of, options_of, self_described
 from sparring.models.prepared.composed import converted_ensemble, ensemble_ref
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.open import open_here, open_model, open_network, user_digest, user_network, wrapped
 from sparring.models.spec import FROM_OTHERS, DataSpec, ModelSpec, TrainSpec, facts
 from sparring.models.storage import data_folder
-from sparring.models.training import loop as training
+from sparring.models.training.learner import History, Learner
+from sparring.models.training.loop import TRAINING_VERSION, Begun
+from sparring.models.training.train import trained
 
 
 def is_prepared(
@@ -48,8 +51,8 @@ def is_prepared(
     An ``object`` is always None: only running its code tells what it is. Raises ``InputError`` for what can't be
     prepared: an unknown architecture, a missing file, keys that don't go together.
     """
-    if spec.wrappers:
-        bare = is_prepared(spec.undefended, data=data, base=base, others=others)
+    if defenses.wrappers(spec.defenses):
+        bare = is_prepared(defenses.undefended(spec), data=data, base=base, others=others)
         return bare and defended_ref(spec, bare)
     check_spec(spec)
     if any(name not in (others or {}) for name in spec.sources):
@@ -103,8 +106,8 @@ def _prepared(
     progress: Progress | None,
 ) -> ModelRef:
     others = others or {}
-    if spec.wrappers:
-        return defended_ref(spec, _prepared(spec.undefended, data, base, others, device, progress))
+    if defenses.wrappers(spec.defenses):
+        return defended_ref(spec, _prepared(defenses.undefended(spec), data, base, others, device, progress))
     check_spec(spec)
     key = next((key for key in FROM_OTHERS if getattr(spec, key)), "")
     for name in spec.sources:
@@ -154,7 +157,7 @@ def _make(
     others: Mapping[str, ModelRef],
     part: Callable[[], Dataset],
     folder: Path,
-    begun: training.Begun | None,
+    begun: Begun | None,
     device: str,
     progress: Progress | None,
 ) -> ModelRef:
@@ -217,7 +220,7 @@ def _train(
     sample: Dataset,
     options: Mapping[str, Any],
     part: Callable[[], Dataset],
-    begun: training.Begun | None,
+    begun: Begun | None,
     device: str,
     progress: Progress | None,
 ) -> tuple[Any, dict[str, Any]]:
@@ -230,18 +233,25 @@ def _train(
     if train and train.start:
         build = partial(starting.begun, str(spec.architecture), train.start, shape, len(sample.class_names))
     if train is None:
-        with training.seeded(0, family):
+        with seeded(0, family):
             return build(), {}
     before = preprocessing(shape, **{key: value for key, value in options.items() if key != "output"})
-    return training.trained(
-        build, spec.runtime, part().x, part().y, train,
-        defenses=spec.defenses, begun=begun, before=before, options=options, device=device, progress=progress,
-    )  # fmt: skip
+    return trained(
+        build,
+        spec.runtime,
+        part().x,
+        part().y,
+        train,
+        defenses=defenses.training_changes(spec.defenses),
+        begun=begun,
+        before=before,
+        options=options,
+        device=device,
+        progress=progress,
+    )
 
 
-def _begun(
-    spec: ModelSpec, data: DataSpec, base: Path, device: str, progress: Progress | None
-) -> training.Begun | None:
+def _begun(spec: ModelSpec, data: DataSpec, base: Path, device: str, progress: Progress | None) -> Begun | None:
     """For a training that begins as one without defenses: that one's weights, from the cache, made where they aren't.
 
     So a network that is fine-tuned in several ways is trained once.
@@ -249,7 +259,7 @@ def _begun(
     if not (spec.train and spec.defenses) or spec.search:
         return None
 
-    def begun(learner: training.Learner) -> training.History:
+    def begun(learner: Learner) -> History:
         plain = spec.model_copy(update={"defenses": (), "defended_as": None})
         ref = _prepared(plain, data, base, None, device, progress)
         (weights.load_torch if spec.runtime == "torch" else weights.load_keras)(
@@ -275,7 +285,7 @@ def _searched(
 
     alike = spec.train.model_copy(update={"seed": 0})
     folder = recipes.folder({
-        "search": [training.TRAINING_VERSION, facts(spec.search)], "architecture": spec.architecture,
+        "search": [TRAINING_VERSION, facts(spec.search)], "architecture": spec.architecture,
         "framework": spec.runtime, "train": facts(alike), "data": part().digest, "options": options,
     })  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
@@ -396,7 +406,7 @@ def _recipe(
     if spec.weights:
         # torch decides by these where its downloads are
         return {**recipe, "weights": [spec.weights, *map(os.environ.get, ("TORCH_HOME", "XDG_CACHE_HOME"))]}
-    recipe["training"] = [training.TRAINING_VERSION, facts(spec.train) if spec.train else None]
+    recipe["training"] = [TRAINING_VERSION, facts(spec.train) if spec.train else None]
     recipe |= {"search": facts(spec.search)} if spec.search else {}
     if spec.defenses:
         told = [(found.name, found.version, params) for found, params in map(defenses.resolve, spec.defenses)]

@@ -12,7 +12,8 @@ from sparring.adapters.frameworks.keras import keras_classifier
 from sparring.adapters.frameworks.preprocessing import Preprocessing
 from sparring.adapters.protocol import Differentiable, Images, Labels
 from sparring.models.spec import TrainSpec
-from sparring.models.training.loop import Targets, Weights, softmax
+from sparring.models.training.learner import Targets, Weights
+from sparring.models.training.loop import softmax
 
 import keras  # isort: skip
 

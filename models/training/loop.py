@@ -7,83 +7,24 @@ How a network is trained is a value, ``Training``. A training defense is a funct
 from __future__ import annotations
 
 import math
-import os
-import random
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from sparring.adapters.errors import InputError
-from sparring.adapters.frameworks.coexistence import guard
-from sparring.adapters.frameworks.preprocessing import Preprocessing
 from sparring.adapters.protocol import Differentiable, Images, Labels, Logits
 from sparring.models.data.pictures import Progress
-from sparring.models.spec import DefenseSpec, TrainSpec
+from sparring.models.networks.determinism import seeded
+from sparring.models.spec import TrainSpec
 from sparring.models.training.augmentation import AUGMENT
+from sparring.models.training.learner import History, Learner, Targets, Weights
 
 TRAINING_VERSION = 1
 """Part of the identity of trained weights: raised by every change that changes the weights that come out."""
-
-Targets: TypeAlias = Labels | npt.NDArray[np.float32]
-"""Class indices (N,), or a probability for each class (N, classes)."""
-Weights: TypeAlias = list[npt.NDArray[Any]]
-"""Every array that a network is made of, in its own order."""
-History: TypeAlias = tuple[dict[str, Any], ...]
-"""A row an epoch: ``epoch``, ``loss`` and ``accuracy`` (means over its steps, dropout and all), and where images are
-held out ``validation_loss`` and ``validation_accuracy``; ``learning_rate`` of the epoch, where the spec has a schedule;
-``stage`` says of which training, where there are several."""
-
-
-class Learner(Protocol):
-    """A network of one framework that can be trained: the images it takes are those of the box."""
-
-    network: Any
-    kernels: list[Any]
-    """the weights that an L2 penalty is on"""
-    before: Preprocessing
-    """what the network wants done to images of the box"""
-
-    def classifier(self) -> Differentiable:
-        """A live view of the weights, in evaluation mode: what an attack sees at this moment of the training."""
-        ...
-
-    def step(
-        self,
-        x: Images,
-        targets: Targets,
-        *,
-        lr: float,
-        temperature: float = 1.0,
-        gradient_noise: float = 0.0,
-        weight_noise: float = 0.0,
-    ) -> tuple[float, float]:
-        """One update of the weights on a batch; its mean cross-entropy before, and the share that was right.
-
-        The logits are divided by ``temperature``. ``gradient_noise`` and ``weight_noise`` are standard deviations of
-        Gaussian noise: added to the gradient of the weights, and to the weights while that gradient is computed.
-        """
-        ...
-
-    def gradient(self, x: Images, y: Labels) -> Images:
-        """Of each image's own cross-entropy with respect to the image (N, C, H, W), in evaluation mode."""
-        ...
-
-    def weights(self) -> Weights:
-        """A copy of every array of the network."""
-        ...
-
-    def set_weights(self, weights: Weights) -> None:
-        """Put them back."""
-        ...
-
-    def finish(self) -> Any:
-        """The network, on the CPU and in evaluation mode, with nothing of the training left on it."""
-        ...
 
 
 Batch: TypeAlias = Callable[[Images, Targets, np.random.Generator], tuple[Images, Targets]]
@@ -150,61 +91,6 @@ def train(training: Training, done: tuple[Training, Begun] | None = None) -> tup
             learner.set_weights(start)
         rows = (training.loop or _loop)(learner, training)
     return learner, (*past, *rows)
-
-
-def trained(
-    build: Callable[[], Any],
-    framework: str,
-    x: Images,
-    y: Labels,
-    spec: TrainSpec,
-    *,
-    defenses: Sequence[DefenseSpec] = (),
-    begun: Begun | None = None,
-    before: Preprocessing,
-    options: Mapping[str, Any],
-    device: str = "auto",
-    progress: Progress | None = None,
-) -> tuple[Any, dict[str, Any]]:
-    """The network that ``build`` makes, trained on images of the box (N, C, H, W) and labels (N,), and facts of it.
-
-    ``framework`` is ``torch`` or ``keras-`` with the backend that this process has; ``options`` are the keyword
-    arguments of ``wrap`` (range, normalisation, layout), and ``before`` says the same for the training. Those of
-    ``defenses`` that are training defenses change the training, in order; wrappers are passed over. Where what
-    comes out begins with the training without them, ``begun`` gives the weights of that. The facts: ``history``,
-    ``seconds`` and ``defenses`` (their labels). Raises ``InputError`` for a defense that is not known or
-    not meant so, and if the loss stops being finite.
-    """
-    begin = time.perf_counter()
-    family = framework.partition("-")[0]
-    used = [spec.label for spec in defenses]
-    with seeded(spec.seed, family), _on(device, family):
-        training = plain = _plain(build, family, x, y, spec, before, options, device, progress)
-        if defenses:
-            training, used = _defended(training, defenses)
-        learner, history = train(training, (plain, begun) if begun and training is not plain else None)
-        network = learner.finish()
-    return network, {"history": list(history), "seconds": time.perf_counter() - begin, "defenses": used}
-
-
-@contextmanager
-def seeded(seed: int, framework: str) -> Iterator[None]:
-    """Inside, everything random in ``torch`` or ``keras`` follows from the seed and operations are deterministic.
-
-    Build the network inside as well: its initial weights are drawn here. On leaving, the generators of Python, NumPy
-    and torch and torch's determinism are as before; TensorFlow's global seed stays.
-    """
-    guard()
-    with ExitStack() as stack:
-        stack.callback(random.setstate, random.getstate())
-        stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
-        if framework == "torch" or os.environ.get("KERAS_BACKEND") == "torch":
-            stack.enter_context(_deterministic_torch(seed))
-        if framework != "torch":
-            stack.enter_context(_deterministic_keras(seed))
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        yield
 
 
 def softmax(logits: Logits, temperature: float = 1.0) -> npt.NDArray[np.float32]:
@@ -310,95 +196,3 @@ def row_of(learner: Learner, training: Training, epoch: int, loss: float, accura
         found = evaluate(learner.classifier(), x, y, training.temperature)
         row["validation_loss"], row["validation_accuracy"] = found
     return row
-
-
-def _plain(
-    build: Callable[[], Any],
-    family: str,
-    x: Images,
-    y: Labels,
-    spec: TrainSpec,
-    before: Preprocessing,
-    options: Mapping[str, Any],
-    device: str,
-    progress: Progress | None,
-) -> Training:
-    def fresh() -> Learner:
-        if family == "torch":
-            from sparring.models.training.torch_learner import TorchLearner
-
-            return TorchLearner(build(), spec, x.shape[1:], before, options, device)
-        from sparring.models.training.keras_learner import KerasLearner
-
-        return KerasLearner(build(), spec, x.shape[1:], before, options, device)
-
-    held = None
-    if spec.validation:
-        # a generator of its own: which images are held out depends on nothing but the seed and their number
-        order = np.random.default_rng([spec.seed, 1]).permutation(len(x))
-        n = round(spec.validation * len(x))
-        if not 0 < n < len(x):
-            raise InputError(f"train.validation: {spec.validation:g} of {len(x)} images is {n}: nothing to choose by")
-        out, kept = np.sort(order[:n]), np.sort(order[n:])
-        held, x, y = (x[out], y[out]), x[kept], y[kept]
-    return Training(fresh, family, x, y, spec, held, progress=progress)
-
-
-def _defended(training: Training, defenses: Sequence[DefenseSpec]) -> tuple[Training, list[str]]:
-    """The training as its training defenses, in order, change it; and the labels of those."""
-    from sparring.models.defenses import catalogue as known
-
-    used = []
-    for spec in defenses:
-        defense, params = known.resolve(spec)
-        if defense.kind == "training":
-            training = known.called(defense.build)(training, **params)
-            used.append(spec.label)
-    return training, used
-
-
-# --- the same numbers every time ------------------------------------------------------------------------------------
-
-
-def _on(device: str, family: str) -> AbstractContextManager[Any]:
-    """Where Keras works: on the CPU if that is asked for; torch's modules are moved instead."""
-    if family == "torch" or device != "cpu":
-        return nullcontext()
-    import keras
-
-    place: AbstractContextManager[Any] = keras.device("cpu")
-    return place
-
-
-@contextmanager
-def _deterministic_torch(seed: int) -> Iterator[None]:
-    import torch
-
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
-    devices = list(range(torch.cuda.device_count()))
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=devices):
-        try:
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            # the weights would depend on how many cores the machine has; and where other processes keep these busy,
-            # threads that wait for each other made a small network train 50 times slower
-            torch.set_num_threads(1)
-            torch.manual_seed(seed)
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-            torch.set_num_threads(threads)
-
-
-@contextmanager
-def _deterministic_keras(seed: int) -> Iterator[None]:
-    import keras
-
-    keras.utils.set_random_seed(seed % 2**32)
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        if tf.config.list_physical_devices("GPU"):  # it stays on for the process; on a CPU nothing needs it
-            tf.config.experimental.enable_op_determinism()
-    yield

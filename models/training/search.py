@@ -24,7 +24,7 @@ from sparring.models.architectures import catalogue as architectures
 from sparring.models.data.pictures import Progress
 from sparring.models.networks import build as networks
 from sparring.models.spec import ModelSpec, SearchSpec, TrainSpec, facts
-from sparring.models.training import loop as training
+from sparring.models.training.train import trained
 
 Point = Mapping[str, Any]
 """One value for every key that is searched over."""
@@ -178,7 +178,7 @@ def _accuracy(
     before = preprocessing(shape, **{key: value for key, value in options.items() if key != "output"})
     build = partial(networks.build, str(spec.architecture), spec.runtime, shape, classes)
     train = spec.train.model_copy(update={"seed": spec.search.seed})
-    network, _ = training.trained(build, spec.runtime, *seen, train, before=before, options=options, device=device)
+    network, _ = trained(build, spec.runtime, *seen, train, before=before, options=options, device=device)
     model = wrap(network, input_shape=shape, classes=classes, device=device, **options)
     x, y = held
     decided = [model.logits(x[i : i + BATCH]).argmax(axis=1) for i in range(0, len(x), BATCH)]

@@ -11,7 +11,7 @@ from sparring.adapters.frameworks.coexistence import guard
 from sparring.adapters.frameworks.preprocessing import Preprocessing
 from sparring.adapters.protocol import Differentiable, Images, Labels
 from sparring.models.spec import TrainSpec
-from sparring.models.training.loop import Targets, Weights
+from sparring.models.training.learner import Targets, Weights
 
 guard()
 

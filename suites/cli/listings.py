@@ -16,7 +16,7 @@ from sparring.adapters.parameters import REQUIRED
 
 if TYPE_CHECKING:
     from sparring.adapters.attacks.library import Library
-    from sparring.models.defenses.catalogue import Defense
+    from sparring.models.defenses.defense import Defense
 
 
 def list_command(

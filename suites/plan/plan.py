@@ -115,7 +115,10 @@ def check(suite: Suite, data: Dataset) -> None:
 def count(suite: Suite, spec: ModelSpec) -> int:
     """How many rows a model will have; known before any model exists."""
     routes = len(suite.routes) if suite.routes else 1
-    rows = sum(len(one.spec.attackers or suite.attackers) if spec.wrappers else 1 for one in every_attack(suite, spec))
+    rows = sum(
+        len(one.spec.attackers or suite.attackers) if defenses.wrappers(spec.defenses) else 1
+        for one in every_attack(suite, spec)
+    )
     return rows * routes * len(suite.seeds)
 
 

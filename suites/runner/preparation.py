@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sparring.adapters.errors import InputError
 from sparring.models.data.datasets import Dataset
+from sparring.models.defenses.catalogue import wrappers
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.prepare import is_prepared
 from sparring.models.spec import ModelSpec, facts
@@ -99,7 +100,7 @@ def prepare_all(
         if spec.name not in ready[part]
     ]
     # what may turn out to be bad input comes before what takes long; the order is otherwise the suite's
-    waiting.sort(key=lambda item: (bool(item[2].sources), item[2].train is not None, bool(item[2].wrappers)))
+    waiting.sort(key=lambda item: (bool(item[2].sources), item[2].train is not None, bool(wrappers(item[2].defenses))))
     total, finished = len(waiting), 0
     changed, stop = threading.Condition(), threading.Event()
 
@@ -131,7 +132,7 @@ def prepare_all(
             others = {name: ready[part][name] for name in spec.sources}
             on = f" on {data.name}" if len(parts) > 1 else ""
             task = f"{spec.name}{on}: {what_to_do(spec)}"
-            if spec.ensemble or spec.wrappers:  # what stands around a model that is there takes no process
+            if spec.ensemble or wrappers(spec.defenses):  # what stands around a model that is there takes no process
                 try:
                     known = is_prepared(spec, data=suite.one_data, base=base, others=others)
                     if known is not None:

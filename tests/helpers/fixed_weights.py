@@ -14,7 +14,7 @@ from sparring.models.architectures.torch_networks import cnn
 from sparring.models.data import datasets
 from sparring.models.networks import weights
 from sparring.models.spec import DataSpec, TrainSpec
-from sparring.models.training import loop as training
+from sparring.models.training.train import trained
 
 HOME = Path(__file__).parents[2] / "suites" / "studies"
 
@@ -38,7 +38,7 @@ def for_keras(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def main() -> None:
     data = datasets.load_train(DataSpec(name="digits"), base=Path("."), samples=None, seed=0)
     spec = TrainSpec(epochs=10, seed=0)
-    network, _ = training.trained(
+    network, _ = trained(
         lambda: cnn((1, 8, 8), 10), "torch", data.x, data.y, spec, before=preprocessing((1, 8, 8)), options={},
         device="cpu",
     )  # fmt: skip

@@ -20,7 +20,8 @@ from sparring.adapters.parameters import Parameter
 from sparring.adapters.protocol import Differentiable
 from sparring.models.defenses import catalogue as defenses
 from sparring.models.defenses import shipped
-from sparring.models.defenses.catalogue import Defense, catalogue, find, resolve, seen_by_unaware, wrap_defended
+from sparring.models.defenses.catalogue import catalogue, find, resolve, seen_by_unaware, wrap_defended
+from sparring.models.defenses.defense import Defense, called
 
 WRAPPERS = [one.name for one in shipped.WRAPPERS]  # and none of another package that is installed
 
@@ -38,7 +39,7 @@ def test_every_defense_has_a_source_and_explains_its_parameters() -> None:
             assert parameter.help
         if one.kind == "wrapper":
             assert one.passes(params) in ("exact", "straight-through", "expectation")
-            signature = inspect.signature(defenses.called(one.build)).parameters
+            signature = inspect.signature(called(one.build)).parameters
             assert {"seed"} <= set(signature)
 
 

@@ -18,9 +18,12 @@ from sparring.adapters.frameworks.preprocessing import preprocessing
 from sparring.adapters.wrap import wrap
 from sparring.models.data import datasets
 from sparring.models.defenses import training as training_defenses
+from sparring.models.defenses.catalogue import training_changes
 from sparring.models.networks import build as networks
+from sparring.models.networks.determinism import seeded
 from sparring.models.spec import DataSpec, DefenseSpec, TrainSpec
 from sparring.models.training import loop as training
+from sparring.models.training.train import _plain, trained
 
 SHAPE = (1, 8, 8)
 EPS = 0.15
@@ -61,13 +64,13 @@ def fresh(framework, defenses=PLAIN, samples=None, **train):
         networks.use_keras(framework)
     options = {"layout": "channels-first" if framework == "torch" else "channels-last"}
     data = digits()[0]
-    network, facts = training.trained(
+    network, facts = trained(
         lambda: networks.build("dnn", framework, SHAPE, 10),
         framework,
         data.x[:samples],
         data.y[:samples],
         TrainSpec(**{"epochs": 10, **train}),
-        defenses=defenses,
+        defenses=training_changes(defenses),
         before=preprocessing(SHAPE, **options),
         options=options,
         device="cpu",
@@ -231,7 +234,7 @@ def linear(framework):
 def plain_training(spec, framework="torch", build=None):
     data = digits()[0]
     options = {"layout": "channels-first" if framework == "torch" else "channels-last"}
-    return training._plain(
+    return _plain(
         build or (lambda: networks.build("dnn", framework, SHAPE, 10)),
         framework.partition("-")[0],
         data.x,
@@ -248,7 +251,7 @@ def one_step(framework, l2=0.0, **settings):
     """The weights (kernel and bias) before and after a step of SGD at rate 1, from the same start; and its loss."""
     spec = TrainSpec(optimizer="sgd", lr=1.0, l2=l2)
     made = plain_training(spec, framework, lambda: linear(framework))
-    with training.seeded(0, made.family):
+    with seeded(0, made.family):
         learner = made.fresh()
         start = learner.weights()
         settings = {"lr": 1.0, **settings}
@@ -300,7 +303,7 @@ def test_the_loss_of_a_step_is_the_cross_entropy_at_the_temperature(framework):
 @pytest.mark.parametrize("framework", BOTH)
 def test_a_learners_gradient_is_that_of_its_live_view(framework):
     made = plain_training(TrainSpec(), framework)
-    with training.seeded(0, made.family):
+    with seeded(0, made.family):
         learner = made.fresh()
         for _ in range(2):
             learner.step(made.x[:64], made.y[:64], lr=0.05)
@@ -314,7 +317,7 @@ def test_a_learners_gradient_is_that_of_its_live_view(framework):
 def test_the_inner_maximum_stays_within_its_budget_and_raises_the_loss(norm):
     made = plain_training(TrainSpec())
     eps = 0.1 if norm == "linf" else 0.8
-    with training.seeded(0, "torch"):
+    with seeded(0, "torch"):
         learner = made.fresh()
         for i in range(20):
             learner.step(made.x[i * 32 : i * 32 + 32], made.y[i * 32 : i * 32 + 32], lr=1e-3)

@@ -12,9 +12,9 @@ from sparring.models import recipes
 from sparring.models.networks import build as networks
 from sparring.models.networks import published
 from sparring.models.networks import start as starting
+from sparring.models.networks.determinism import seeded
 from sparring.models.prepared import prepare as load
 from sparring.models.spec import DataSpec, ModelSpec
-from sparring.models.training import loop as training
 
 NET, ENUM = "shufflenet_v2_x0_5", "ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1"
 DATA = DataSpec(name="digits", channels=3, size=32, samples=4)
@@ -47,9 +47,9 @@ def prepared(model):
 
 def test_all_but_the_last_layer_is_the_files(hub):
     state = put(1)
-    with training.seeded(3, "torch"):
+    with seeded(3, "torch"):
         begun = starting.begun(NET, ENUM, (3, 32, 32), 10).state_dict()
-    with training.seeded(3, "torch"):
+    with seeded(3, "torch"):
         fresh = networks.build(NET, "torch", (3, 32, 32), 10).state_dict()
     assert set(begun) == set(state)
     for key, value in begun.items():

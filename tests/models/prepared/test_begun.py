@@ -10,10 +10,11 @@ import pytest
 
 from sparring.adapters.frameworks.preprocessing import preprocessing
 from sparring.models.data import datasets
+from sparring.models.defenses.catalogue import training_changes
 from sparring.models.networks import build as networks
 from sparring.models.prepared import prepare as load
 from sparring.models.spec import DataSpec, ModelSpec, TrainSpec
-from sparring.models.training import loop as training
+from sparring.models.training.train import trained
 
 DATA = DataSpec(name="digits", samples=20)
 TRAIN = TrainSpec(epochs=2, samples=128, batch_size=32, augment="shift")
@@ -59,9 +60,9 @@ def test_a_fine_tuning_takes_the_plain_training_from_the_cache(framework, tmp_pa
     whole, sample = spec(framework, TUNED), datasets.load(DATA, base=Path())
     part = datasets.load_train(DATA, base=Path(), samples=TRAIN.samples, seed=0)
     options = {"layout": "channels-first" if framework == "torch" else "channels-last"}
-    network, facts = training.trained(
+    network, facts = trained(
         lambda: networks.build(whole.architecture, framework, (1, 8, 8), 10), framework, part.x, part.y, TRAIN,
-        defenses=whole.defenses, before=preprocessing((1, 8, 8), **options), options=options, device="cpu",
+        defenses=training_changes(whole.defenses), before=preprocessing((1, 8, 8), **options), options=options, device="cpu",
     )  # fmt: skip
     from sparring.adapters.wrap import wrap
 

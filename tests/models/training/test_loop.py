@@ -12,15 +12,18 @@ from hypothesis import strategies as st
 from sparring.adapters.errors import InputError
 from sparring.adapters.frameworks.preprocessing import preprocessing
 from sparring.models.data import datasets
+from sparring.models.defenses.catalogue import training_changes
 from sparring.models.networks import build as networks
+from sparring.models.networks.determinism import seeded
 from sparring.models.spec import DataSpec, DefenseSpec, TrainSpec
 from sparring.models.training import loop as training
+from sparring.models.training import train as training_of
 
 SHAPE = (1, 8, 8)
 
 TRAINED = """
 from pathlib import Path
-from sparring.models.data import datasets; from sparring.models.networks import build as networks; from sparring.models.training import loop as training
+from sparring.models.data import datasets; from sparring.models.networks import build as networks; from sparring.models.training.train import trained
 from sparring.models.spec import DataSpec, TrainSpec
 from sparring.adapters.frameworks.preprocessing import preprocessing
 framework, train = {framework!r}, TrainSpec(**{train!r})
@@ -30,7 +33,7 @@ LAYOUTS = dict(torch="channels-first", keras="channels-last")
 before = preprocessing((1, 8, 8), layout=LAYOUTS[family])
 if family == "keras":
     networks.use_keras(framework)
-network, _ = training.trained(
+network, _ = trained(
     lambda: networks.build({architecture!r}, framework, (1, 8, 8), 10), framework, data.x, data.y, train,
     before=before, options=dict(layout=LAYOUTS[family]), device="cpu",
 )
@@ -55,13 +58,13 @@ def trained(framework, train, x, y, architecture="cnn", defenses=(), progress=No
 def run(framework, train, x, y, architecture="cnn", defenses=(), progress=None, **options):
     """The network and the facts; x (N, 1, 8, 8)."""
     options["layout"] = "channels-first" if framework == "torch" else "channels-last"
-    return training.trained(
+    return training_of.trained(
         lambda: networks.build(architecture, framework, SHAPE, 10),
         framework,
         x,
         y,
         train,
-        defenses=defenses,
+        defenses=training_changes(defenses),
         before=preprocessing(SHAPE, **options),
         options=options,
         device="cpu",
@@ -98,7 +101,7 @@ def test_the_loss_is_the_cross_entropy_and_goes_down(digits):
     import torch
 
     seen = []
-    with training.seeded(0, "torch"):
+    with seeded(0, "torch"):
         net = networks.build("dnn", "torch", SHAPE, 10)
         start = torch.nn.functional.cross_entropy(net.eval()(torch.from_numpy(digits.x)), torch.from_numpy(digits.y))
     spec = TrainSpec(epochs=5, batch_size=10)
@@ -125,7 +128,7 @@ def test_a_last_batch_of_one_does_not_stop_batch_normalisation():
     before = net[1].weight.detach().clone()
     x = np.random.default_rng(0).random((9, *SHAPE), np.float32)
     spec = TrainSpec(epochs=1, batch_size=4)
-    training.trained(lambda: net, "torch", x, np.arange(9) % 2, spec, before=preprocessing(SHAPE), options={})
+    training_of.trained(lambda: net, "torch", x, np.arange(9) % 2, spec, before=preprocessing(SHAPE), options={})
     assert not torch.equal(before, net[1].weight)
 
 
@@ -152,7 +155,7 @@ def test_the_generators_are_as_before(family):
     random.seed(1)
     torch.manual_seed(1)
     threads = torch.get_num_threads()
-    with training.seeded(7, family):
+    with seeded(7, family):
         np.random.random(), random.random(), torch.rand(())  # noqa: NPY002
     assert (np.random.random(), random.random()) == expected[:2]  # noqa: NPY002
     if family == "torch" or os.environ.get("KERAS_BACKEND") == "torch":

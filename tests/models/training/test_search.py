@@ -15,8 +15,8 @@ from sparring.models.data import datasets
 from sparring.models.networks import build as networks
 from sparring.models.prepared import prepare as load
 from sparring.models.spec import DataSpec, ModelSpec, TrainSpec
-from sparring.models.training import loop as training
 from sparring.models.training import search
+from sparring.models.training.train import trained
 
 SHAPE = (1, 8, 8)
 OPTIONS = {
@@ -67,7 +67,7 @@ def test_a_trial_is_a_training_on_the_other_folds():
     x, y = x[drawn], y[drawn]
     accuracies = []
     for rest, held in StratifiedKFold(3, shuffle=True, random_state=3).split(x, y):
-        network, _ = training.trained(
+        network, _ = trained(
             lambda: networks.build("dnn(units=(8, 6))", "torch", SHAPE, 10), "torch", x[rest], y[rest],
             TrainSpec(epochs=3, seed=3, lr=0.01), before=preprocessing(SHAPE, layout="channels-first"),
             options=OPTIONS["torch"], device="cpu",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sparring.adapters.errors import InputError
+from sparring.models.defenses.catalogue import undefended, wrappers
 from sparring.suites.plan.expand import origin, parts, single
 from sparring.suites.plan.file import load_suite
 from sparring.suites.plan.profiles import reduced
@@ -35,8 +36,8 @@ def test_every_model_under_every_chain_and_their_names_lead_back():
     assert names(part) == ["cnn", "cnn [gaussian-blur(sigma=1.0)]", "cnn [both]"]
     assert [origin(spec) for spec in part.models] == ["cnn"] * 3
     assert [spec.defense for spec in part.models] == ["none", "gaussian-blur(sigma=1.0)", "both"]
-    assert [[one.defense for one in spec.wrappers] for spec in part.models] == [[], *[["gaussian-blur"]] * 2]
-    assert [one.defense for one in part.models[2].undefended.defenses] == ["adversarial-training"]
+    assert [[one.defense for one in wrappers(spec.defenses)] for spec in part.models] == [[], *[["gaussian-blur"]] * 2]
+    assert [one.defense for one in undefended(part.models[2]).defenses] == ["adversarial-training"]
 
 
 def test_a_model_may_have_brackets_in_its_own_name():
@@ -50,7 +51,7 @@ def test_members_are_trained_from_seeds_of_their_own_and_under_the_training_defe
     assert [first.train.seed, second.train.seed] == [5, 6]
     assert [[one.defense for one in spec.defenses] for spec in (first, second)] == [["adversarial-training"]] * 2
     assert whole.ensemble == (first.name, second.name)
-    assert [one.defense for one in whole.wrappers] == ["gaussian-blur"]
+    assert [one.defense for one in wrappers(whole.defenses)] == ["gaussian-blur"]
     assert part.attacked == (whole,)
 
 

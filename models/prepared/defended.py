@@ -13,7 +13,8 @@ from sparring.models.spec import ModelSpec
 def defended_ref(spec: ModelSpec, bare: ModelRef) -> ModelRef:
     """The model with the wrappers of its spec around it: nothing is made, and nothing opened."""
     told, lacks = [], dict(bare.lacks)
-    for wrapper in spec.wrappers:
+    wrappers = defenses.wrappers(spec.defenses)
+    for wrapper in wrappers:
         found, params = defenses.resolve(wrapper)
         told.append([found.name, found.version, params])
         if found.passes(params) == "none":
@@ -27,6 +28,6 @@ def defended_ref(spec: ModelSpec, bare: ModelRef) -> ModelRef:
         spec=spec,
         digest=recipes.digest(["defended", bare.digest, told]),
         undefended_digest=bare.digest,
-        wrappers=spec.wrappers,
+        wrappers=wrappers,
         lacks=lacks,
     )
