@@ -25,7 +25,6 @@ from sparring.models import recipes
 from sparring.models.data import datasets
 from sparring.models.data.datasets import Dataset
 from sparring.models.data.pictures import Progress
-from sparring.models.defended import defended_ref
 from sparring.models.defenses import catalogue as defenses
 from sparring.models.networks import build as networks
 from sparring.models.networks import convert, export, published, weights
@@ -33,7 +32,7 @@ from sparring.models.networks import start as starting
 from sparring.models.networks.convert import Opened
 from sparring.models.networks.determinism import seeded
 from sparring.models.prepared.check import check_spec, described_classes, file_of, options_of, self_described
-from sparring.models.prepared.composed import converted_ensemble, ensemble_ref
+from sparring.models.prepared.composed import converted_ensemble, defended_ref, ensemble_ref
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.open import open_here, open_model, open_network, user_digest, user_network, wrapped
 from sparring.models.spec import FROM_OTHERS, DataSpec, ModelSpec, TrainSpec, facts
