@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sparring.adapters.protocol import Classifier, Differentiable, check_cotangent, check_images, counted
     from sparring.adapters.wrap import wrap
     from sparring.adapters.wrappers.transformed import defended
-    from sparring.models.architectures.catalogue import Architecture
+    from sparring.models.architectures.architecture import Architecture
     from sparring.models.defenses.defense import Defense
     from sparring.suites.plan.file import Suite, load_suite
     from sparring.suites.runner.run import Run, run
@@ -79,8 +79,8 @@ _HOMES = {
     "adapters.conformance.classifiers": ["checks_for", "library_checks_for"],
     "adapters.parameters": ["Parameter"],
     "adapters.wrappers.transformed": ["defended"],
-    "models.architectures.catalogue": ["Architecture"],
-    "models.defenses.catalogue": ["Defense"],
+    "models.architectures.architecture": ["Architecture"],
+    "models.defenses.defense": ["Defense"],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

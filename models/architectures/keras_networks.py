@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from sparring.adapters.frameworks.coexistence import guard
-from sparring.models.architectures.catalogue import plausible
+from sparring.models.architectures.architecture import plausible
 
 guard()
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from sparring.adapters.frameworks.coexistence import guard
 from sparring.models.architectures import mobilenet
-from sparring.models.architectures.catalogue import plausible
+from sparring.models.architectures.architecture import plausible
 
 guard()
 

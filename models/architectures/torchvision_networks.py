@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparring.adapters.frameworks.coexistence import guard
-from sparring.models.architectures.catalogue import Builder
+from sparring.models.architectures.architecture import Builder
 
 guard()
 

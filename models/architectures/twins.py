@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sparring.adapters.errors import InputError
-from sparring.models.architectures import catalogue as architectures
 from sparring.models.architectures import mobilenet
+from sparring.models.architectures.architecture import parse, written
+from sparring.models.architectures.catalogue import SHIPPED
 
 Shape = tuple[int, int, int]
 Kind = Literal["conv", "depthwise", "dense", "norm", "lstm", "gru", "simple_rnn"]
@@ -52,13 +53,13 @@ def twin(architecture: str, arrays: Mapping[str, Any]) -> str:
     Raises ``InputError`` for a network that has no twin.
     """
     there = {_layer_of(key) for key in arrays}
-    said, parameters = architectures.parse(architecture)
+    said, parameters = parse(architecture)
     if not said.isidentifier() or said in (*MOVABLE, *_LAYERS):
         # first what it is called: of two whose weights have the same names, such as cnn and cnn_dropout2d
         for name in dict.fromkeys((*({said} & _LAYERS.keys()), *_LAYERS)):
             layers = weighted_layers(name, (3, 32, 32))
             if there in ({layer.keras for layer in layers}, {layer.keras for layer in layers if layer.kind != "norm"}):
-                return architectures.written(name, **{**parameters, **_sizes(name, layers, arrays)})
+                return written(name, **{**parameters, **_sizes(name, layers, arrays)})
     raise InputError(
         f"the weights of {architecture} can't be moved between torch and Keras, only those of {', '.join(MOVABLE)}; "
         "any model of torch or Keras can be exported to ONNX"
@@ -75,7 +76,7 @@ def _sizes(name: str, layers: Iterable[Layer], arrays: Mapping[str, Any]) -> dic
             widths[layer] = len(value)
         elif part in ("weight_hh_l0", "recurrent_kernel"):
             widths[layer] = value.shape[1 if part == "weight_hh_l0" else 0]
-    usual, found = architectures.SHIPPED[name].parameters("torch") if name in _SIZED else {}, {}
+    usual, found = SHIPPED[name].parameters("torch") if name in _SIZED else {}, {}
     for parameter, places in _SIZED.get(name, {}).items():
         sizes = tuple(widths.get(place) for place in places)
         size = sizes if isinstance(usual[parameter], tuple) else sizes[0]
@@ -91,7 +92,7 @@ def _layer_of(key: str) -> str:
 
 def weighted_layers(architecture: str, input_shape: Shape) -> tuple[Layer, ...]:
     """The layers with weights, in order; ``architecture`` is what ``twin`` gave."""
-    name, parameters = architectures.parse(architecture)
+    name, parameters = parse(architecture)
     return tuple(_LAYERS[name](input_shape, **parameters))
 
 

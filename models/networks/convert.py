@@ -17,6 +17,7 @@ import numpy.typing as npt
 from sparring.adapters.errors import InputError, first_line
 from sparring.models.architectures import catalogue as architectures
 from sparring.models.architectures import mobilenet
+from sparring.models.architectures.architecture import parse
 from sparring.models.architectures.twins import Layer, Shape, twin, weighted_layers
 from sparring.models.networks import portable, weights
 from sparring.models.networks.weights import Arrays
@@ -78,7 +79,7 @@ def named(source: Opened) -> Opened:
     becomes one with batch normalisation. Raises ``InputError`` for a network that is not recognised.
     """
     arrays = weights.torch_arrays(source.network)
-    if architectures.parse(source.architecture)[0].isidentifier() and "Conv1.bias" not in arrays:
+    if parse(source.architecture)[0].isidentifier() and "Conv1.bias" not in arrays:
         return source
     name, shape = twin(source.architecture, arrays), source.input_shape
     network = _in_torch(torch_to_keras(arrays, name, shape), name, shape, source.classes)

@@ -41,10 +41,10 @@ def write(ref: ModelRef, to: str, path: Path, x: Images) -> dict[str, str]:
 
 def _to_onnx(opened: Opened, source: Classifier, path: Path) -> tuple[Classifier, Mapping[str, str]]:
     from sparring.adapters.wrap import wrap
-    from sparring.models.architectures import catalogue as architectures
+    from sparring.models.architectures.architecture import parse
     from sparring.models.networks import export
 
-    name = opened.architecture if architectures.parse(opened.architecture)[0].isidentifier() else ""
+    name = opened.architecture if parse(opened.architecture)[0].isidentifier() else ""
     facts = export.export(source, opened.network, path, dict(opened.options), name)
     return wrap(str(path), device="cpu"), facts
 
@@ -66,13 +66,13 @@ def _to_torch(opened: Opened, _source: Classifier, path: Path) -> tuple[Classifi
 
 def _to_keras(opened: Opened, _source: Classifier, path: Path) -> tuple[Classifier, Mapping[str, str]]:
     from sparring.adapters.wrap import wrap
-    from sparring.models.architectures import catalogue as architectures
+    from sparring.models.architectures.architecture import parse
     from sparring.models.networks import build as networks
     from sparring.models.networks import convert, portable
 
     here = networks.keras_here(opened.framework)
     made = convert.moved(opened, here)
-    base, _ = architectures.parse(made.architecture)  # TensorFlow takes no parentheses in a name
+    base, _ = parse(made.architecture)  # TensorFlow takes no parentheses in a name
     name = base if base.isidentifier() else made.network.name
     portable.save_keras(made.network, path, name=name, input_shape=made.input_shape, options=made.options)
     again = wrap(networks.keras_file(path, here), input_shape=made.input_shape, layout="channels-last", device="cpu")

@@ -21,6 +21,7 @@ from sparring.adapters.frameworks.preprocessing import preprocessing
 from sparring.adapters.protocol import Images, Labels
 from sparring.adapters.wrap import wrap
 from sparring.models.architectures import catalogue as architectures
+from sparring.models.architectures.architecture import written
 from sparring.models.data.pictures import Progress
 from sparring.models.networks import build as networks
 from sparring.models.spec import ModelSpec, SearchSpec, TrainSpec, facts
@@ -71,7 +72,7 @@ def chosen(spec: ModelSpec, point: Point) -> ModelSpec:
         detail = error.errors()[0]
         where = ".".join(["search.over", *map(str, detail["loc"])])
         raise InputError(f"{where}: {detail['msg']} ({_said(point)})") from None
-    architecture = architectures.written(str(spec.architecture), **of_network)
+    architecture = written(str(spec.architecture), **of_network)
     try:
         architectures.find(architecture, spec.runtime)
     except InputError as error:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sparring.adapters.errors import InputError
 from sparring.models.architectures import catalogue as architectures
-from sparring.models.architectures.catalogue import Architecture
+from sparring.models.architectures.architecture import Architecture, parse, written
 
 OURS = ("cnn", "cnn_dropout2d", "cnn_unpooled", "cnn_batchnorm", "dnn", "rnn", "gru", "simple_rnn")
 
@@ -82,15 +82,15 @@ def test_the_layers_are_those_of_the_name_in_both_frameworks(name):
     ("my (1).keras", ("my (1).keras", {})), ("object:nets:build", ("object:nets:build", {})),
 ])  # fmt: skip
 def test_parameters_are_read_from_a_name(text, expected):
-    assert architectures.parse(text) == expected
+    assert parse(text) == expected
 
 
 @given(st.dictionaries(st.sampled_from(["a", "units", "x1"]), st.recursive(
     st.integers() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), lambda v: st.tuples(v, v))))  # fmt: skip
 def test_what_is_written_is_read_again(parameters):
-    assert architectures.parse(architectures.written("cnn", **parameters)) == ("cnn", parameters)
-    twice = architectures.written(architectures.written("cnn", units=1), **parameters)
-    assert architectures.parse(twice) == ("cnn", {"units": 1, **parameters})
+    assert parse(written("cnn", **parameters)) == ("cnn", parameters)
+    twice = written(written("cnn", units=1), **parameters)
+    assert parse(twice) == ("cnn", {"units": 1, **parameters})
 
 
 @pytest.mark.parametrize(("name", "message"), [
@@ -182,7 +182,7 @@ def test_images_that_a_network_cannot_take(name, framework, shape):
 
 def test_another_package_registers_an_architecture(tmp_path, monkeypatch):
     (tmp_path / "flat_nets.py").write_text(
-        "from sparring.models.architectures.catalogue import Architecture\n"
+        "from sparring.models.architectures.architecture import Architecture\n"
         "def build(shape, classes, *, scale=1.0, bias):\n"
         "    from torch import nn\n"
         "    net = nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes, bias=bias))\n"
