@@ -18,6 +18,7 @@ from sparring.models.networks import published, weights
 from sparring.models.networks.convert import Opened
 from sparring.models.prepared.check import options_of
 from sparring.models.prepared.model_ref import ModelRef
+from sparring.models.prepared.remote import open_remotely
 from sparring.models.spec import ModelSpec
 
 
@@ -38,8 +39,6 @@ def _member(ref: ModelRef, host: str, device: str) -> Classifier:
     if ref.wrappers:
         return defenses.wrap_defended(_member(ref.undefended, host, device), ref.wrappers, seed=0)
     if ref.framework.startswith("keras-") and ref.framework != host:
-        from sparring.models.prepared.remote import open_remotely
-
         return open_remotely(ref.to_json(), keras_backend=ref.framework.partition("-")[2], device=device)
     if ref.members:
         return ensemble([_member(member, host, device) for member in ref.members], ref.spec.combine)

@@ -1,7 +1,7 @@
 """A classifier in a process of its own, for a member of an ensemble that another Keras backend than this one's serves.
 
 Requests and answers are one line of JSON and the raw bytes of the arrays that it announces; nothing is pickled. The
-process ends when its standard input does.
+other side is ``remote_process.py``, which ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def open_remotely(ref: Mapping[str, Any], *, keras_backend: str, device: str) ->
     Raises ``InputError`` as ``open_model`` does.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "sparring.models.prepared.remote"],
+        [sys.executable, "-m", "sparring.models.prepared.remote_process"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "KERAS_BACKEND": keras_backend},
     )  # fmt: skip
     try:
@@ -78,8 +78,8 @@ def _exchange(
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        _send(process.stdin, head, *arrays)
-        told, found = _receive(process.stdout)
+        send(process.stdin, head, *arrays)
+        told, found = receive(process.stdout)
     except (OSError, EOFError):
         raise SparringError(f"the process of an ensemble's member ended with code {process.wait()}") from None
     if "error" in told:
@@ -87,7 +87,8 @@ def _exchange(
     return told, found
 
 
-def _send(stream: IO[bytes], head: Mapping[str, Any], *arrays: np.ndarray) -> None:
+def send(stream: IO[bytes], head: Mapping[str, Any], *arrays: np.ndarray) -> None:
+    """Write a head and arrays, of any dtype and shape, to the other side."""
     announced = {**head, "arrays": [[array.dtype.str, array.shape] for array in arrays]}
     stream.write(json.dumps(announced).encode() + b"\n")
     for array in arrays:
@@ -95,7 +96,8 @@ def _send(stream: IO[bytes], head: Mapping[str, Any], *arrays: np.ndarray) -> No
     stream.flush()
 
 
-def _receive(stream: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
+def receive(stream: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """What ``send`` wrote on the other side. Raises ``EOFError`` where that side has ended."""
     line = stream.readline()
     if not line.endswith(b"\n"):
         raise EOFError
@@ -117,48 +119,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 stream.close()
             except BrokenPipeError:
                 continue
-
-
-def _serve() -> None:
-    """The other side: open the model that the first request names, then answer until standard input ends."""
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not mix with answers
-    classifier: Any = None
-    while True:
-        try:
-            asked, arrays = _receive(requests)
-        except EOFError:
-            return
-        try:
-            if "ref" in asked:
-                classifier = _open(asked)
-                _send(answers, _described(classifier))
-            else:
-                _send(answers, {}, getattr(classifier, asked["do"])(*arrays))
-        except Exception as error:
-            text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            _send(answers, {"error": text, "input": isinstance(error, InputError)})
-
-
-def _open(asked: Mapping[str, Any]) -> Any:
-    from sparring.models.prepared.model_ref import ModelRef
-    from sparring.models.prepared.open import open_model
-
-    return open_model(ModelRef.from_json(asked["ref"]), device=asked["device"])
-
-
-def _described(classifier: Any) -> dict[str, Any]:
-    from sparring.adapters.protocol import Differentiable
-
-    return {
-        "input_shape": list(classifier.input_shape),
-        "classes": int(classifier.classes),
-        "framework": getattr(classifier, "framework", ""),
-        "device": str(getattr(classifier, "device", "cpu")),
-        "differentiable": isinstance(classifier, Differentiable),
-        "why_no_gradients": getattr(classifier, "why_no_gradients", ""),
-    }
-
-
-if __name__ == "__main__":
-    _serve()
