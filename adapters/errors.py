@@ -22,6 +22,17 @@ class LibraryError(SparringError):
     """An attack library crashed or returned something that is not images: a row that says why."""
 
 
+class StorageError(InputError):
+    """What sparring keeps for itself, in a cache or a run folder, is gone, damaged or can't be written."""
+
+
+class Disruption(BaseException):
+    """What sparring runs on gave way, such as a process of its own that was killed: the failure of nobody's code.
+
+    It is no ``Exception``, which libraries swallow.
+    """
+
+
 def missing_package(package: str, install: str, purpose: str) -> InputError:
     """The error for an optional package that is absent, with the exact line that installs it."""
     return InputError(f"{purpose} needs the package {package}, which is not installed. Install it with: {install}")

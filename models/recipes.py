@@ -9,15 +9,49 @@ from pathlib import Path
 from typing import Any
 
 from sparring.adapters.errors import InputError
-from sparring.models.storage import cache_folder
+from sparring.models.storage import atomically, cache_folder
 
 RECIPE_VERSION = 1
 """Raised when prepared models of before can no longer be used."""
 
 
+RECORD, SHA256 = "ref.json", "file_sha256"
+
+
 def folder(recipe: Mapping[str, Any]) -> Path:
     """Where the cache keeps the model of that recipe."""
     return cache_folder() / "models" / digest({"version": RECIPE_VERSION, **recipe})[:32]
+
+
+def record(folder: Path, ref: Mapping[str, Any], artifact: str | None) -> None:
+    """Write what a prepared model is beside its file, with the file's own digest if it lies there too."""
+    own = artifact is not None and Path(artifact).parent == folder
+    content = {**ref, SHA256: file_digest(Path(str(artifact))) if own else None}
+    atomically(folder / RECORD, lambda path: path.write_text(json.dumps(content, indent=1), "utf-8"))
+
+
+def recorded(folder: Path) -> dict[str, Any] | None:
+    """What ``record`` wrote; None where there is nothing that can be read, or where the file is gone or damaged."""
+    try:
+        content: dict[str, Any] = json.loads((folder / RECORD).read_text("utf-8"))
+        content.setdefault(SHA256, None)  # which earlier versions did not write
+        artifact = Path(content["artifact"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    whole = artifact.is_file() and content[SHA256] in (None, file_digest(artifact))
+    return content if whole else None
+
+
+def damaged(artifact: Path) -> bool:
+    """Whether a prepared model's file is no longer what was written; then it is made anew by the next who wants it."""
+    record = artifact.parent / RECORD
+    if artifact.parent.parent != cache_folder() / "models" or not record.is_file():
+        return False
+    content = recorded(artifact.parent)
+    if content is not None and content[SHA256]:
+        return False
+    record.unlink(missing_ok=True)
+    return True
 
 
 def digest(value: Any) -> str:

@@ -1,8 +1,9 @@
-"""Where data lie: the folder of the user's, and the cache."""
+"""Where data lie: the folder of the user's, and the cache; and how a file is written."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -15,3 +16,14 @@ def data_folder() -> Path | None:
 def cache_folder() -> Path:
     """``$SPARRING_CACHE``, by default ``~/.cache/sparring``: downloaded data, decoded pictures and trained models."""
     return Path(os.environ.get("SPARRING_CACHE") or "~/.cache/sparring").expanduser().absolute()
+
+
+def atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` make the file under another name, then rename it: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

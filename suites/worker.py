@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,9 +33,12 @@ def main() -> None:
     lock = threading.Lock()
 
     def send(event: str, **values: Any) -> None:
-        with lock:
-            channel.write(json.dumps({"event": event, **values}) + "\n")
-            channel.flush()
+        try:
+            with lock:
+                channel.write(json.dumps({"event": event, **values}) + "\n")
+                channel.flush()
+        except OSError:
+            os._exit(0)  # nobody reads any more; inside an attack the error would pass for the library's
 
     requests: queue.Queue[str] = queue.Queue()
 
@@ -44,17 +48,27 @@ def main() -> None:
         os._exit(0)  # the runner is gone, and with it whoever wants the answer
 
     threading.Thread(target=listen, daemon=True).start()
+    send("ready")
     while True:
         asked = json.loads(requests.get())
         try:
             send("done", value=_JOBS[asked.pop("do")](send, **asked))
-        except Exception as error:
-            from sparring.adapters.errors import InputError
+        except BaseException as error:
+            with suppress(OSError):  # the disk may be full
+                traceback.print_exc()
+            kind, message = _described(error)
+            send("error", kind=kind, message=message)
 
-            traceback.print_exc()
-            kind = "input" if isinstance(error, InputError) else "crash"
-            text = str(error) if kind == "input" else f"{type(error).__name__}: {error}"
-            send("error", kind=kind, message=text)
+
+def _described(error: BaseException) -> tuple[str, str]:
+    """What kind of error it is to the runner, and its text."""
+    from sparring.adapters.disruptions import fault
+    from sparring.adapters.errors import Disruption, InputError
+
+    disruption = fault(error)
+    if disruption is not None:
+        return "lost" if isinstance(error, Disruption) else "disrupted", disruption
+    return ("input", str(error)) if isinstance(error, InputError) else ("crash", f"{type(error).__name__}: {error}")
 
 
 def _prepare(
@@ -138,10 +152,11 @@ def _measure(
 def _cell(
     send: Send, cell: dict[str, Any], data: dict[str, Any], base: str, run: str, replace: bool, device: str
 ) -> dict[str, Any]:
+    from sparring.adapters.errors import StorageError
     from sparring.models.data import datasets
     from sparring.models.defenses.catalogue import wrap_defended
     from sparring.models.spec import DataSpec
-    from sparring.suites.plan.cell import Cell, run_cell
+    from sparring.suites.plan.cell import Cell, failed, run_cell
     from sparring.suites.results import store
 
     this = Cell.from_json(cell)
@@ -149,21 +164,28 @@ def _cell(
     if _Kept.data is None or _Kept.data[0] != wanted:
         _Kept.data = (wanted, datasets.load(DataSpec.model_validate(data), base=Path(base)))
     blind = this.attacker == "unaware"
-    bare = _opened(this.model.undefended, device)
-    judge = wrap_defended(bare, this.model.wrappers, seed=this.seed) if this.model.wrappers else bare
-    seen = wrap_defended(bare, this.model.wrappers, seed=this.seed, attacker="unaware") if blind else judge
-    result = run_cell(
-        this,
-        seen,
-        _Kept.data[1],
-        judge=judge,
-        progress=lambda done, total: send("progress", done=done, total=total, what="images"),
-        started=lambda: send("started"),
-    )
-    # ONNX Runtime falls back to the CPU without a word: what counts are the session's own providers
-    where = getattr(bare, "device", None) or "+".join(getattr(bare, "providers", ()))
-    result = replace_fields(result, facts={**result.facts, "device": str(where)})
-    store.write(Path(run), this.id, this.identity(), result, replace=replace)
+    try:
+        bare = _opened(this.model.undefended, device)
+        judge = wrap_defended(bare, this.model.wrappers, seed=this.seed) if this.model.wrappers else bare
+        seen = wrap_defended(bare, this.model.wrappers, seed=this.seed, attacker="unaware") if blind else judge
+    except Exception as error:
+        result = failed(error)
+    else:
+        result = run_cell(
+            this,
+            seen,
+            _Kept.data[1],
+            judge=judge,
+            progress=lambda done, total: send("progress", done=done, total=total, what="images"),
+            started=lambda: send("started"),
+        )
+        # ONNX Runtime falls back to the CPU without a word: what counts are the session's own providers
+        where = getattr(bare, "device", None) or "+".join(getattr(bare, "providers", ()))
+        result = replace_fields(result, facts={**result.facts, "device": str(where)})
+    try:
+        store.write(Path(run), this.id, this.identity(), result, replace=replace)
+    except OSError as error:
+        raise StorageError(f"{run} can't be written ({error.strerror or error})") from error
     return {"status": result.status, "reason": result.reason}
 
 

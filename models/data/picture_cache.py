@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock
 
 from sparring.adapters import arrays
-from sparring.adapters.errors import InputError
+from sparring.adapters.errors import StorageError
 from sparring.adapters.protocol import Images
 from sparring.models.storage import cache_folder
 
@@ -35,7 +35,7 @@ def images(
     """The images (N, *shape) of these files; ``decode`` fills an array with them if they aren't there yet.
 
     ``how`` is all else that the images follow from, plain JSON values. A few are simply decoded; many are mapped, for
-    reading only. Raises what ``decode`` raises, and ``InputError`` where the cache can't be written.
+    reading only. Raises what ``decode`` raises, and ``StorageError`` where the cache can't be written.
     """
     size = 4 * len(files) * shape[0] * shape[1] * shape[2]
     if size < arrays.LARGE:
@@ -56,7 +56,7 @@ def images(
                 _forget(folder)
                 _write(path, (len(files), *shape), decode)
     except OSError as exc:
-        raise InputError(
+        raise StorageError(
             f"the cache {folder} can't be written ({exc.strerror}): set SPARRING_CACHE to a folder"
         ) from exc
     return arrays.mapped(path, np.float32, (len(files), *shape))

@@ -24,7 +24,7 @@ from sparring.adapters.frameworks.coexistence import guard
 from sparring.adapters.frameworks.preprocessing import LEAST_PROBABILITY, preprocessing
 from sparring.adapters.protocol import Classifier, Images
 from sparring.models.networks import build as networks
-from sparring.models.networks.weights import atomically
+from sparring.models.storage import atomically
 
 EXPORT_VERSION = 2
 """Part of the identity of an exported file: raised when the same model is exported to another file."""

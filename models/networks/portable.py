@@ -19,6 +19,7 @@ from sparring.models.architectures.twins import Shape
 from sparring.models.networks import build as networks
 from sparring.models.networks import weights
 from sparring.models.networks.weights import Arrays
+from sparring.models.storage import atomically
 
 METADATA = "sparring"
 """The key of the metadata under which the description stands, as JSON."""
@@ -34,7 +35,7 @@ def save_torch(
 
     said = {"architecture": architecture, "input_shape": input_shape, "classes": classes, "options": dict(options)}
     content = save(weights.torch_arrays(module), {METADATA: json.dumps(said)})
-    weights.atomically(path, lambda temporary: temporary.write_bytes(content))
+    atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
 def described(path: Path) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def save_keras(model: Any, path: Path, *, name: str, input_shape: Shape, options
         whole.save(temporary)
         networks.keras_file(temporary, f"keras-{keras.backend.backend()}")
 
-    weights.atomically(path, write)
+    atomically(path, write)
 
 
 def unwrapped(arrays: Arrays) -> tuple[Arrays, dict[str, Any]]:

@@ -5,10 +5,9 @@ The names are those of the framework: the keys of a torch state dict, the paths 
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from sparring.adapters.errors import InputError, first_line
 from sparring.adapters.frameworks.coexistence import guard
 from sparring.models.architectures import mobilenet
+from sparring.models.storage import atomically
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 
@@ -25,17 +25,6 @@ TORCH_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 KERAS_SUFFIXES = (".npz", ".weights.h5")
 NESTED = ("state_dict", "model_state_dict", "model")
 """Where training scripts put the state dict inside a checkpoint."""
-
-
-def atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make the file under another name, then rename it: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # --- torch ----------------------------------------------------------------------------------------------------------

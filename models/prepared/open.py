@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sparring.adapters.errors import InputError
+from sparring.adapters.errors import InputError, StorageError
 from sparring.adapters.protocol import Classifier
 from sparring.adapters.wrap import wrap
 from sparring.adapters.wrappers.ensemble import ensemble
@@ -23,8 +23,9 @@ from sparring.models.spec import ModelSpec
 
 
 def open_model(ref: ModelRef, *, device: str = "auto", seed: int = 0) -> Classifier:
-    """The classifier of a prepared model on the device (auto, cpu, cuda). Raises ``InputError`` if it is gone.
+    """The classifier of a prepared model on the device (auto, cpu, cuda).
 
+    Raises ``InputError`` if it can't be opened, a ``StorageError`` if its file in the cache is gone or damaged.
     Members of an ensemble that need another Keras backend than this process has run in processes of their own.
     ``seed`` is that of what its defenses draw.
     """
@@ -32,7 +33,12 @@ def open_model(ref: ModelRef, *, device: str = "auto", seed: int = 0) -> Classif
         return defenses.wrap_defended(open_model(ref.undefended, device=device), ref.wrappers, seed=seed)
     if ref.members:
         return ensemble([_member(member, ref.host, device) for member in ref.members], ref.spec.combine)
-    return wrapped(open_network(ref), ref, device)
+    try:
+        return wrapped(open_network(ref), ref, device)
+    except InputError as error:
+        if ref.artifact and recipes.damaged(Path(ref.artifact)):
+            raise StorageError(f"{ref.artifact} is damaged: run the suite again, and it will be made anew") from error
+        raise
 
 
 def _member(ref: ModelRef, host: str, device: str) -> Classifier:
@@ -62,7 +68,7 @@ def open_network(ref: ModelRef) -> Any:
     if ref.framework == "onnx":
         return str(path)
     if not path.is_file():
-        raise InputError(f"{path} is gone: run the suite again, and it will be made anew")
+        raise StorageError(f"{path} is gone: run the suite again, and it will be made anew")
     if path.suffix == ".keras":
         return networks.keras_file(path, ref.framework)
     if spec.weights and published.ENUM.fullmatch(spec.weights):

@@ -36,7 +36,7 @@ from sparring.models.prepared.composed import converted_ensemble, defended_ref, 
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.open import open_here, open_model, open_network, user_digest, user_network, wrapped
 from sparring.models.spec import FROM_OTHERS, DataSpec, ModelSpec, TrainSpec, facts
-from sparring.models.storage import data_folder
+from sparring.models.storage import atomically, data_folder
 from sparring.models.training.learner import History, Learner
 from sparring.models.training.loop import TRAINING_VERSION, Begun
 from sparring.models.training.train import trained
@@ -140,8 +140,7 @@ def _prepared(
             return known
         begun = _begun(spec, data, base, device, progress)
         ref = _make(spec, base, sample, file, others, part, folder, begun, device, progress)
-        content = json.dumps(ref.to_json(), indent=1)
-        weights.atomically(folder / "ref.json", lambda path: path.write_bytes(content.encode()))
+        recipes.record(folder, ref.to_json(), ref.artifact)
     return ref
 
 
@@ -299,7 +298,7 @@ def _searched(
             )  # fmt: skip
             found = {"architecture": best.architecture, "train": facts(best.train or alike), "trials": trials}
             content = json.dumps(found, indent=1)
-            weights.atomically(stored, lambda path: path.write_bytes(content.encode()))
+            atomically(stored, lambda path: path.write_bytes(content.encode()))
     train = TrainSpec.model_validate({**found["train"], "seed": spec.train.seed})
     chosen = spec.model_copy(update={"architecture": found["architecture"], "train": train, "search": None})
     return chosen, found["trials"]
@@ -329,7 +328,7 @@ def _convert(source: ModelRef, framework: str, folder: Path) -> tuple[Opened, Pa
     if framework == "torch":
         weights.save_torch(made.network, file)
     else:
-        weights.atomically(file, made.network.save)
+        atomically(file, made.network.save)
     return opened, file, made.architecture, dict(made.options)
 
 
@@ -445,15 +444,16 @@ _LOCK = threading.Lock()
 
 
 def _known(folder: Path, spec: ModelSpec, base: Path) -> ModelRef | None:
-    try:
-        value = json.loads((folder / "ref.json").read_text(encoding="utf-8"))
-        ref = ModelRef.from_json({**value, "name": spec.name, "spec": facts(spec), "base": str(base.absolute())})
-    except (OSError, ValueError, TypeError, KeyError):
+    value = recipes.recorded(folder)
+    if value is None:
         return None
-    if not ref.artifact or not Path(ref.artifact).is_file():
+    del value[recipes.SHA256]
+    try:
+        ref = ModelRef.from_json({**value, "name": spec.name, "spec": facts(spec), "base": str(base.absolute())})
+    except (ValueError, TypeError, KeyError):
         return None
     if spec.weights and published.ENUM.fullmatch(spec.weights):
         # whoever downloads the weights may lay another file in the place of this one
         known = ref.facts.get("weights", {}).get("sha256")
-        return ref if known == recipes.file_digest(Path(ref.artifact)) else None
+        return ref if known == recipes.file_digest(Path(str(ref.artifact))) else None
     return ref

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import weakref
@@ -16,12 +17,16 @@ from typing import IO, Any
 
 import numpy as np
 
-from sparring.adapters.errors import InputError, SparringError
+from sparring.adapters.errors import Disruption, InputError, SparringError
+from sparring.adapters.process import crashed
 from sparring.adapters.protocol import Images, Logits, check_cotangent, check_images
 
 
 class RemoteOutputs:
-    """A ``Classifier`` that another process computes. Raises ``SparringError`` when that process has died."""
+    """A ``Classifier`` that another process computes.
+
+    Raises ``SparringError`` when that process has crashed, and ``Disruption`` when it was ended from outside.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], told: Mapping[str, Any]) -> None:
         self._process = process
@@ -81,7 +86,9 @@ def _exchange(
         send(process.stdin, head, *arrays)
         told, found = receive(process.stdout)
     except (OSError, EOFError):
-        raise SparringError(f"the process of an ensemble's member ended with code {process.wait()}") from None
+        code = process.wait()
+        text = f"the process of an ensemble's member ended with code {code}"
+        raise (SparringError if crashed(code) else Disruption)(text) from None
     if "error" in told:
         raise (InputError if told["input"] else SparringError)(told["error"])
     return told, found
@@ -105,7 +112,10 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
     arrays = []
     for kind, shape in head["arrays"]:
         dtype = np.dtype(kind)
-        content = stream.read(dtype.itemsize * int(np.prod(shape)))
+        size = dtype.itemsize * int(np.prod(shape))
+        content = stream.read(size)
+        if len(content) < size:
+            raise EOFError
         arrays.append(np.frombuffer(content, dtype).reshape(shape).copy())
     return head, arrays
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 from sparring.adapters.errors import InputError
@@ -14,6 +15,7 @@ from sparring.models.prepared.remote import receive, send
 
 def _serve() -> None:
     """Open the model that the first request names, then answer until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started it
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not mix with answers
     classifier: Any = None

@@ -20,8 +20,9 @@ def write(ref: ModelRef, to: str, path: Path, x: Images) -> dict[str, str]:
     function.
     """
     from sparring.adapters.wrap import wrap
-    from sparring.models.networks import export, weights
+    from sparring.models.networks import export
     from sparring.models.prepared.open import open_here
+    from sparring.models.storage import atomically
 
     if to == "keras" and ref.framework == "torch":
         _use_any_keras()
@@ -35,7 +36,7 @@ def write(ref: ModelRef, to: str, path: Path, x: Images) -> dict[str, str]:
         description.update(facts)
         description[f"largest difference of a logit, {len(x)} images"] = f"{difference:.1e}"
 
-    weights.atomically(path, make)
+    atomically(path, make)
     return description
 
 

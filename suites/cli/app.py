@@ -6,7 +6,8 @@ import sys
 
 import typer
 
-from sparring.adapters.errors import SparringError
+from sparring.adapters.disruptions import fault
+from sparring.adapters.errors import Disruption, SparringError
 from sparring.suites.cli.certify import certify_command
 from sparring.suites.cli.compare import agree_command, diff_command, matrix_command
 from sparring.suites.cli.convert import convert_command
@@ -39,11 +40,16 @@ app.command("schema")(schema_command)
 
 
 def main() -> None:
-    """Run the command line; bad input is one message and exit code 2."""
+    """Run the command line; bad input is one message and exit code 2, a full disk or the like one and 3."""
     try:
         app()
     except SparringError as error:
         print(f"sparring: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(getattr(error, "exit_code", 2))
     except BrokenPipeError:
         sys.exit(0)  # `sparring list attacks | head`
+    except (Disruption, OSError) as error:
+        if (disruption := fault(error)) is None:
+            raise
+        print(f"sparring: {disruption}", file=sys.stderr)
+        sys.exit(3)

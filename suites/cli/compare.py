@@ -73,13 +73,13 @@ def agree_command(
 
     Runs a suite with the referee (the papers' own definitions) beside its libraries, or takes a finished run.
     Exit code 0: every pair is identical, equal or explained; 1: one is unexplained or failed, or an entry of the ledger
-    is stale; 2: bad input; 130: stopped.
+    is stale; 2: bad input; 3: a full disk or the like; 130: stopped.
     """
     from sparring.adapters.errors import InputError, unknown
     from sparring.suites.cli.console import LiveReporter, console
     from sparring.suites.compare import table as agreement_table
     from sparring.suites.compare.agree import agree
-    from sparring.suites.runner.run import Interrupted
+    from sparring.suites.runner.run import Unfinished
 
     if form not in agreement_table.FORMATS:
         raise InputError(f"--format: {unknown('format', form, agreement_table.FORMATS)}")
@@ -90,9 +90,9 @@ def agree_command(
                 workers=workers,
                 limit_seconds=limit_seconds, device=device, reporter=reporter,
             )  # fmt: skip
-    except Interrupted as stopped:
+    except Unfinished as stopped:
         print(f"sparring: {stopped}. The same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(stopped.exit_code)
     if form == "rich":
         agreement_table.print_rich(found, console)
         console.print(

@@ -41,12 +41,13 @@ def run_command(
 ) -> None:
     """Run a suite. Started again, it computes just what is missing.
 
-    Exit code 0: every cell is done or can't be; 1: a cell failed; 2: bad input; 130: stopped.
+    Exit code 0: every cell is done or can't be; 1: a cell failed; 2: bad input; 3: cells are left without a result,
+    because a disk was full, a process was killed or the like; 130: stopped.
     """
     from sparring.adapters.errors import InputError
     from sparring.suites.cli.console import LiveReporter, console
     from sparring.suites.report.tables import libraries as tables
-    from sparring.suites.runner.run import Interrupted, command, look_ahead, run, usual_workers
+    from sparring.suites.runner.run import Unfinished, command, look_ahead, run, usual_workers
     from sparring.suites.transfer import table as transfer_table
 
     if retry not in (None, "failed"):
@@ -61,15 +62,18 @@ def run_command(
                 suite, out=out, profile=profile, overrides=set_ or (), workers=workers or usual_workers(device),
                 retry_failed=retry is not None, limit_seconds=limit_seconds, device=device, reporter=reporter,
             )  # fmt: skip
-    except Interrupted as stopped:
+    except Unfinished as stopped:
         print(f"sparring: {stopped}. To go on: {again}", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(stopped.exit_code)
     tables.print_rich(tables.make(done.frame), console)
     if done.transfer is not None:
         transfer_table.print_rich(done.transfer, console)
     console.print(
         f"{len(done.frame)} rows, {done.computed} cells computed now; everything is in {done.folder}/", highlight=False
     )
+    if done.left:
+        why = next(iter(done.left.values()))
+        print(f"sparring: {len(done.left)} cells have no result ({why}). To compute them: {again}", file=sys.stderr)
     if done.failed:
         print(f"sparring: {done.failed} cells failed; to try them again: {again} --retry failed", file=sys.stderr)
     console.print(f"Next: sparring table {done.folder} --format md", highlight=False)
@@ -77,7 +81,7 @@ def run_command(
         console.print(
             "Or your own suite: sparring run my-suite.yaml (README, section 'Your own suite')", highlight=False
         )
-    sys.exit(1 if done.failed else 0)
+    sys.exit(done.exit_code)
 
 
 def _print_plan(outlook: Outlook) -> None:

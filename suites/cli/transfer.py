@@ -38,11 +38,11 @@ def transfer_command(
     """Attack the surrogates of a suite and judge the images on every target: the transfer matrix.
 
     Adversarial images are made once per surrogate; with another target, only that one is asked. Exit code 0: every cell
-    is done or can't be; 1: a cell failed; 2: bad input; 130: stopped.
+    is done or can't be; 1: a cell failed; 2: bad input; 3: cells are left without a result; 130: stopped.
     """
     from sparring.adapters.errors import InputError, unknown
     from sparring.suites.cli.console import LiveReporter, console
-    from sparring.suites.runner.run import Interrupted
+    from sparring.suites.runner.run import Unfinished
     from sparring.suites.transfer import table as transfer_table
 
     if form not in transfer_table.FORMATS:
@@ -55,16 +55,16 @@ def transfer_command(
                 suite, surrogates=surrogates, targets=targets, out=out, profile=profile, overrides=set_ or (),
                 workers=workers, limit_seconds=limit_seconds, device=device, reporter=reporter,
             )  # fmt: skip
-    except Interrupted as stopped:
+    except Unfinished as stopped:
         print(f"sparring: {stopped}. The same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(stopped.exit_code)
     assert done.transfer is not None
     if form == "rich":
         transfer_table.print_rich(done.transfer, console, value)
         console.print(f"Everything is in {done.folder}/: transfer.csv, transfer/*.csv, transfer/*.svg", highlight=False)
     else:
         sys.stdout.write(transfer_table.render(done.transfer, form, value))
-    sys.exit(1 if done.failed else 0)
+    sys.exit(done.exit_code)
 
 
 def transfer(

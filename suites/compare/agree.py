@@ -18,7 +18,7 @@ from sparring.suites.plan.file import Suite, load_suite
 from sparring.suites.results import manifest, store
 from sparring.suites.runner.preparation import prepare
 from sparring.suites.runner.run import default_folder, run
-from sparring.suites.workers.pool import Pool
+from sparring.suites.workers.pool import Pool, Seat
 from sparring.suites.workers.process import WorkerDied, WorkerFailed, backend
 from sparring.suites.workers.reporter import Reporter
 
@@ -128,6 +128,7 @@ def _marker(folder: Path, device: str, report: Reporter) -> Callable[[dict[str, 
         base = Path(content.get("home", "."))
         suite = with_transforms(single(Suite.model_validate(content["suite"])), base)
         pool = Pool(device)
+        seat = Seat(pool)
         try:
             data = datasets.load(suite.one_data, base=base)
             models = prepare(str(folder), suite, data, base, pool, device, report)
@@ -136,7 +137,8 @@ def _marker(folder: Path, device: str, report: Reporter) -> Callable[[dict[str, 
                     report.stage(f"{name} is not there any more: pixels without a gradient are not set apart")
                     continue
                 ref, task = models[name], f"{name}: pixels without a gradient"
-                pool.worker(backend(ref.framework)).ask(
+                seat.ask(
+                    backend(ref.framework),
                     {"do": "flat", "model": ref.to_json(), "run": str(folder), "cells": cells, "device": device},
                     lambda done, total, what, task=task: report.progress(task, done, total, what),  # type: ignore[misc]
                 )

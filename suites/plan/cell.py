@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sparring.adapters.disruptions import fault
 from sparring.adapters.errors import InputError, NotSupported, SparringError
 from sparring.adapters.frameworks.preprocessing import Preprocessing, preprocessing
 from sparring.adapters.wrappers.units import Space, view
@@ -140,15 +141,17 @@ def run_cell(
     progress: Callable[[int, int], None] | None = None,
     started: Callable[[], None] | None = None,
 ) -> Result:
-    """Run one cell. Whatever goes wrong inside is a result that says why; only an interrupt passes through.
+    """Run one cell. Whatever the library or the model does wrong is a result that says why.
 
-    ``classifier`` is what the attacker sees; ``judge``, where it is another, is the model that is used.
+    ``classifier`` is what the attacker sees; ``judge``, where it is another, is the model that is used. What is neither
+    the library's fault nor the model's is raised: ``InputError`` if the data are others than the cell's, an interrupt,
+    and every disruption (``adapters.disruptions``).
     """
     from sparring.adapters.attacks.run import attack
     from sparring.suites.compare.steadiness import nudged
 
     if data.digest != cell.data_digest:
-        return Result("failed", f"the data changed: {cell.dataset} now has the digest {data.digest[:12]}")
+        raise InputError(f"the data changed: {cell.dataset} now has the digest {data.digest[:12]}")
     x = data.x[cell.start : cell.stop]
     x = nudged(x, cell.nudge) if cell.nudge else x
     begin = time.perf_counter()
@@ -156,7 +159,7 @@ def run_cell(
     fit = None
     if cell.fit_digest:
         if data.fit_digest != cell.fit_digest or data.fit_x is None or data.fit_y is None:
-            return Result("failed", f"the data to train the attack on changed: {cell.dataset}")
+            raise InputError(f"the data to train the attack on changed: {cell.dataset}")
         fit = (data.fit_x, data.fit_y)
     try:
         done = attack(
@@ -169,12 +172,8 @@ def run_cell(
         )  # fmt: skip
     except NotSupported as error:
         return Result("unsupported", str(error))
-    except MemoryError:
-        return Result("failed", "out of memory", seconds=time.perf_counter() - begin)
-    except (SparringError, InputError) as error:
-        return Result("failed", str(error), seconds=time.perf_counter() - begin)
-    except Exception as error:  # a cell that fails is a row that says why
-        return Result("failed", f"{type(error).__name__}: {error}", seconds=time.perf_counter() - begin)
+    except (Exception, SystemExit) as error:  # a cell that fails is a row that says why
+        return failed(error, time.perf_counter() - begin)
     return Result(
         "done",
         notes=done.notes,
@@ -191,6 +190,16 @@ def run_cell(
             **{f"extra_{name}": array for name, array in done.extras.items()},
         },
     )
+
+
+def failed(error: BaseException, seconds: float = 0.0) -> Result:
+    """The result of a cell whose library or model raised this. Raises the error again if it is a disruption."""
+    if fault(error) is not None:
+        raise error
+    if isinstance(error, MemoryError):
+        return Result("failed", "out of memory", seconds=seconds)
+    text = str(error) if isinstance(error, SparringError) else f"{type(error).__name__}: {error}"
+    return Result("failed", text, seconds=seconds)
 
 
 def _before(ref: ModelRef) -> Preprocessing:

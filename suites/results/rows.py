@@ -48,8 +48,8 @@ way in which the attack was run, ``space`` and ``temperature`` what that means (
 ``metrics.scores``."""
 
 
-def row(suite_name: str, planned: Planned, run: Path) -> dict[str, Any]:
-    """One row; ``status`` is ``missing`` for a cell that has not been run."""
+def row(suite_name: str, planned: Planned, run: Path, why_missing: str = "") -> dict[str, Any]:
+    """One row; ``status`` is ``missing`` for a cell without a result, and ``reason`` then says why."""
     cell = planned.cell
     found: dict[str, Any] = {
         "cell_id": cell.id,
@@ -82,7 +82,7 @@ def row(suite_name: str, planned: Planned, run: Path) -> dict[str, Any]:
         return {**found, "status": "unsupported", "reason": planned.unsupported}
     result = store.read(run, cell.id)
     if result is None:
-        return {**found, "status": "missing"}
+        return {**found, "status": "missing", "reason": why_missing}
     found |= {"status": result.status, "reason": result.reason, "seconds": result.seconds}
     found |= {"notes": "; ".join(result.notes), "device": result.facts.get("device")}
     if result.status == "done":
@@ -100,11 +100,14 @@ def _scored(cell: Cell, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.nda
     return {key: value for key, value in arrays.items() if not key.startswith("logits_")}
 
 
-def frame(suite_name: str, plan: list[Planned], run: Path, profile: str | None = None) -> pd.DataFrame:
-    """All rows, in the plan's order, with the columns of ``COLUMNS``."""
+def frame(
+    suite_name: str, plan: list[Planned], run: Path, profile: str | None = None, left: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """All rows, in the plan's order, with the columns of ``COLUMNS``; ``left``: why cells (by id) have no result."""
     import pandas as pd
 
-    rows = [{**row(suite_name, planned, run), "profile": profile or ""} for planned in plan]
+    why = left or {}
+    rows = [{**row(suite_name, each, run, why.get(each.cell.id, "")), "profile": profile or ""} for each in plan]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     texts = ("reason", "notes", "norm", "library_call", "device", "reconcile", "attacker", "profile", "variant",
              "space", "target")  # fmt: skip

@@ -18,6 +18,7 @@ import numpy as np
 from sparring.adapters import arrays as big
 from sparring.adapters.errors import InputError
 from sparring.suites.plan.cell import Result
+from sparring.suites.results.disruptions import stored_by_mistake
 
 PADDING = 0xD935
 """The number under which Android's zipalign puts what moves a member of an archive to where it can be mapped."""
@@ -29,8 +30,8 @@ def cell_folder(run: Path, cell_id: str) -> Path:
 
 
 def has(run: Path, cell_id: str) -> bool:
-    """Whether the cell has a result, whatever its status."""
-    return (cell_folder(run, cell_id) / "result.json").is_file()
+    """Whether the cell has a result, whatever its status. Raises ``InputError`` for a damaged one."""
+    return _content(run, cell_id) is not None
 
 
 def write(run: Path, cell_id: str, identity: Mapping[str, Any], result: Result, *, replace: bool = False) -> None:
@@ -57,7 +58,7 @@ def write(run: Path, cell_id: str, identity: Mapping[str, Any], result: Result, 
         }
         (temporary / "result.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
         os.chmod(temporary, 0o755)
-        if replace and home.exists():
+        if home.exists() and (replace or not has(run, cell_id)):
             aside = Path(tempfile.mkdtemp(prefix=f".{cell_id}-", dir=home.parent))
             os.rename(home, aside / "old")
             os.rename(temporary, home)
@@ -72,17 +73,15 @@ def write(run: Path, cell_id: str, identity: Mapping[str, Any], result: Result, 
 
 
 def read(run: Path, cell_id: str, *, images: bool = False) -> Result | None:
-    """The stored result, or None. Without ``images`` the arrays are those of length n alone. Never unpickles.
+    """The stored result, or None, as for what an earlier version stored by mistake. Never unpickles.
 
+    Without ``images`` the arrays are those of length n alone.
     Large arrays are mapped, for reading only: ``adapters.big.pieces`` goes through them without holding them.
     """
     home = cell_folder(run, cell_id)
-    try:
-        content = json.loads((home / "result.json").read_text("utf-8"))
-    except FileNotFoundError:
+    content = _content(run, cell_id)
+    if content is None:
         return None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{home / 'result.json'} can't be read: {error}") from None
     arrays: dict[str, np.ndarray] = {}
     if (home / "images.npz").is_file():
         try:
@@ -93,6 +92,17 @@ def read(run: Path, cell_id: str, *, images: bool = False) -> Result | None:
         content["status"], content["reason"], tuple(content["notes"]), content["forwards"], content["backwards"],
         content["seconds"], content["facts"], arrays,
     )  # fmt: skip
+
+
+def _content(run: Path, cell_id: str) -> dict[str, Any] | None:
+    file = cell_folder(run, cell_id) / "result.json"
+    try:
+        content: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        return None if stored_by_mistake(content["status"], content["reason"]) else content
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{file} can't be read: {error}") from None
 
 
 def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -13,8 +13,8 @@ from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.prepare import is_prepared
 from sparring.models.spec import ModelSpec, facts
 from sparring.suites.plan.file import Suite
-from sparring.suites.workers.pool import Pool, in_threads
-from sparring.suites.workers.process import Worker, WorkerDied, WorkerFailed, backend
+from sparring.suites.workers.pool import Pool, Seat, in_threads
+from sparring.suites.workers.process import Disrupted, WorkerDied, WorkerFailed, WorkerLost, backend
 from sparring.suites.workers.reporter import Reporter
 
 
@@ -85,12 +85,13 @@ def prepare_all(
     """Every model of every part of a suite by name: trained, exported or loaded where it wasn't.
 
     ``workers`` processes at a time, a model as soon as those are there that it is made of. Raises ``InputError`` for
-    the first that can't be.
+    the first that can't be, and ``Disrupted`` if that is neither the model's fault nor the user's.
     """
     ready = [prepared(where, suite, data, base) for suite, data in parts]
     if device == "cuda":  # asked for by name: its absence is bad input, not a failure of every cell
         try:
-            pool.worker(backend("torch")).ask({"do": "device", "device": device})
+            (seat := Seat(pool)).ask(backend("torch"), {"do": "device", "device": device})
+            seat.leave()
         except InputError as error:
             raise InputError(f"--device {device}: {error}") from None
     waiting = [
@@ -104,12 +105,12 @@ def prepare_all(
     total, finished = len(waiting), 0
     changed, stop = threading.Condition(), threading.Event()
 
-    def take(worker: Worker | None) -> tuple[int, int, ModelSpec] | None:
+    def take(seat: Seat) -> tuple[int, int, ModelSpec] | None:
         """The next model of which all sources are there, best one that the process at hand can make."""
         with changed:
             while waiting and not stop.is_set():
                 able = [item for item in waiting if all(name in ready[item[0]] for name in item[2].sources)]
-                fits = [item for item in able if worker and backend(_host(item[2], ready[item[0]])) == worker.backend]
+                fits = [item for item in able if seat.fits(backend(_host(item[2], ready[item[0]])))]
                 if able:
                     item = (fits or able)[0]
                     waiting.remove(item)
@@ -125,8 +126,8 @@ def prepare_all(
             changed.notify_all()
 
     def serve() -> None:
-        worker: Worker | None = None
-        while (item := take(worker)) is not None:
+        seat = Seat(pool)
+        while (item := take(seat)) is not None:
             part, index, spec = item
             suite, data = parts[part]
             others = {name: ready[part][name] for name in spec.sources}
@@ -147,11 +148,6 @@ def prepare_all(
             def progress(done: int, steps: int, what: str, task: str = task) -> None:
                 report.progress(task, done, steps, what)
 
-            wanted = backend(_host(spec, ready[part]))
-            if worker is not None and worker.backend != wanted:
-                pool.end(worker)
-                worker = None
-            worker = worker or pool.start(wanted)
             request = {
                 "do": "prepare",
                 "spec": facts(spec),
@@ -161,14 +157,14 @@ def prepare_all(
                 "device": device,
             }
             try:
-                ref = ModelRef.from_json(worker.ask(request, progress))
+                ref = ModelRef.from_json(seat.ask(backend(_host(spec, ready[part])), request, progress))
                 _check_fit(ref, data)
+            except WorkerLost as error:
+                raise Disrupted(f"{where}: models.{index} ({spec.name}){on}: {error}") from None
             except (InputError, WorkerFailed, WorkerDied) as error:
-                if stop.is_set():
-                    raise
                 raise InputError(f"{where}: models.{index} ({spec.name}){on}: {error}") from None
             settle(part, spec, ref)
-        pool.release(worker)
+        seat.leave()
 
     if waiting:
         in_threads(serve, min(workers, total), stop, pool)

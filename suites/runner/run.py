@@ -7,11 +7,12 @@ import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparring.adapters.disruptions import fault
 from sparring.adapters.errors import InputError, SparringError
 from sparring.models.data import datasets
 from sparring.models.data.datasets import Dataset
@@ -30,6 +31,7 @@ from sparring.suites.transfer import matrix as transfer
 from sparring.suites.transfer import plot
 from sparring.suites.transfer.judge_all import judge_all
 from sparring.suites.workers.pool import Pool, compute
+from sparring.suites.workers.process import Disrupted
 from sparring.suites.workers.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -38,8 +40,16 @@ if TYPE_CHECKING:
     from sparring.suites.transfer.matrix import Transfer
 
 
-class Interrupted(SparringError):
+class Unfinished(SparringError):
+    """The run could not go on, for a disk that is full or the like; whatever was finished is stored."""
+
+    exit_code = 3
+
+
+class Interrupted(Unfinished):
     """The run was stopped by Ctrl-C or SIGTERM; whatever was finished is stored."""
+
+    exit_code = 130
 
 
 @dataclass(frozen=True)
@@ -52,12 +62,19 @@ class Run:
     stored: int
     transfer: Transfer | None = None
     """the transfer matrix, where the suite asks for one"""
+    left: Mapping[str, str] = field(default_factory=dict)
+    """ids of the cells without a result -> why: what was neither the library's fault nor the model's"""
 
     @property
     def failed(self) -> int:
         """Rows that failed or ran out of time, of the transfer matrix too."""
-        cells = int(self.frame["status"].isin(["failed", "timeout", "missing"]).sum())
+        cells = int(self.frame["status"].isin(["failed", "timeout"]).sum())
         return cells or (self.transfer.failed if self.transfer else 0)
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command line: 0, 1 where something failed, 3 where cells are left without a result."""
+        return Unfinished.exit_code if self.left else 1 if self.failed else 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,20 @@ class Outlook:
     """data set, model name -> what has to be done first"""
 
 
+@contextmanager
+def _unfinished() -> Iterator[None]:
+    """Within the context what the machine is at fault for is raised as ``Unfinished``."""
+    try:
+        yield
+    except (Disrupted, OSError) as error:
+        raise Unfinished(_fault(error)) from error
+
+
+def _fault(error: BaseException) -> str:
+    return fault(error) or str(error)
+
+
+@_unfinished()
 def run(
     source: str | Path | Mapping[str, Any],
     *,
@@ -91,8 +122,8 @@ def run(
 
     Cells already stored are not computed again; with ``retry_failed`` those that failed or ran out of time are.
     ``limit_seconds`` bounds each cell's attack. ``device`` is auto, cpu or cuda. ``amend`` changes the checked suite
-    before it is run. Raises ``InputError`` for bad input, before anything is written, and ``Interrupted`` on Ctrl-C or
-    SIGTERM, with everything finished stored and tabulated.
+    before it is run. Raises ``InputError`` for bad input, before anything is written, ``Interrupted`` on Ctrl-C or
+    SIGTERM, with everything finished stored and tabulated, and ``Unfinished`` where nothing more can be stored.
     """
     report = reporter or Reporter()
     if device not in ("auto", "cpu", "cuda"):
@@ -131,27 +162,31 @@ def run(
             store.sweep(folder)
             report.stage(f"{len(todo)} cells to compute, {len(planned) - len(todo)} stored or not possible")
             try:
-                compute(todo, folder, base, device, workers, limit_seconds, retry_failed, pool, report)
+                left = compute(todo, folder, base, device, workers, limit_seconds, retry_failed, pool, report)
                 targets = {spec.name: models[spec.name] for spec in travels.targets}
                 judged = transfer.judged(travels, planned)
                 failures = judge_all(folder, judged, targets, device=device, workers=workers, pool=pool, report=report)
-            except KeyboardInterrupt:
-                results.write(results.frame(suite.name, planned, folder, profile), folder)
-                left = sum(not store.has(folder, row.cell.id) for row in todo)
-                raise Interrupted(f"stopped: {len(todo) - left} of {len(todo)} cells are finished and stored") from None
+            except (KeyboardInterrupt, Disrupted, OSError) as error:
+                finished = sum(store.has(folder, row.cell.id) for row in todo)
+                stored = f"{finished} of {len(todo)} cells are finished and stored"
+                with suppress(OSError):  # the disk may be full
+                    results.write(results.frame(suite.name, planned, folder, profile), folder)
+                if isinstance(error, KeyboardInterrupt):
+                    raise Interrupted(f"stopped: {stored}") from None
+                raise Unfinished(f"{_fault(error)}: {stored}") from error
         except KeyboardInterrupt:
             raise Interrupted("stopped before the first cell; trained models are kept") from None
         finally:
             pool.close()
-    table = results.frame(suite.name, planned, folder, profile)
+    table = results.frame(suite.name, planned, folder, profile, left)
     results.write(table, folder)
     if suite.transfer is None:
-        return Run(folder, table, len(todo), len(planned) - len(todo))
+        return Run(folder, table, len(todo), len(planned) - len(todo), left=left)
     found = transfer.matrix(travels, judged, models, folder, failures)
     transfer.write(found)
     report.stage("drawing heat maps")
     plot.draw(found)
-    return Run(folder, table, len(todo), len(planned) - len(todo), found)
+    return Run(folder, table, len(todo), len(planned) - len(todo), found, left)
 
 
 def look_ahead(

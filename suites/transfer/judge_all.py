@@ -11,8 +11,8 @@ from sparring.models.prepared.model_ref import ModelRef
 from sparring.suites.plan.plan import Planned
 from sparring.suites.results import store
 from sparring.suites.transfer import judge_cell
-from sparring.suites.workers.pool import Pool, in_threads
-from sparring.suites.workers.process import Worker, WorkerDied, WorkerFailed, backend
+from sparring.suites.workers.pool import Pool, Seat, in_threads
+from sparring.suites.workers.process import WorkerDied, WorkerFailed, backend
 from sparring.suites.workers.reporter import Reporter
 
 Failures = dict[tuple[str, str], str]
@@ -47,34 +47,25 @@ def judge_all(
     lock, stop = threading.Lock(), threading.Event()
 
     def serve() -> None:
-        worker: Worker | None = None
+        seat = Seat(pool)
         while True:
             with lock:
                 if stop.is_set() or not queue:
                     break
-                fits = (i for i, (_, ref, _, _) in enumerate(queue) if worker and backend(ref.host) == worker.backend)
+                fits = (i for i, (_, ref, _, _) in enumerate(queue) if seat.fits(backend(ref.host)))
                 name, ref, key, waiting = queue.pop(next(fits, 0))
-            if worker is not None and worker.backend != backend(ref.host):
-                pool.end(worker)
-                worker = None
             for done, cell in enumerate(waiting):
                 report.progress(f"{name} judges", done, len(waiting), "cells")
                 request = {
                     "do": "judge", "model": ref.to_json(), "run": str(folder.resolve()), "cell": cell.id, "key": key,
                     "batch_size": cell.batch_size, "device": device,
                 }  # fmt: skip
-                worker = worker or pool.start(backend(ref.host))
                 try:
-                    worker.ask(request)
+                    seat.ask(backend(ref.host), request)
                 except (InputError, WorkerFailed, WorkerDied) as error:
-                    if stop.is_set():
-                        raise
                     failures[cell.id, name] = f"{name} could not judge: {error}"
-                    if isinstance(error, WorkerDied):
-                        pool.end(worker)
-                        worker = None
             report.progress(f"{name} judges", len(waiting), len(waiting), "cells")
-        pool.release(worker)
+        seat.leave()
 
     in_threads(serve, min(workers, len(queue)), stop, pool)
     return failures

@@ -5,14 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from sparring.adapters.errors import InputError
+from sparring.adapters.disruptions import fault
+from sparring.adapters.errors import InputError, SparringError
 from sparring.models.spec import facts
 from sparring.suites.plan.cell import Result
 from sparring.suites.plan.plan import Planned
 from sparring.suites.results import store
-from sparring.suites.workers.process import TimeLimit, Worker, WorkerDied, WorkerFailed, backend
+from sparring.suites.workers.process import TimeLimit, Worker, WorkerDied, WorkerFailed, WorkerLost, backend
 from sparring.suites.workers.reporter import Reporter
+
+ATTEMPTS = 3
+"""How often one piece of work is begun whose process is ended from outside."""
+
+
+class PoolClosed(SparringError):
+    """There are no more processes, for the run is over."""
 
 
 class Pool:
@@ -29,7 +38,7 @@ class Pool:
         """A process of that backend: one that idles, else a new one in place of those that idle."""
         with self._lock:
             if self._closed:
-                raise WorkerDied("the run is over")
+                raise PoolClosed("the run is over")
             for worker in self._idle:
                 if worker.backend == keras_backend:
                     self._idle.remove(worker)
@@ -69,6 +78,60 @@ class Pool:
             self._closed = True
             for worker in list(self._workers):
                 self._end(worker)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the run is over."""
+        return self._closed
+
+
+class Seat:
+    """One thread's place in the pool: at most one process at a time, changed for another where that is needed."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._worker: Worker | None = None
+
+    def fits(self, keras_backend: str) -> bool:
+        """Whether the process at hand is of that backend."""
+        return self._worker is not None and self._worker.backend == keras_backend
+
+    def ask(
+        self,
+        keras_backend: str,
+        request: dict[str, Any],
+        progress: Callable[[int, int, str], None] | None = None,
+        limit_seconds: float | None = None,
+    ) -> dict[str, Any]:
+        """As ``Worker.ask``, in a process of that backend; begun again, a few times, if that is ended from outside.
+
+        Raises ``PoolClosed`` when the run is over, whatever became of the process.
+        """
+        if self._worker is not None and not self.fits(keras_backend):
+            self._end()
+        for attempt in range(1, ATTEMPTS + 1):
+            self._worker = self._worker or self._pool.start(keras_backend)
+            try:
+                return self._worker.ask(request, progress, limit_seconds)
+            except (WorkerDied, TimeLimit) as error:
+                self._end()
+                if self._pool.closed:
+                    raise PoolClosed("the run is over") from None
+                if not isinstance(error, WorkerLost):
+                    raise
+                if attempt == ATTEMPTS:
+                    raise WorkerLost(f"{error}; tried {ATTEMPTS} times") from None
+        raise AssertionError
+
+    def leave(self) -> None:
+        """Leave the process to the next who asks."""
+        self._pool.release(self._worker)
+        self._worker = None
+
+    def _end(self) -> None:
+        if self._worker is not None:
+            self._pool.end(self._worker)
+            self._worker = None
 
 
 def in_threads(serve: Callable[[], None], count: int, stop: threading.Event, pool: Pool) -> None:
@@ -113,43 +176,40 @@ def compute(
     retry_failed: bool,
     pool: Pool,
     report: Reporter,
-) -> None:
-    """Compute cells in ``workers`` threads, each with one process at a time."""
+) -> dict[str, str]:
+    """Compute cells in ``workers`` threads, each with one process at a time.
+
+    Returns the ids of the cells that are left without a result, for a reason that is neither the library's nor the
+    model's, with that reason. Raises ``Disrupted`` where no cell would fare better.
+    """
+    left: dict[str, str] = {}
     lock = threading.Lock()
     queue = list(todo)
     finished = 0
     stop = threading.Event()
 
-    def take(current: Worker | None) -> Planned | None:
+    def take(seat: Seat) -> Planned | None:
         """The next cell; one that the process at hand can run, if there is any."""
         with lock:
             if stop.is_set() or not queue:
                 return None
-            fits = (i for i, row in enumerate(queue) if current and backend(row.cell.model.host) == current.backend)
+            fits = (i for i, row in enumerate(queue) if seat.fits(backend(row.cell.model.host)))
             return queue.pop(next(fits, 0))
 
     def serve() -> None:
         nonlocal finished
-        worker: Worker | None = None
-        while (row := take(worker)) is not None:
-            wanted = backend(row.cell.model.host)
-            if worker is not None and worker.backend != wanted:
-                pool.end(worker)
-                worker = None
+        seat = Seat(pool)
+        while (row := take(seat)) is not None:
             status, reason = "done", ""
             if retry_failed or not store.has(folder, row.cell.id):  # another run may be filling the folder too
-                worker = worker or pool.start(wanted)
-                status, reason = _one(row, worker)
-                if status in ("timeout", "crashed"):
-                    pool.end(worker)
-                    worker = None
+                status, reason = _one(row, seat)
             with lock:
                 finished += 1
                 report.finished(row, status, reason)
                 report.cells(finished, len(todo))
-        pool.release(worker)
+        seat.leave()
 
-    def _one(row: Planned, worker: Worker) -> tuple[str, str]:
+    def _one(row: Planned, seat: Seat) -> tuple[str, str]:
         cell = row.cell
         name = row.title
         request = {
@@ -162,19 +222,24 @@ def compute(
             "device": device,
         }
         try:
-            answer = worker.ask(
-                request, lambda done, total, what: report.progress(name, done, total, what), limit_seconds
+            answer = seat.ask(
+                backend(cell.model.host),
+                request,
+                lambda done, total, what: report.progress(name, done, total, what),
+                limit_seconds,
             )
             return answer["status"], answer["reason"]
-        except (TimeLimit, WorkerDied, WorkerFailed, InputError) as error:
-            if stop.is_set():
-                raise
-            status = "timeout" if isinstance(error, TimeLimit) else "failed"
-            result = Result(status, str(error), seconds=limit_seconds or 0.0 if status == "timeout" else 0.0)  # type: ignore[arg-type]
-            store.write(folder, cell.id, cell.identity(), result, replace=retry_failed)
-            return (
-                "timeout" if status == "timeout" else "crashed" if isinstance(error, WorkerDied) else "failed"
-            ), str(error)
+        except TimeLimit as error:
+            result = Result("timeout", str(error), seconds=limit_seconds or 0.0)
+        except (WorkerDied, WorkerFailed, InputError) as error:
+            # what the library or the model raises is in the answer: here, only a crash is theirs
+            if type(error) is not WorkerDied or fault(error):
+                left[cell.id] = str(error)
+                return "missing", str(error)
+            result = Result("failed", str(error))
+        store.write(folder, cell.id, cell.identity(), result, replace=retry_failed)
+        return result.status if result.status == "timeout" else "crashed", result.reason
 
     report.cells(0, len(todo))
     in_threads(serve, min(workers, len(todo)), stop, pool)
+    return left

@@ -13,10 +13,19 @@ from collections.abc import Callable
 from typing import Any
 
 from sparring.adapters.errors import InputError, SparringError
+from sparring.adapters.process import crashed
 
 
 class WorkerDied(SparringError):
-    """The process ended before it answered: a crash of a library's compiled code, or no memory."""
+    """The process ended before it answered: a crash of a library's compiled code."""
+
+
+class WorkerLost(WorkerDied):
+    """The process was ended from outside, or its runner was: that says nothing of what it was doing."""
+
+
+class Disrupted(SparringError):
+    """The process answered that the machine is at fault, such as a disk that is full: no other would fare better."""
 
 
 class WorkerFailed(SparringError):
@@ -25,6 +34,15 @@ class WorkerFailed(SparringError):
 
 class TimeLimit(SparringError):
     """The time limit passed, and the process was ended."""
+
+
+ERRORS: dict[str, type[SparringError]] = {
+    "input": InputError,
+    "crash": WorkerFailed,
+    "lost": WorkerLost,
+    "disrupted": Disrupted,
+}
+"""What is raised for the kinds of errors that a process answers with."""
 
 
 def backend(framework: str) -> str:
@@ -37,6 +55,7 @@ class Worker:
 
     def __init__(self, keras_backend: str, device: str) -> None:
         self.backend = keras_backend
+        self._ready = False
         # libgomp's threads spin while they wait: with other work on the cores, small networks become 30 times slower
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "OMP_WAIT_POLICY": "PASSIVE"}
         quiet["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # else JAX takes three quarters of a GPU's memory at once
@@ -61,7 +80,8 @@ class Worker:
         """Send one request and wait for its answer.
 
         ``limit_seconds`` counts from the moment at which the attack itself begins. Raises ``InputError`` as the worker
-        did, ``WorkerFailed``, ``WorkerDied`` or ``TimeLimit``; after the last two the process is gone.
+        did, ``WorkerFailed``, ``Disrupted``, ``WorkerDied``, ``WorkerLost`` or ``TimeLimit``; after the last three the
+        process is of no more use.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -77,11 +97,13 @@ class Worker:
                 self._process.stdin.write(json.dumps(request) + "\n")
                 self._process.stdin.flush()
             except OSError:
-                raise WorkerDied(self._death()) from None
+                raise self._death() from None
             for line in self._process.stdout:
                 message = json.loads(line)
                 event = message["event"]
-                if event == "progress" and progress is not None:
+                if event == "ready":
+                    self._ready = True
+                elif event == "progress" and progress is not None:
                     progress(message["done"], message["total"], message["what"])
                 elif event == "started" and limit_seconds is not None:
                     timer = threading.Timer(limit_seconds, expire)
@@ -91,18 +113,14 @@ class Worker:
                     answer: dict[str, Any] = message["value"]
                     return answer
                 elif event == "error":
-                    raise (
-                        InputError(message["message"])
-                        if message["kind"] == "input"
-                        else WorkerFailed(message["message"])
-                    )
+                    raise ERRORS[message["kind"]](message["message"])
         finally:
             if timer is not None:
                 timer.cancel()
         if expired.is_set():
             self._process.wait()
             raise TimeLimit(f"the time limit of {limit_seconds:g} s passed")
-        raise WorkerDied(self._death())
+        raise self._death()
 
     def close(self) -> None:
         """End the process at once."""
@@ -115,13 +133,16 @@ class Worker:
                 except BrokenPipeError:
                     continue  # a request that the dead process never read
 
-    def _death(self) -> str:
+    def _death(self) -> WorkerDied | Disrupted:
         code = self._process.wait()
         self._log.seek(0)
         lines = [line.strip() for line in self._log.read().decode("utf-8", "replace").splitlines() if line.strip()]
         said = f"; it said last: {lines[-1][:200]}" if lines else ""
         if code == -signal.SIGKILL:
-            return "the process was killed (SIGKILL): most likely there was no memory left"
-        if code < 0:
-            return f"the process crashed ({signal.Signals(-code).name}){said}"
-        return f"the process ended with code {code}{said}"
+            return WorkerLost("the process was killed (SIGKILL): most likely there was no memory left")
+        name = signal.Signals(-code).name if code < 0 else ""
+        if crashed(code) and not self._ready:
+            return Disrupted(f"a worker process can't be started: it ended with code {code}{said}")
+        if crashed(code):
+            return WorkerDied(f"the process {f'crashed ({name})' if name else f'ended with code {code}'}{said}")
+        return WorkerLost(f"the process was ended from outside{f' ({name})' if name else ''}{said}")

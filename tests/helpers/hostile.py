@@ -3,12 +3,15 @@
 Its attacks bear canonical names so that a suite can ask for them; each goes wrong in its own way.
 """
 
+import errno
 import os
+import signal
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
+from sparring.adapters.attacks.catalogue import ATTACKS
 from sparring.adapters.attacks.library import Library, maps
 
 
@@ -47,11 +50,31 @@ def _outside(x):
     return x + 5
 
 
+def _exit(x):
+    raise SystemExit(0)
+
+
+def _killed(x):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _killed_once(x):
+    """The first time only: then there is a file that says so."""
+    with suppress(FileExistsError):
+        open(os.environ["HOSTILE_MARK"], "x").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+def _full(x):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere")
+
+
 DEEDS = {
+    "pgd": _killed, "vni-fgsm": _killed_once, "apgd": _exit, "hopskipjump": _full,
     "bim": _abort, "mi-fgsm": _sleep, "ni-fgsm": _memory, "si-ni-fgsm": _nan, "vmi-fgsm": _shape, "fgsm": _crash,
     "uniform-noise": _too_far, "square": _outside,
 }  # fmt: skip
-PARAMETERS = ("eps", "steps", "eps_step", "decay", "scales", "samples", "beta", "queries", "p_init", "restarts")
 
 
 @contextmanager
@@ -63,7 +86,7 @@ LIBRARY = Library(
     name="hostile:LIBRARY",
     package="sparring",
     requires="sparring",
-    attacks={(name, "linf"): maps(name, **{p: p for p in PARAMETERS}) for name in DEEDS},
+    attacks={(name, "linf"): maps(name, **{p: p for p in ATTACKS[name, "linf"].parameters}) for name in DEEDS},
     session=session,
     raw=dict,
     native=frozenset(),

@@ -35,3 +35,22 @@ def sparring(tmp_path):
         )  # fmt: skip
 
     return call
+
+
+@pytest.fixture
+def hostile(monkeypatch, tmp_path):
+    """A suite file with attacks of the library `helpers/hostile.py`, each of which does its own harm."""
+    helpers = str(Path(__file__).parents[1] / "helpers")
+    monkeypatch.syspath_prepend(helpers)
+    monkeypatch.setenv("PYTHONPATH", helpers, prepend=os.pathsep)
+    monkeypatch.setenv("HOSTILE_MARK", str(tmp_path / "mark"))
+
+    def suite(*attacks: str) -> Path:
+        path = tmp_path / "hostile.yaml"
+        text = SUITE[: SUITE.index("attacks:")] + 'libraries: ["hostile:LIBRARY"]\nattacks:\n'
+        for name in attacks:
+            text += f"  - {{attack: {name}, {'norm: linf' if name == 'hopskipjump' else 'eps: 0.1'}}}\n"
+        path.write_text(text)
+        return path
+
+    return suite

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sparring.adapters.errors import InputError, SparringError
+from sparring.adapters.errors import Disruption, InputError, SparringError
 from sparring.adapters.protocol import Differentiable
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.open import open_model
@@ -52,12 +53,17 @@ def test_a_model_that_is_gone_is_bad_input(far, tmp_path) -> None:
         open_remotely(gone, keras_backend="tensorflow", device="cpu")
 
 
-def test_a_process_that_died_is_an_error_and_no_hang() -> None:
+@pytest.mark.parametrize(
+    ("sign", "kind"), [(signal.SIGSEGV, SparringError), (signal.SIGKILL, Disruption), (signal.SIGTERM, Disruption)]
+)
+def test_a_process_that_died_is_an_error_and_no_hang(sign, kind) -> None:
+    """A crash is the member's failure; being ended from outside is nobody's, and no library may swallow it."""
+    assert not issubclass(Disruption, Exception)
     remote = open_remotely(
         prepared(architecture="dnn", framework="torch").to_json(), keras_backend="tensorflow", device="cpu"
     )
-    remote._process.kill()
-    with pytest.raises(SparringError, match="the process of an ensemble's member ended with code -9"):
+    remote._process.send_signal(sign)
+    with pytest.raises(kind, match=f"the process of an ensemble's member ended with code -{int(sign)}"):
         remote.logits(np.zeros((1, 1, 8, 8), np.float32))
 
 

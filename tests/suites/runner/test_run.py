@@ -1,9 +1,9 @@
 """Runs as their users make them: interrupted, killed, doubled, with libraries that crash."""
 
 import json
-import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,8 +16,6 @@ from little import SPARRING, SUITE
 from sparring.adapters.errors import InputError
 from sparring.suites import run
 from sparring.suites.runner.run import look_ahead
-
-HELPERS = str(Path(__file__).parents[2] / "helpers")
 
 
 def without_time(frame: pd.DataFrame) -> pd.DataFrame:
@@ -97,18 +95,6 @@ def test_a_change_of_what_is_computed_is_another_cell_and_a_change_of_names_is_n
     assert not set(ids(SUITE + "batch_size: 7\n")) & set(finished.frame["cell_id"])
 
 
-@pytest.fixture
-def hostile(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(HELPERS)
-    monkeypatch.setenv("PYTHONPATH", HELPERS)
-
-    def suite(*attacks: str) -> Path:
-        text = SUITE[: SUITE.index("attacks:")] + 'libraries: ["hostile:LIBRARY"]\nattacks:\n'
-        return _suite(tmp_path, text + "".join(f"  - {{attack: {name}, eps: 0.1}}\n" for name in attacks))
-
-    return suite
-
-
 def test_whatever_a_library_does_is_a_row_that_says_so(hostile, tmp_path):
     attacks = ["fgsm", "bim", "mi-fgsm", "ni-fgsm", "si-ni-fgsm", "vmi-fgsm", "uniform-noise", "square"]
     done = run(hostile(*attacks), out=tmp_path / "out", limit_seconds=3)
@@ -150,33 +136,19 @@ def test_a_raw_attacks_own_norm_and_seed_reach_the_library(tmp_path):
     assert json.loads(done.frame["library_call"][0])["kwargs"]["norm"] == "L2"
 
 
-def test_killed_at_random_moments_a_run_ends_with_the_table_of_an_undisturbed_one(finished, suite_file, tmp_path):
-    out = tmp_path / "killed"
-    rng = np.random.default_rng(0)
-    for _ in range(2):
-        process = subprocess.Popen(
-            [*SPARRING, "run", str(suite_file), "--out", str(out)], start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        before = len(list(out.glob("cells/*/result.json")))
-        deadline = time.time() + 120
-        while time.time() < deadline and len(list(out.glob("cells/*/result.json"))) < before + 1:
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.3))
-        os.kill(process.pid, signal.SIGKILL)  # the runner alone: its worker must notice and end too
-        process.wait()
-    stamps = {path: path.stat().st_mtime_ns for path in out.glob("cells/*/result.json")}
-    assert stamps
-    last = run(suite_file, out=out)
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
-    pd.testing.assert_frame_equal(without_time(last.frame), without_time(finished.frame))
+@pytest.mark.slow("runs a suite a dozen times, on cores that are kept busy")
+def test_killed_at_random_moments_a_run_ends_with_the_table_of_an_undisturbed_one(tmp_path):
+    """`benchmarks/kills.py`, which by itself kills two hundred times."""
+    script = Path(__file__).parents[3] / "benchmarks" / "kills.py"
+    done = subprocess.run([sys.executable, str(script), "--kills", "8"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ended with the rows and the images of the undisturbed run, to the last digit" in done.stdout
 
 
 def test_no_worker_outlives_a_killed_runner(hostile, tmp_path):
     suite = hostile("mi-fgsm")  # sleeps for a minute
     process = subprocess.Popen(
         [*SPARRING, "run", str(suite), "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": HELPERS},
     )  # fmt: skip
     workers = _wait(lambda: [child for child in _children(process.pid) if _open_files(child)])
     process.kill()
@@ -211,8 +183,7 @@ def test_stopped_by_a_signal_a_run_says_how_to_go_on(sign, hostile, tmp_path):
     suite = hostile("uniform-noise", "mi-fgsm")
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [*SPARRING, "run", str(suite), "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": HELPERS}, start_new_session=True,
+        [*SPARRING, "run", str(suite), "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     _wait(lambda: list(out.glob("cells/*/result.json")))
     process.send_signal(sign)
