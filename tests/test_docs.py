@@ -73,7 +73,7 @@ def test_the_documented_package_adds_a_model_data_an_attack_and_a_library(packag
         env=environment(package, SPARRING_CACHE=str(package / "cache")),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     rows = pd.read_csv(package / "out" / "results.csv").set_index("library")

@@ -24,7 +24,7 @@ def package(tmp_path: Path) -> Path:
 
 def run(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "test_my_package.py"]
-    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=900)
 
 
 def test_the_documented_package_passes_every_check(package: Path) -> None:

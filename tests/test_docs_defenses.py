@@ -47,7 +47,7 @@ def test_the_documented_defense_is_run_by_its_name_and_by_its_place(package) -> 
         env=environment(package, SPARRING_CACHE=str(package / "cache")),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     rows = pd.read_csv(package / "out" / "results.csv", keep_default_na=False)

@@ -24,7 +24,7 @@ def _abort(x):
 
 
 def _sleep(x):
-    time.sleep(60)
+    time.sleep(3600)
     return x
 
 

@@ -28,7 +28,7 @@ def suite_file(tmp_path) -> Path:
 def sparring(tmp_path):
     """Run the command line in a process of its own, in an empty folder."""
 
-    def call(*words, timeout=300, **environment):
+    def call(*words, timeout=900, **environment):
         return subprocess.run(
             [*SPARRING, *map(str, words)], cwd=tmp_path, capture_output=True, text=True, timeout=timeout,
             env={**os.environ, **environment},

@@ -109,10 +109,10 @@ def test_an_entry_point_and_an_object_of_ones_own_are_found(tmp_path) -> None:
         "assert 'dim' in [one.name for one in catalogue()]\n"
         "import sys; assert 'torch' not in sys.modules and 'art' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=900)
     (metadata / "entry_points.txt").write_text("[sparring.defenses]\ndim = mine:WRONG\n")
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
     )
     assert "the entry point 'dim' is no sparring.models.defenses.catalogue.Defense but a int" in done.stderr
 

@@ -80,15 +80,21 @@ def _write_forever(folder):
         store.write(folder, f"cell{number}", {}, Result("done", arrays=big))
 
 
+def _stored(folder):
+    return len(list(folder.glob("cells/[!.]*/result.json")))
+
+
 def test_killed_at_any_moment_every_result_is_whole(tmp_path):
-    for _ in range(5):
+    for pause in (0, 0.003, 0.01, 0.03, 0.1):
         process = multiprocessing.get_context("fork").Process(target=_write_forever, args=(tmp_path,))
         process.start()
-        time.sleep(0.3)
+        before = _stored(tmp_path)
+        while _stored(tmp_path) < before + 2:
+            time.sleep(0.01)
+        time.sleep(pause)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     finished = [path for path in (tmp_path / "cells").iterdir() if not path.name.startswith(".")]
-    assert len(finished) > 5
     for path in finished:
         assert store.read(tmp_path, path.name, images=True).arrays["x"].shape == (200, 3, 32, 32)
 

@@ -36,7 +36,7 @@ def test_a_worker_that_nobody_listens_to_stores_nothing(suite_file, tmp_path):
     run(suite_file, out=tmp_path / "prepared")
     request = requests(suite_file, tmp_path / "out")[0]
     worker = subprocess.Popen(
-        [sys.executable, "-m", "sparring.suites.workers.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "sparring.suites.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     worker.stdout.readline()  # it is ready
     worker.stdout.close()

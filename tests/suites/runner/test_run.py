@@ -96,23 +96,30 @@ def test_a_change_of_what_is_computed_is_another_cell_and_a_change_of_names_is_n
 
 
 def test_whatever_a_library_does_is_a_row_that_says_so(hostile, tmp_path):
-    attacks = ["fgsm", "bim", "mi-fgsm", "ni-fgsm", "si-ni-fgsm", "vmi-fgsm", "uniform-noise", "square"]
-    done = run(hostile(*attacks), out=tmp_path / "out", limit_seconds=3)
+    attacks = ["fgsm", "bim", "ni-fgsm", "si-ni-fgsm", "vmi-fgsm", "uniform-noise", "square"]
+    done = run(hostile(*attacks), out=tmp_path / "out")
     rows = done.frame.set_index("attack")
-    assert list(rows["status"]) == ["failed", "failed", "timeout", "failed", "failed", "failed", "done", "done"]
+    assert list(rows["status"]) == ["failed", "failed", "failed", "failed", "failed", "done", "done"]
     assert rows.loc["fgsm", "reason"] == "hostile:LIBRARY's fgsm raised RuntimeError: index 7 is out of range"
     assert "SIGABRT" in rows.loc["bim", "reason"]
-    assert "time limit of 3 s" in rows.loc["mi-fgsm", "reason"]
     assert rows.loc["ni-fgsm", "reason"] == "out of memory"
     assert "NaN or infinity in 1 of 24 images" in rows.loc["si-ni-fgsm", "reason"]
     assert "(24, 1, 7, 8)" in rows.loc["vmi-fgsm", "reason"]
     assert "left the budget by up to 0.2" in rows.loc["uniform-noise", "notes"]
-    assert done.failed == 6
-    assert rows.loc[["fgsm", "bim", "mi-fgsm"], "robust_accuracy"].isna().all()
+    assert done.failed == 5
+    assert rows.loc[["fgsm", "bim"], "robust_accuracy"].isna().all()
     with np.load(tmp_path / "out" / "cells" / rows.loc["uniform-noise", "cell_id"] / "images.npz") as stored:
         assert np.abs(stored["x_adv"].astype(np.float64) - stored["x"]).max() <= 0.1 + 1e-6
     with np.load(tmp_path / "out" / "cells" / rows.loc["square", "cell_id"] / "images.npz") as stored:
         assert stored["x_adv"].max() <= 1
+
+
+def test_the_time_limit_is_a_row_too(hostile, tmp_path):
+    done = run(hostile("mi-fgsm"), out=tmp_path / "out", limit_seconds=1)  # which sleeps
+    assert list(done.frame["status"]) == ["timeout"]
+    assert done.frame["reason"][0] == "the time limit of 1 s passed"
+    assert done.frame["robust_accuracy"].isna().all()
+    assert done.failed == 1
 
 
 def test_what_failed_is_tried_again_only_when_asked(hostile, tmp_path, monkeypatch):
@@ -146,7 +153,7 @@ def test_killed_at_random_moments_a_run_ends_with_the_table_of_an_undisturbed_on
 
 
 def test_no_worker_outlives_a_killed_runner(hostile, tmp_path):
-    suite = hostile("mi-fgsm")  # sleeps for a minute
+    suite = hostile("mi-fgsm")  # sleeps
     process = subprocess.Popen(
         [*SPARRING, "run", str(suite), "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -169,7 +176,7 @@ def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
-def _wait(condition, seconds=60):
+def _wait(condition, seconds=600):
     deadline = time.time() + seconds
     while time.time() < deadline:
         if found := condition():
@@ -187,7 +194,7 @@ def test_stopped_by_a_signal_a_run_says_how_to_go_on(sign, hostile, tmp_path):
     )  # fmt: skip
     _wait(lambda: list(out.glob("cells/*/result.json")))
     process.send_signal(sign)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "stopped: 1 of 2 cells are finished" in said
     assert f"To go on: sparring run {suite} --out {out}" in said.replace("\n", "")
@@ -200,7 +207,7 @@ def test_two_runs_on_one_folder_do_no_harm(finished, suite_file, tmp_path):
     command = [*SPARRING, "run", str(suite_file), "--out", str(out)]
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in both:
-        _, said = process.communicate(timeout=300)
+        _, said = process.communicate(timeout=900)
         assert process.returncode == 0, said
     pd.testing.assert_frame_equal(without_time(pd.read_parquet(out / "results.parquet")), without_time(finished.frame))
     assert not list((out / "cells").glob(".*"))
