@@ -35,6 +35,8 @@ def open_model(ref: ModelRef, *, device: str = "auto", seed: int = 0) -> Classif
         return ensemble([_member(member, ref.host, device) for member in ref.members], ref.spec.combine)
     try:
         return wrapped(open_network(ref), ref, device)
+    except StorageError:
+        raise
     except InputError as error:
         if ref.artifact and recipes.damaged(Path(ref.artifact)):
             raise StorageError(f"{ref.artifact} is damaged: run the suite again, and it will be made anew") from error
