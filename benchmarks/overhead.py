@@ -25,8 +25,9 @@ from sparring.adapters import wrap
 from sparring.models.data.datasets import Dataset, array_digest
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.spec import ModelSpec
-from sparring.suites.plan.cell import Cell, run_cell
+from sparring.suites.plan.cell import Cell
 from sparring.suites.results import store
+from sparring.suites.runner.cells import run_cell
 
 EPS, EPS_STEP = 0.3, 0.01
 

@@ -156,8 +156,9 @@ def _cell(
     from sparring.models.data import datasets
     from sparring.models.defenses.catalogue import wrap_defended
     from sparring.models.spec import DataSpec
-    from sparring.suites.plan.cell import Cell, failed, run_cell
+    from sparring.suites.plan.cell import Cell
     from sparring.suites.results import store
+    from sparring.suites.runner.cells import failed, run_cell
 
     this = Cell.from_json(cell)
     wanted = json.dumps([data, base])

@@ -13,18 +13,8 @@ import numpy.typing as npt
 
 from sparring.adapters.protocol import Images
 
-ULP = 2.0**-24
-"""Half of what float32 can tell apart below 1."""
 SEEDS = (1, 2, 3)
 """Of the moves that are tried; any of them may miss a kink."""
-
-
-def nudged(x: Images, seed: int) -> Images:
-    """Every pixel inside (0, 1) moved by at most ``ULP`` up or down; those at the border of the box stay there."""
-    move = np.random.default_rng(seed).choice(np.array([-ULP, 0.0, ULP]), x.shape)
-    inside = (x > ULP) & (x < 1 - ULP)
-    moved: Images = np.where(inside, x.astype(np.float64) + move, x).astype(np.float32)
-    return moved
 
 
 def unsteady(images: Images, of_nudged: Iterable[Images], tolerance: float) -> npt.NDArray[np.bool_]:

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from sparring.adapters.disruptions import fault
-from sparring.adapters.errors import InputError, NotSupported, SparringError
-from sparring.adapters.frameworks.preprocessing import Preprocessing, preprocessing
-from sparring.adapters.wrappers.units import Space, view
-from sparring.models.data.datasets import Dataset
+from sparring.adapters.wrappers.units import Space
 from sparring.models.prepared.model_ref import ModelRef
-
-if TYPE_CHECKING:
-    from sparring.adapters.protocol import Classifier
 
 CELL_VERSION = 2
 """Raised whenever the same cell would give other numbers than before."""
@@ -130,79 +122,3 @@ class Result:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """device, the library's own call, ``prediction_seconds`` for all n, ..."""
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-
-def run_cell(
-    cell: Cell,
-    classifier: Classifier,
-    data: Dataset,
-    *,
-    judge: Classifier | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    started: Callable[[], None] | None = None,
-) -> Result:
-    """Run one cell. Whatever the library or the model does wrong is a result that says why.
-
-    ``classifier`` is what the attacker sees; ``judge``, where it is another, is the model that is used. What is neither
-    the library's fault nor the model's is raised: ``InputError`` if the data are others than the cell's, an interrupt,
-    and every disruption (``adapters.disruptions``).
-    """
-    from sparring.adapters.attacks.run import attack
-    from sparring.suites.compare.steadiness import nudged
-
-    if data.digest != cell.data_digest:
-        raise InputError(f"the data changed: {cell.dataset} now has the digest {data.digest[:12]}")
-    x = data.x[cell.start : cell.stop]
-    x = nudged(x, cell.nudge) if cell.nudge else x
-    begin = time.perf_counter()
-    y = data.y[cell.start : cell.stop]
-    fit = None
-    if cell.fit_digest:
-        if data.fit_digest != cell.fit_digest or data.fit_x is None or data.fit_y is None:
-            raise InputError(f"the data to train the attack on changed: {cell.dataset}")
-        fit = (data.fit_x, data.fit_y)
-    try:
-        done = attack(
-            classifier, x, y, cell.attack,
-            library=cell.library, norm=cell.norm, targeted=cell.targeted, seed=cell.seed, route=cell.route,
-            batch_size=cell.batch_size, progress=progress, started=started, params=cell.params,
-            reconcile=cell.reconcile, judge=judge, fit=fit,
-            targets=None if cell.aim is None else np.full(len(y), cell.aim, np.int64),
-            shown=view(classifier, space=cell.space, temperature=cell.temperature, before=_before(cell.model)),
-        )  # fmt: skip
-    except NotSupported as error:
-        return Result("unsupported", str(error))
-    except (Exception, SystemExit) as error:  # a cell that fails is a row that says why
-        return failed(error, time.perf_counter() - begin)
-    return Result(
-        "done",
-        notes=done.notes,
-        forwards=done.forwards,
-        backwards=done.backwards,
-        seconds=done.seconds,
-        facts={"call": done.call, "prediction_seconds": done.prediction_seconds},
-        arrays={
-            "x": x,
-            "x_adv": done.images,
-            "logits_clean": done.logits_clean,
-            "logits_adv": done.logits_adv,
-            **done.samples,
-            **{f"extra_{name}": array for name, array in done.extras.items()},
-        },
-    )
-
-
-def failed(error: BaseException, seconds: float = 0.0) -> Result:
-    """The result of a cell whose library or model raised this. Raises the error again if it is a disruption."""
-    if fault(error) is not None:
-        raise error
-    if isinstance(error, MemoryError):
-        return Result("failed", "out of memory", seconds=seconds)
-    text = str(error) if isinstance(error, SparringError) else f"{type(error).__name__}: {error}"
-    return Result("failed", text, seconds=seconds)
-
-
-def _before(ref: ModelRef) -> Preprocessing:
-    """What the model does to pixels before anything else."""
-    known = {key: value for key, value in ref.options.items() if key != "output" and value is not None}
-    return preprocessing(ref.input_shape, **known)

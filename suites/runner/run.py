@@ -26,11 +26,12 @@ from sparring.suites.plan.profiles import reduced
 from sparring.suites.results import manifest, store
 from sparring.suites.results import rows as results
 from sparring.suites.results.manifest import Described
+from sparring.suites.runner.cells import compute
 from sparring.suites.runner.preparation import prepare_all, prepared, what_to_do
 from sparring.suites.transfer import matrix as transfer
 from sparring.suites.transfer import plot
 from sparring.suites.transfer.judge_all import judge_all
-from sparring.suites.workers.pool import Pool, compute
+from sparring.suites.workers.pool import Pool
 from sparring.suites.workers.process import Disrupted
 from sparring.suites.workers.reporter import Reporter
 

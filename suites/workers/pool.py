@@ -1,20 +1,13 @@
-"""The worker processes of a run, and the cells computed in them."""
+"""The worker processes of a run."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from sparring.adapters.disruptions import fault
-from sparring.adapters.errors import InputError, SparringError
-from sparring.models.spec import facts
-from sparring.suites.plan.cell import Result
-from sparring.suites.plan.plan import Planned
-from sparring.suites.results import store
-from sparring.suites.workers.process import TimeLimit, Worker, WorkerDied, WorkerFailed, WorkerLost, backend
-from sparring.suites.workers.reporter import Reporter
+from sparring.adapters.errors import SparringError
+from sparring.suites.workers.process import TimeLimit, Worker, WorkerDied, WorkerLost
 
 ATTEMPTS = 3
 """How often one piece of work is begun whose process is ended from outside."""
@@ -164,82 +157,3 @@ def in_threads(serve: Callable[[], None], count: int, stop: threading.Event, poo
         raise
     if broken:
         raise broken[0]
-
-
-def compute(
-    todo: list[Planned],
-    folder: Path,
-    base: Path,
-    device: str,
-    workers: int,
-    limit_seconds: float | None,
-    retry_failed: bool,
-    pool: Pool,
-    report: Reporter,
-) -> dict[str, str]:
-    """Compute cells in ``workers`` threads, each with one process at a time.
-
-    Returns the ids of the cells that are left without a result, for a reason that is neither the library's nor the
-    model's, with that reason. Raises ``Disrupted`` where no cell would fare better.
-    """
-    left: dict[str, str] = {}
-    lock = threading.Lock()
-    queue = list(todo)
-    finished = 0
-    stop = threading.Event()
-
-    def take(seat: Seat) -> Planned | None:
-        """The next cell; one that the process at hand can run, if there is any."""
-        with lock:
-            if stop.is_set() or not queue:
-                return None
-            fits = (i for i, row in enumerate(queue) if seat.fits(backend(row.cell.model.host)))
-            return queue.pop(next(fits, 0))
-
-    def serve() -> None:
-        nonlocal finished
-        seat = Seat(pool)
-        while (row := take(seat)) is not None:
-            status, reason = "done", ""
-            if retry_failed or not store.has(folder, row.cell.id):  # another run may be filling the folder too
-                status, reason = _one(row, seat)
-            with lock:
-                finished += 1
-                report.finished(row, status, reason)
-                report.cells(finished, len(todo))
-        seat.leave()
-
-    def _one(row: Planned, seat: Seat) -> tuple[str, str]:
-        cell = row.cell
-        name = row.title
-        request = {
-            "do": "cell",
-            "cell": cell.to_json(),
-            "data": facts(row.data),
-            "base": str(base),
-            "run": str(folder.resolve()),
-            "replace": retry_failed,
-            "device": device,
-        }
-        try:
-            answer = seat.ask(
-                backend(cell.model.host),
-                request,
-                lambda done, total, what: report.progress(name, done, total, what),
-                limit_seconds,
-            )
-            return answer["status"], answer["reason"]
-        except TimeLimit as error:
-            result = Result("timeout", str(error), seconds=limit_seconds or 0.0)
-        except (WorkerDied, WorkerFailed, InputError) as error:
-            # what the library or the model raises is in the answer: here, only a crash is theirs
-            if type(error) is not WorkerDied or fault(error):
-                left[cell.id] = str(error)
-                return "missing", str(error)
-            result = Result("failed", str(error))
-        store.write(folder, cell.id, cell.identity(), result, replace=retry_failed)
-        return result.status if result.status == "timeout" else "crashed", result.reason
-
-    report.cells(0, len(todo))
-    in_threads(serve, min(workers, len(todo)), stop, pool)
-    return left

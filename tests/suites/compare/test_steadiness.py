@@ -15,7 +15,8 @@ from torch import nn
 from sparring.adapters.attacks.run import attack
 from sparring.adapters.frameworks.pytorch import TorchClassifier
 from sparring.suites.compare.pairs import IMAGES
-from sparring.suites.compare.steadiness import SEEDS, ULP, nudged, unsteady
+from sparring.suites.compare.steadiness import SEEDS, unsteady
+from sparring.suites.runner.cells import ULP, nudged
 
 
 @given(seed=st.integers(1, 2**20))
