@@ -20,11 +20,12 @@ import numpy as np
 from sparring.adapters.attacks.run import attack
 from sparring.adapters.protocol import Differentiable, Images, Logits
 from sparring.models.data import datasets
+from sparring.models.model_spec import model_spec
 from sparring.models.prepared import prepare as load
 from sparring.models.prepared.open import open_model
-from sparring.models.spec import DataSpec, ModelSpec, TrainSpec
+from sparring.models.spec import DataSpec, TrainSpec
 
-CNN = ModelSpec(
+CNN = model_spec(
     name="cnn", architecture="cnn", framework="torch", train=TrainSpec(epochs=3, batch_size=128, samples=12_000)
 )
 DATA = DataSpec(name="mnist", samples=1000)

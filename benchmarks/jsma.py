@@ -20,11 +20,12 @@ import numpy as np
 
 from sparring.adapters.attacks.run import attack
 from sparring.models.data import datasets
+from sparring.models.model_spec import model_spec
 from sparring.models.prepared import prepare as load
 from sparring.models.prepared.open import open_model
-from sparring.models.spec import DataSpec, ModelSpec, TrainSpec
+from sparring.models.spec import DataSpec, TrainSpec
 
-RESNET = ModelSpec(
+RESNET = model_spec(
     name="resnet18",
     architecture="resnet18",
     framework="torch",

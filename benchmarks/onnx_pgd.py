@@ -25,9 +25,10 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 from sparring.adapters import attack
 from sparring.adapters.frameworks.coexistence import guard
 from sparring.models.data import datasets
+from sparring.models.model_spec import model_spec
 from sparring.models.prepared.open import open_model
 from sparring.models.prepared.prepare import prepare
-from sparring.models.spec import DataSpec, ModelSpec
+from sparring.models.spec import DataSpec
 
 SHORT = {"epochs": 2, "seed": 0, "samples": 10000}
 CIFAR = ("cnn", "dnn", "rnn", "gru", "simple_rnn", "resnet18", "mobilenet_v2")
@@ -83,8 +84,8 @@ def opened(name: str, keys: dict[str, Any], n: int) -> tuple[Any, Any, np.ndarra
     """The source, its file, images and labels."""
     here = Path()
     data = DataSpec(name="imagenet-samples", samples=n) if "ImageNet" in name else DataSpec(name="cifar10", samples=n)
-    ref = prepare(ModelSpec(name="source", **keys), data=data, base=here)
-    exported = prepare(ModelSpec(name="file", export="source"), data=data, base=here, others={"source": ref})
+    ref = prepare(model_spec(name="source", **keys), data=data, base=here)
+    exported = prepare(model_spec(name="file", export="source"), data=data, base=here, others={"source": ref})
     sample = datasets.load(data, base=here)
     return open_model(ref), open_model(exported), sample.x, sample.y
 

@@ -23,8 +23,8 @@ import torch
 
 from sparring.adapters import wrap
 from sparring.models.data.datasets import Dataset, array_digest
+from sparring.models.model_spec import model_spec
 from sparring.models.prepared.model_ref import ModelRef
-from sparring.models.spec import ModelSpec
 from sparring.suites.plan.cell import Cell
 from sparring.suites.results import store
 from sparring.suites.runner.cells import run_cell
@@ -86,7 +86,7 @@ def cell(library: str, data: Dataset, steps: int) -> Cell:
         "object",
         data.x.shape[1:],
         10,
-        ModelSpec(name="net", architecture="cnn"),
+        model_spec(name="net", architecture="cnn"),
         None,
         {},
         "",

@@ -22,7 +22,8 @@ import pandas as pd
 
 from sparring.models.data import datasets
 from sparring.models.defenses.catalogue import wrappers
-from sparring.models.spec import ModelSpec, TrainSpec
+from sparring.models.model_spec import ModelSpec, TrainedModel
+from sparring.models.spec import TrainSpec
 from sparring.suites import load_suite
 from sparring.suites.plan.expand import origin, parts
 from sparring.suites.plan.file import Suite, home
@@ -70,11 +71,11 @@ def _trainings(
     known = {spec.name: spec for spec in small.models}
     several = any(name.endswith(f" on {data}") for name in models)
     for spec in paper.models:
-        if spec.train is None:
+        if not isinstance(spec, TrainedModel) or spec.train is None:
             continue
         like = known.get(spec.name) or known.get(f"{spec.name.rpartition('/')[0]}/1")
         told = models.get(f"{like.name} on {data}" if several else like.name) if like else None
-        if like is None or like.train is None or not told or "seconds" not in told["facts"]:
+        if not isinstance(like, TrainedModel) or like.train is None or not told or "seconds" not in told["facts"]:
             unmatched.append(f"training of {spec.name}")
             continue
         factor = _work(spec.train, train) / _work(like.train, train)

@@ -1,4 +1,4 @@
-"""What a suite says of data and models, validated: the values that the data and model loaders take."""
+"""What a suite says of data, of defenses and of a training, validated. Of models: ``model_spec.py``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,6 @@ from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-
-FRAMEWORKS = ("torch", "keras", "keras-tensorflow", "keras-torch", "keras-jax", "onnx")
-Framework = Literal["torch", "keras", "keras-tensorflow", "keras-torch", "keras-jax", "onnx"]
-Combine = Literal["probabilities", "logits", "vote"]
-FROM_OTHERS = ("export", "convert", "ensemble")
-"""The keys of a model that is made of other models of the suite."""
 
 
 class Spec(BaseModel):
@@ -163,115 +157,6 @@ class TrainSpec(Spec):
             if getattr(self, key) == value and not self.validation:
                 raise ValueError(f"`{key}: {value}` needs a `validation` share")
         return self
-
-
-class ModelSpec(Spec):
-    """A model: an architecture (trained here, or with weights), an object of the user's, a file, or an export."""
-
-    name: str
-    framework: Framework | None = Field(None, description="keras is keras-tensorflow; an `object` says it by itself")
-    architecture: str | None = Field(None, description="`sparring list models` lists them")
-    train: TrainSpec | None = None
-    weights: str | None = Field(
-        None,
-        description="a file (.pt, .pth, .safetensors, .keras, .weights.h5, .npz), a folder under SPARRING_DATA, "
-        "or a torchvision weights enum",
-    )
-    object: str | None = Field(
-        None, description="package.module:name, a torch module or Keras model, or a function that returns one"
-    )
-    onnx: str | None = Field(None, description="an ONNX file")
-    export: str | None = Field(None, description="the name of another model of this suite, exported to ONNX")
-    convert: str | None = Field(
-        None, description="the name of another model of this suite, whose weights are moved into `framework`"
-    )
-    ensemble: tuple[str, ...] | None = Field(
-        None, min_length=2, description="the names of other models of this suite, decided together"
-    )
-    combine: Combine = Field(
-        "probabilities",
-        description="of an ensemble: the mean of its members' probabilities or logits, or their majority vote",
-    )
-    members: int | None = Field(
-        None, ge=2, description="so many networks, trained with the seeds `train.seed` and on, decided together"
-    )
-    search: SearchSpec | None = Field(None, description="hyperparameters to try before the training")
-    defenses: tuple[DefenseSpec, ...] = Field((), description="defenses of this model, in order")
-    defended_as: str | None = Field(None, description="what these are called in tables; their own names when absent")
-    attack: bool = Field(True, description="false: it is only a source, a member or a target of others")
-    data: tuple[str, ...] | None = Field(None, min_length=1, description="only on these data sets, instead of all")
-    input_range: tuple[float, float] = Field((0.0, 1.0), description="what the model takes for a pixel of 0 and of 1")
-    mean: tuple[float, ...] | None = Field(None, description="subtracted per channel, in units of the input range")
-    std: tuple[float, ...] | None = Field(None, description="divided by per channel, in units of the input range")
-    channel_order: Literal["rgb", "bgr"] = "rgb"
-    layout: Literal["channels-first", "channels-last"] | None = Field(
-        None, description="of the model's input; by framework when absent"
-    )
-    output: Literal["logits", "probabilities"] = Field(
-        "logits", description="probabilities: a final softmax is taken off"
-    )
-
-    @field_validator("defenses", mode="before")
-    @classmethod
-    def _chain(cls, value: Any) -> Any:
-        return as_chain(value)
-
-    @field_validator("name")
-    @classmethod
-    def _printable(cls, value: str) -> str:
-        if not value.strip() or not value.isprintable():
-            raise ValueError("a model needs a printable name")
-        return value
-
-    @model_validator(mode="after")
-    def _one_source(self) -> ModelSpec:
-        sources = [key for key in ("object", "onnx", *FROM_OTHERS) if getattr(self, key)]
-        if self.architecture or (self.weights and not sources):
-            sources.append("architecture" if self.architecture else "weights")
-        if len(sources) != 1:
-            raise ValueError(
-                "give exactly one of `architecture`, `object`, `onnx`, `export`, `convert`, `ensemble` "
-                "(or `weights` alone for a .keras file, or one of `sparring convert`)"
-            )
-        if self.train and not self.architecture:
-            raise ValueError("`train` needs an `architecture`")
-        if self.train and self.weights:
-            raise ValueError("give either `train` or `weights`")
-        if self.members and not self.train:
-            raise ValueError("`members` needs an `architecture` and `train`: its members are trained one by one")
-        if self.search and not self.train:
-            raise ValueError("`search` needs an `architecture` and `train`")
-        if self.convert and self.framework in (None, "onnx"):
-            raise ValueError("`convert` needs a `framework` other than onnx (for that there is `export`)")
-        if self.ensemble and self.framework:
-            raise ValueError("an `ensemble` has the frameworks of its members: leave `framework` out")
-        if self.combine != "probabilities" and not (self.ensemble or self.members):  # a stored suite says all keys
-            raise ValueError("`combine` is for an `ensemble` or `members`")
-        return self
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The names of the models of the suite that this one is made of."""
-        return self.ensemble or tuple(name for name in (self.export, self.convert) if name)
-
-    @property
-    def defense(self) -> str:
-        """What the defenses are called in tables: joined by `` + ``; ``none`` without any."""
-        return self.defended_as or " + ".join(spec.label for spec in self.defenses) or "none"
-
-    @property
-    def runtime(self) -> str:
-        """``torch``, ``keras-tensorflow``, ``keras-torch``, ``keras-jax``, ``onnx`` or ``ensemble``.
-
-        For an ``object`` it is a guess.
-        """
-        if self.onnx or self.export:
-            return "onnx"
-        if self.ensemble:
-            return "ensemble"
-        keras_file = self.weights is not None and self.weights.endswith(".keras")
-        framework = self.framework or ("keras" if keras_file else "torch")
-        return "keras-tensorflow" if framework == "keras" else framework
 
 
 def as_chain(value: Any) -> Any:

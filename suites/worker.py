@@ -75,12 +75,13 @@ def _prepare(
     send: Send, spec: dict[str, Any], data: dict[str, Any], base: str, others: dict[str, Any], device: str,
     probabilities: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
+    from sparring.models.model_spec import model_spec
     from sparring.models.prepared.model_ref import ModelRef
     from sparring.models.prepared.prepare import prepare
-    from sparring.models.spec import DataSpec, ModelSpec
+    from sparring.models.spec import DataSpec
 
     ref = prepare(
-        ModelSpec.model_validate(spec),
+        model_spec(spec),
         data=DataSpec.model_validate(data),
         base=Path(base),
         others={name: ModelRef.from_json(value) for name, value in others.items()},

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparring.adapters.errors import InputError
+from sparring.models.model_spec import ModelSpec, WeightsModel
 from sparring.models.networks import published
-from sparring.models.spec import DataSpec, ModelSpec
+from sparring.models.spec import DataSpec
 
 KEYS = ("resize", "crop", "interpolation")
 
@@ -29,7 +30,9 @@ def for_models(spec: DataSpec, models: Sequence[ModelSpec]) -> DataSpec:
 
     Raises ``InputError``, which says who wants what, if they differ.
     """
-    enums = {model.name: model.weights for model in models if model.weights and _published(model.weights)}
+    enums = {
+        model.name: model.weights for model in models if isinstance(model, WeightsModel) and _published(model.weights)
+    }
     if not enums or any(getattr(spec, key) is not None for key in ("transforms", "size", *KEYS)):
         return resolved(spec)
     wanted: dict[tuple[Any, ...], list[str]] = {}

@@ -18,7 +18,8 @@ import numpy as np
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.protocol import Classifier
 from sparring.models.defenses.defense import Attacker, Defense, called
-from sparring.models.spec import DefenseSpec, ModelSpec
+from sparring.models.model_spec import ModelSpec
+from sparring.models.spec import DefenseSpec
 from sparring.models.training.loop import Training
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from sparring.adapters.errors import InputError
 from sparring.models import recipes
+from sparring.models.model_spec import TrainedModel
 from sparring.models.networks import build as networks
 from sparring.models.networks import published as published_weights
-from sparring.models.spec import ModelSpec
 
 
 def begun(architecture: str, enum: str, input_shape: tuple[int, int, int], classes: int) -> Any:
@@ -30,9 +30,9 @@ def begun(architecture: str, enum: str, input_shape: tuple[int, int, int], class
     return network
 
 
-def facts(spec: ModelSpec) -> dict[str, str]:
+def facts(spec: TrainedModel) -> dict[str, str]:
     """The enum and the sha256 of the file that the training of a model starts with; empty where the file isn't here."""
     assert spec.train is not None
     assert spec.train.start is not None
-    path = published_weights.place(str(spec.architecture), spec.train.start)
+    path = published_weights.place(spec.architecture, spec.train.start)
     return {"enum": spec.train.start, "sha256": recipes.file_digest(path)} if path.is_file() else {}

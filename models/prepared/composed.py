@@ -10,11 +10,11 @@ from sparring.adapters.errors import InputError
 from sparring.adapters.wrappers.ensemble import Vote
 from sparring.models import recipes
 from sparring.models.defenses import catalogue as defenses
+from sparring.models.model_spec import ConvertModel, EnsembleModel, ModelSpec, model_spec
 from sparring.models.prepared.model_ref import BY_DEFENSE, ModelRef
-from sparring.models.spec import ModelSpec
 
 
-def ensemble_ref(spec: ModelSpec, base: Path, others: Mapping[str, ModelRef]) -> ModelRef:
+def ensemble_ref(spec: EnsembleModel, base: Path, others: Mapping[str, ModelRef]) -> ModelRef:
     """What its members are says all of an ensemble: nothing is made, and nothing opened."""
     members = tuple(others[name] for name in spec.sources)
     first = members[0]
@@ -45,12 +45,13 @@ def ensemble_ref(spec: ModelSpec, base: Path, others: Mapping[str, ModelRef]) ->
 
 
 def converted_ensemble(
-    spec: ModelSpec, base: Path, source: ModelRef, convert: Callable[..., ModelRef | None]
+    spec: ConvertModel, base: Path, source: ModelRef, convert: Callable[..., ModelRef | None]
 ) -> ModelRef | None:
     """An ensemble of which every member is converted on its own; None where ``convert`` gives none."""
+    assert isinstance(source.spec, EnsembleModel)
     members = {}
     for name, member in zip(source.spec.sources, source.members, strict=True):
-        there = ModelSpec.model_validate({"name": name, "framework": spec.framework, "convert": name})
+        there = model_spec({"name": name, "framework": spec.framework, "convert": name})
         ref = member if member.framework == spec.runtime else convert(there, others={name: member})
         if ref is None:
             return None

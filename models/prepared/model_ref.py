@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sparring.models.spec import DefenseSpec, ModelSpec, facts
+from sparring.models.model_spec import ModelSpec, model_spec
+from sparring.models.spec import DefenseSpec, facts
 
 BY_DEFENSE = "(by its defense)"
 """Ends the reasons that a wrapper gives for what the classifier lacks."""
@@ -77,7 +78,7 @@ class ModelRef:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ModelRef:
         """The ref that ``to_json`` wrote."""
-        shape, spec = tuple(value["input_shape"]), ModelSpec.model_validate(value["spec"])
+        shape, spec = tuple(value["input_shape"]), model_spec(value["spec"])
         members = tuple(map(cls.from_json, value.get("members", ())))
         wrappers = tuple(map(DefenseSpec.model_validate, value.get("wrappers", ())))
         told = {"input_shape": shape, "spec": spec, "members": members, "wrappers": wrappers}

@@ -9,17 +9,18 @@ from typing import Any
 
 from sparring.adapters.errors import InputError, StorageError
 from sparring.adapters.protocol import Classifier
-from sparring.adapters.wrap import wrap
+from sparring.adapters.wrap import PROBABILITIES, check_outputs, look_like_probabilities, wrap
 from sparring.adapters.wrappers.ensemble import ensemble
 from sparring.models import recipes
+from sparring.models.data.datasets import Dataset
 from sparring.models.defenses import catalogue as defenses
+from sparring.models.model_spec import EnsembleModel, ObjectModel, WeightsModel
 from sparring.models.networks import build as networks
 from sparring.models.networks import published, weights
 from sparring.models.networks.convert import Opened
-from sparring.models.prepared.check import options_of
+from sparring.models.prepared.kinds.kind import options_of
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.remote import open_remotely
-from sparring.models.spec import ModelSpec
 
 
 def open_model(ref: ModelRef, *, device: str = "auto", seed: int = 0) -> Classifier:
@@ -31,7 +32,7 @@ def open_model(ref: ModelRef, *, device: str = "auto", seed: int = 0) -> Classif
     """
     if ref.wrappers:
         return defenses.wrap_defended(open_model(ref.undefended, device=device), ref.wrappers, seed=seed)
-    if ref.members:
+    if isinstance(ref.spec, EnsembleModel):
         return ensemble([_member(member, ref.host, device) for member in ref.members], ref.spec.combine)
     try:
         return wrapped(open_network(ref), ref, device)
@@ -48,19 +49,36 @@ def _member(ref: ModelRef, host: str, device: str) -> Classifier:
         return defenses.wrap_defended(_member(ref.undefended, host, device), ref.wrappers, seed=0)
     if ref.framework.startswith("keras-") and ref.framework != host:
         return open_remotely(ref.to_json(), keras_backend=ref.framework.partition("-")[2], device=device)
-    if ref.members:
+    if isinstance(ref.spec, EnsembleModel):
         return ensemble([_member(member, host, device) for member in ref.members], ref.spec.combine)
     return open_model(ref, device=device)
 
 
 def wrapped(network: Any, ref: ModelRef, device: str) -> Classifier:
+    """The classifier of a network that is open already, with the ref's options."""
     return wrap(network, input_shape=ref.input_shape, device=device, **ref.options)
+
+
+def checked(ref: ModelRef, classifier: Classifier, sample: Dataset) -> ModelRef:
+    """The ref with the classes that the model really has, and what it lacks.
+
+    Runs the images of the sample. Raises ``InputError`` if the model doesn't fit the data.
+    """
+    check_outputs(classifier, sample.x, probabilities=True)
+    if classifier.classes < len(sample.class_names):
+        raise InputError(
+            f"labels out of range: {sample.name} has {len(sample.class_names)} classes, the model {classifier.classes}"
+        )
+    lacks = {what: why for what in ("gradients", "logits") if (why := getattr(classifier, f"why_no_{what}", ""))}
+    if look_like_probabilities(classifier.logits(sample.x)):
+        lacks["logits"] = PROBABILITIES
+    return replace(ref, classes=classifier.classes, lacks=lacks)
 
 
 def open_network(ref: ModelRef) -> Any:
     """What ``wrap`` takes: the torch module, the Keras model, or the path of the ONNX file."""
     spec, path = ref.spec, Path(ref.artifact or "")
-    if spec.object:
+    if isinstance(spec, ObjectModel):
         network = user_network(spec, Path(ref.base), Path(ref.artifact) if ref.artifact else None)
         if ref.digest != user_digest(spec, network):
             raise InputError(
@@ -73,7 +91,7 @@ def open_network(ref: ModelRef) -> Any:
         raise StorageError(f"{path} is gone: run the suite again, and it will be made anew")
     if path.suffix == ".keras":
         return networks.keras_file(path, ref.framework)
-    if spec.weights and published.ENUM.fullmatch(spec.weights):
+    if isinstance(spec, WeightsModel) and published.ENUM.fullmatch(spec.weights):
         return published.network(ref.architecture, spec.weights)
     return networks.with_weights(ref.architecture, ref.framework, ref.input_shape, ref.classes, path)
 
@@ -84,15 +102,16 @@ def open_here(ref: ModelRef) -> Opened:
     return Opened(open_network(here), here.framework, ref.architecture, ref.input_shape, ref.classes, ref.options)
 
 
-def user_network(spec: ModelSpec, base: Path, file: Path | None) -> Any:
-    network = networks.imported(str(spec.object), base)
+def user_network(spec: ObjectModel, base: Path, file: Path | None) -> Any:
+    """The network that the user's code gives, with the weights of the file where there is one."""
+    network = networks.imported(spec.object, base)
     if file:
         (weights.load_torch if networks.framework_of(network) == "torch" else weights.load_keras)(network, file)
     return network
 
 
-def user_digest(spec: ModelSpec, network: Any) -> str:
+def user_digest(spec: ObjectModel, network: Any) -> str:
     """Of the weights, of the options, and of the file of the code: what ``forward`` does is only written there."""
-    code = getattr(sys.modules[str(spec.object).partition(":")[0]], "__file__", None)
+    code = getattr(sys.modules[spec.object.partition(":")[0]], "__file__", None)
     text = recipes.file_digest(Path(code)) if code else ""
-    return recipes.digest([networks.digest_of(network), spec.object, text, options_of(spec, None)])
+    return recipes.digest([networks.digest_of(network), spec.object, text, options_of(spec)])

@@ -23,8 +23,9 @@ from sparring.adapters.wrap import wrap
 from sparring.models.architectures import catalogue as architectures
 from sparring.models.architectures.architecture import written
 from sparring.models.data.pictures import Progress
+from sparring.models.model_spec import TrainedModel
 from sparring.models.networks import build as networks
-from sparring.models.spec import ModelSpec, SearchSpec, TrainSpec, facts
+from sparring.models.spec import SearchSpec, TrainSpec, facts
 from sparring.models.training.train import trained
 
 Point = Mapping[str, Any]
@@ -35,12 +36,12 @@ NOT_SEARCHED = ("seed", "samples")
 BATCH = 256
 
 
-def check(spec: ModelSpec) -> None:
+def check(spec: TrainedModel) -> None:
     """Raise ``InputError`` for a key that neither ``train`` nor the architecture has, and for impossible values."""
     if spec.search is None:
         return
     known = [key for key in TrainSpec.model_fields if key not in NOT_SEARCHED]
-    valid = [*known, *architectures.find(str(spec.architecture), spec.runtime).parameters(_family(spec))]
+    valid = [*known, *architectures.find(spec.architecture, spec.runtime).parameters(_family(spec))]
     for key, values in spec.search.over.items():
         if key not in valid:
             raise InputError(f"search.over: {unknown('hyperparameter', key, valid)}")
@@ -61,7 +62,7 @@ def points(search: SearchSpec) -> list[Point]:
     return list(ParameterSampler(over, min(search.trials, len(grid)), random_state=search.seed))
 
 
-def chosen(spec: ModelSpec, point: Point) -> ModelSpec:
+def chosen(spec: TrainedModel, point: Point) -> TrainedModel:
     """The model with these hyperparameters. Raises ``InputError`` for values that can't be."""
     assert spec.train is not None
     of_training = {key: value for key, value in point.items() if key in TrainSpec.model_fields}
@@ -72,7 +73,7 @@ def chosen(spec: ModelSpec, point: Point) -> ModelSpec:
         detail = error.errors()[0]
         where = ".".join(["search.over", *map(str, detail["loc"])])
         raise InputError(f"{where}: {detail['msg']} ({_said(point)})") from None
-    architecture = written(str(spec.architecture), **of_network)
+    architecture = written(spec.architecture, **of_network)
     try:
         architectures.find(architecture, spec.runtime)
     except InputError as error:
@@ -81,7 +82,7 @@ def chosen(spec: ModelSpec, point: Point) -> ModelSpec:
 
 
 def search(
-    spec: ModelSpec,
+    spec: TrainedModel,
     shape: tuple[int, int, int],
     classes: int,
     x: Images,
@@ -90,7 +91,7 @@ def search(
     *,
     device: str = "auto",
     progress: Progress | None = None,
-) -> tuple[ModelSpec, list[dict[str, Any]]]:
+) -> tuple[TrainedModel, list[dict[str, Any]]]:
     """The model with the best of its hyperparameters, and what each trial came to; of equals the first is the best.
 
     ``x`` (N, C, H, W) and ``y`` (N,) are the training images, ``options`` the keyword arguments of ``wrap``. Every
@@ -162,7 +163,7 @@ def _folds(asked: SearchSpec, y: Labels) -> list[tuple[Any, Any]]:
 
 
 def _accuracy(
-    spec: ModelSpec,
+    spec: TrainedModel,
     shape: tuple[int, int, int],
     classes: int,
     seen: tuple[Images, Labels],
@@ -177,7 +178,7 @@ def _accuracy(
     if _family(spec) == "keras":
         networks.use_keras(spec.runtime)
     before = preprocessing(shape, **{key: value for key, value in options.items() if key != "output"})
-    build = partial(networks.build, str(spec.architecture), spec.runtime, shape, classes)
+    build = partial(networks.build, spec.architecture, spec.runtime, shape, classes)
     train = spec.train.model_copy(update={"seed": spec.search.seed})
     network, _ = trained(build, spec.runtime, *seen, train, before=before, options=options, device=device)
     model = wrap(network, input_shape=shape, classes=classes, device=device, **options)
@@ -186,7 +187,7 @@ def _accuracy(
     return float(accuracy_score(y, np.concatenate(decided)))
 
 
-def _family(spec: ModelSpec) -> str:
+def _family(spec: TrainedModel) -> str:
     return spec.runtime.partition("-")[0]
 
 

@@ -18,6 +18,8 @@ from sparring.adapters.errors import InputError
 from sparring.models.data import datasets
 from sparring.models.data.datasets import Dataset
 from sparring.models.layers.layer import Layer
+from sparring.models.model_spec import OwnInput
+from sparring.models.prepared.kinds.kind import options_of
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.spec import DataSpec
 from sparring.suites.certify import certificate
@@ -97,9 +99,12 @@ def _opened(references: list[Reference], processes: Processes, report: Reporter,
 
     refs = [opened(reference) for reference in references]
     silent = ["logits" in ref.lacks and not ref.members for ref in refs]
-    said = all(silent) or any(reference.spec.output == "probabilities" for reference in references)
+    said = all(silent) or any(options_of(reference.spec)["output"] == "probabilities" for reference in references)
     for index, reference in enumerate(references):
-        if silent[index] and said and reference.spec.output == "logits":
+        if silent[index] and said and options_of(reference.spec)["output"] == "logits":
+            if not isinstance(reference.spec, OwnInput):
+                names = " and ".join(map(repr, reference.spec.sources))
+                raise InputError(f"{reference.text}: output: an `{reference.spec.kind}` takes it from {names}")
             spec = reference.spec.model_copy(update={"output": "probabilities"})
             refs[index] = opened(replace(reference, spec=spec))
         elif silent[index]:

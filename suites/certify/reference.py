@@ -15,13 +15,14 @@ from pydantic import ValidationError
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.onnx.declared import declared_dimensions
 from sparring.models.data import datasets
+from sparring.models.model_spec import MODEL_KEYS, OPTIONS, ExportModel, ModelSpec, OnnxModel, model_spec
 from sparring.models.networks import portable
-from sparring.models.prepared.check import OPTIONS
+from sparring.models.prepared.kinds.kind import options_of
+from sparring.models.prepared.kinds.table import kind_of
 from sparring.models.prepared.model_ref import ModelRef
-from sparring.models.spec import DataSpec, ModelSpec, facts
+from sparring.models.spec import DataSpec, facts
 from sparring.suites.plan.expand import single
 from sparring.suites.plan.file import Suite, home, load_suite
-from sparring.suites.runner.preparation import what_to_do
 from sparring.suites.workers.pool import Pool
 from sparring.suites.workers.process import Worker, WorkerDied, WorkerFailed, backend
 from sparring.suites.workers.reporter import Reporter
@@ -114,9 +115,9 @@ def open_reference(
         source.spec.name: open_reference(source, pool=pool, device=device, report=told) for source in reference.sources
     }
     spec = reference.spec
-    task = f"{spec.name}: {what_to_do(spec)}"
+    task = f"{spec.name}: {kind_of(spec).work(spec)}"
     told.stage(task)
-    runtime = others[spec.export].host if spec.export else spec.runtime
+    runtime = others[spec.export].host if isinstance(spec, ExportModel) else spec.runtime
     request = {
         "do": "prepare",
         "spec": facts(spec),
@@ -183,29 +184,29 @@ def _inline(text: str) -> ModelSpec:
     except yaml.YAMLError as error:
         raise InputError(f"{text}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{text}: a model is a mapping with the keys {', '.join(ModelSpec.model_fields)}")
+        raise InputError(f"{text}: a model is a mapping with the keys {', '.join(MODEL_KEYS)}")
     return _validated(text, {"name": "model", **content})
 
 
 def _validated(text: str, content: Mapping[str, Any]) -> ModelSpec:
     try:
-        return ModelSpec.model_validate(content)
+        return model_spec(content)
     except ValidationError as error:
         said = []
         for detail in error.errors():
-            place = ".".join(map(str, detail["loc"]))
+            place = ".".join(map(str, detail["loc"][1:]))  # the first is the kind
             message = detail["msg"].removeprefix("Value error, ")
             if detail["type"] == "extra_forbidden":
-                message = unknown("key", detail["loc"][-1], ModelSpec.model_fields)
+                message = unknown("key", detail["loc"][-1], MODEL_KEYS)
             said.append(f"{place}: {message}" if place else message)
         raise InputError(f"{text}: {'; '.join(said)}") from None
 
 
 def _of_file(text: str, path: Path) -> ModelSpec:
     if path.suffix == ".onnx":
-        return ModelSpec.model_validate({"name": path.name, "onnx": str(path)})
+        return model_spec({"name": path.name, "onnx": str(path)})
     if path.suffix == ".keras":
-        return ModelSpec.model_validate({"name": path.name, "weights": str(path)})
+        return model_spec({"name": path.name, "weights": str(path)})
     said = portable.described(path) if path.suffix == ".safetensors" else {}
     if not said:
         framework = "keras" if path.suffix in (".npz", ".h5") else "torch"
@@ -243,7 +244,7 @@ def _fitting(texts: Sequence[str], specs: Sequence[ModelSpec]) -> DataSpec:
 
 def takes(text: str, spec: ModelSpec) -> tuple[Shape | None, int | None]:
     """The images (C, H, W) and the classes of a model whose file tells; None for what it doesn't."""
-    path = Path(spec.onnx or spec.weights or "").expanduser()
+    path = Path((spec.onnx if isinstance(spec, OnnxModel) else getattr(spec, "weights", None)) or "").expanduser()
     if not path.is_file():
         return None, None
     if path.suffix == ".onnx":
@@ -254,7 +255,7 @@ def takes(text: str, spec: ModelSpec) -> tuple[Shape | None, int | None]:
                 shapes = list(_batch_shapes(json.loads(archive.read("config.json"))))
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as exc:
             raise InputError(f"{text} can't be read as a .keras file: {exc}") from exc
-        return _sides(shapes[0][1:], spec.layout or "channels-last") if shapes else None, None
+        return _sides(shapes[0][1:], options_of(spec)["layout"] or "channels-last") if shapes else None, None
     if path.suffix == ".safetensors":
         said = portable.described(path)
         shape = said.get("input_shape")
@@ -269,7 +270,7 @@ def _onnx_takes(path: Path, spec: ModelSpec) -> tuple[Shape | None, int | None]:
         return None, None
     sides = inputs[0][1:]
     last = sides[2] in (1, 3) and sides[0] not in (1, 3)
-    layout = spec.layout or ("channels-last" if last else "channels-first")
+    layout = options_of(spec)["layout"] or ("channels-last" if last else "channels-first")
     return _sides(sides, layout), classes[0] if classes else None
 
 

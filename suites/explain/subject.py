@@ -15,10 +15,10 @@ from sparring.adapters.attacks import catalogue as attacks
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.protocol import Classifier, Images, Labels
 from sparring.models.data import datasets
+from sparring.models.model_spec import ModelSpec
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.open import open_model
 from sparring.models.prepared.prepare import prepare
-from sparring.models.spec import ModelSpec
 from sparring.suites.plan.expand import single, with_transforms
 from sparring.suites.plan.file import Suite, home, load_suite
 from sparring.suites.workers.process import backend

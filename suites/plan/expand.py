@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sparring.adapters.errors import InputError
 from sparring.models.data import datasets, picture_transforms
 from sparring.models.defenses import catalogue as defenses
-from sparring.models.spec import ChainSpec, DefenseSpec, ModelSpec
+from sparring.models.model_spec import EnsembleModel, ModelSpec, TrainedModel, model_spec
+from sparring.models.spec import ChainSpec, DefenseSpec
 from sparring.suites.plan.file import Suite
 
 
@@ -98,19 +98,18 @@ def _under(spec: ModelSpec, chain: ChainSpec, by_name: dict[str, ModelSpec]) -> 
             below = _under(by_name[name], trained, by_name)
             found += [one.model_copy(update={"attack": False}) for one in below] if trained.chain else []
             names.append(below[-1].name)
-        made: dict[str, Any] = {"ensemble": tuple(names)}
-        if not spec.ensemble:
-            made = {"export" if spec.export else "convert": names[0]}
+        made = {spec.kind: tuple(names) if isinstance(spec, EnsembleModel) else names[0]}
         return [*found, named.model_copy(update=made)]
-    if (trains := _training((*spec.defenses, *chain.chain))) and not spec.train:
+    train = spec.train if isinstance(spec, TrainedModel) else None
+    if (trains := _training((*spec.defenses, *chain.chain))) and not train:
         raise InputError(f"defenses: {trains[0].label} trains the model, and {spec.name!r} has no `train`")
-    if not spec.members:
+    if not isinstance(spec, TrainedModel) or not spec.members:
         return [named]
-    assert spec.train is not None
+    assert train is not None
     own = tuple(_training(named.defenses))
     for number in range(spec.members):
-        train = spec.train.model_copy(update={"seed": spec.train.seed + number})
-        update = {"train": train, "members": None, "combine": "probabilities", "defenses": own, "attack": False}
+        own_train = train.model_copy(update={"seed": train.seed + number})
+        update = {"train": own_train, "members": None, "combine": "probabilities", "defenses": own, "attack": False}
         name = f"{_named(spec, trained).name}/{number + 1}"
         found.append(spec.model_copy(update={**update, "name": name, "defended_as": None}))
     whole = {
@@ -118,7 +117,7 @@ def _under(spec: ModelSpec, chain: ChainSpec, by_name: dict[str, ModelSpec]) -> 
         "defenses": [one.model_dump() for one in named.defenses], "defended_as": named.defended_as,
         "attack": spec.attack,
     }  # fmt: skip
-    return [*found, ModelSpec.model_validate(whole)]
+    return [*found, model_spec(whole)]
 
 
 def _named(spec: ModelSpec, chain: ChainSpec) -> ModelSpec:

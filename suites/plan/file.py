@@ -22,7 +22,8 @@ from sparring.adapters.attacks.library import Unsupported, load_library
 from sparring.adapters.attacks.request import Request
 from sparring.adapters.errors import InputError, unknown
 from sparring.models.defenses import catalogue as defenses
-from sparring.models.spec import ChainSpec, DataSpec, ModelSpec, Spec
+from sparring.models.model_spec import KINDS, MODEL_KEYS, ModelSpec
+from sparring.models.spec import ChainSpec, DataSpec, Spec
 from sparring.suites.plan.keys import Attacker, AttackSpec, DrawsSpec, PublishedSpec, TransferSpec, VariantSpec
 
 Route = Literal["native", "bridged"]
@@ -117,7 +118,7 @@ class Suite(Spec):
                 raise ValueError(f"two models are called {model.name!r}")
             for source in model.sources:
                 if source not in seen:
-                    verb = "exports" if model.export else "converts" if model.convert else "takes in"
+                    verb = {"export": "exports", "convert": "converts"}.get(model.kind, "takes in")
                     raise ValueError(f"models: {model.name} {verb} {source!r}, which is no model above it")
             seen.add(model.name)
         if self.transfer is not None:
@@ -301,12 +302,12 @@ def _override(content: dict[str, Any], override: str) -> dict[str, Any]:
 def _explain(error: ValidationError) -> list[str]:
     lines = []
     for detail in error.errors():
-        said = [part for i, part in enumerate(detail["loc"]) if (i, part) not in ((1, _ONE), (1, _SEVERAL))]
-        place = ".".join(map(str, said))
+        location = _without_tags(detail["loc"])
+        place = ".".join(map(str, location))
         value, kind = detail.get("input"), detail["type"]
         if kind == "extra_forbidden":
-            parent = _model_at(detail["loc"][:-1])
-            lines.append(f"{place}: {unknown('key', detail['loc'][-1], parent.model_fields)}")
+            keys = MODEL_KEYS if _is_model(location) else _model_at(detail["loc"][:-1]).model_fields
+            lines.append(f"{place}: {unknown('key', detail['loc'][-1], keys)}")
         elif kind == "missing":
             lines.append(f"{place}: this key is missing")
         else:
@@ -316,11 +317,24 @@ def _explain(error: ValidationError) -> list[str]:
     return lines
 
 
+def _without_tags(location: tuple[int | str, ...]) -> list[int | str]:
+    """The place as the file has it: pydantic also names which of several kinds stands there."""
+    tags = {("data", 1): (_ONE, _SEVERAL), ("models", 2): tuple(KINDS)}
+    return [part for i, part in enumerate(location) if part not in tags.get((str(location[0]), i), ())]
+
+
+def _is_model(location: list[int | str]) -> bool:
+    """Whether a key of a model itself stands there: ``models``, its number, the key."""
+    return len(location) == 3 and location[0] == "models"
+
+
 def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
     """The pydantic model that stands at a place of a suite."""
     model: type[BaseModel] = Suite
     for part in location:
-        if isinstance(part, str) and part in model.model_fields:
+        if part in KINDS:
+            model = KINDS[str(part)]
+        elif isinstance(part, str) and part in model.model_fields:
             for candidate in _models_in(model.model_fields[part].annotation):
                 model = candidate
     return model

@@ -17,8 +17,9 @@ from sparring.adapters.libraries.ledger import habits, whose
 from sparring.adapters.libraries.own import bridge as own
 from sparring.models.data.datasets import Dataset
 from sparring.models.defenses import catalogue as defenses
+from sparring.models.model_spec import ModelSpec
 from sparring.models.prepared.model_ref import ModelRef
-from sparring.models.spec import DataSpec, ModelSpec
+from sparring.models.spec import DataSpec
 from sparring.suites.plan.cell import Cell
 from sparring.suites.plan.expand import origin
 from sparring.suites.plan.file import Suite

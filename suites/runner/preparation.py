@@ -9,29 +9,15 @@ from pathlib import Path
 from sparring.adapters.errors import InputError
 from sparring.models.data.datasets import Dataset
 from sparring.models.defenses.catalogue import wrappers
+from sparring.models.model_spec import EnsembleModel, ExportModel, ModelSpec, TrainedModel
+from sparring.models.prepared.kinds.table import kind_of
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.prepare import is_prepared
-from sparring.models.spec import ModelSpec, facts
+from sparring.models.spec import facts
 from sparring.suites.plan.file import Suite
 from sparring.suites.workers.pool import Pool, Seat, in_threads
 from sparring.suites.workers.process import Disrupted, WorkerDied, WorkerFailed, WorkerLost, backend
 from sparring.suites.workers.reporter import Reporter
-
-
-def what_to_do(spec: ModelSpec) -> str:
-    """What ``prepare`` will do for a model, in words."""
-    if spec.export is not None:
-        return f"export {spec.export} to ONNX"
-    if spec.convert is not None:
-        return f"convert {spec.convert} to {spec.runtime}"
-    if spec.ensemble is not None:
-        return f"put {', '.join(spec.ensemble)} together"
-    if spec.architecture is not None and spec.weights is None:
-        if spec.train is None:
-            return f"initialise {spec.architecture}"
-        search = "search hyperparameters, then " if spec.search else ""
-        return f"{search}train {spec.architecture} ({spec.train.epochs} epochs)"
-    return f"load {spec.object or spec.weights or spec.onnx}"
 
 
 def prepared(where: str, suite: Suite, data: Dataset, base: Path) -> dict[str, ModelRef]:
@@ -101,7 +87,7 @@ def prepare_all(
         if spec.name not in ready[part]
     ]
     # what may turn out to be bad input comes before what takes long; the order is otherwise the suite's
-    waiting.sort(key=lambda item: (bool(item[2].sources), item[2].train is not None, bool(wrappers(item[2].defenses))))
+    waiting.sort(key=lambda item: _cost(item[2]))
     total, finished = len(waiting), 0
     changed, stop = threading.Condition(), threading.Event()
 
@@ -132,8 +118,10 @@ def prepare_all(
             suite, data = parts[part]
             others = {name: ready[part][name] for name in spec.sources}
             on = f" on {data.name}" if len(parts) > 1 else ""
-            task = f"{spec.name}{on}: {what_to_do(spec)}"
-            if spec.ensemble or wrappers(spec.defenses):  # what stands around a model that is there takes no process
+            task = f"{spec.name}{on}: {kind_of(spec).work(spec)}"
+            if isinstance(spec, EnsembleModel) or wrappers(
+                spec.defenses
+            ):  # what stands around a model that is there takes no process
                 try:
                     known = is_prepared(spec, data=suite.one_data, base=base, others=others)
                     if known is not None:
@@ -176,4 +164,10 @@ def prepare_all(
 def _host(spec: ModelSpec, ready: Mapping[str, ModelRef]) -> str:
     """The framework in whose process a model is made."""
     # an object's own framework is known only when it has been prepared, which it has for whoever exports it
-    return ready[spec.export].host if spec.export and spec.export in ready else spec.runtime
+    exported = isinstance(spec, ExportModel) and spec.export in ready
+    return ready[spec.sources[0]].host if exported else spec.runtime
+
+
+def _cost(spec: ModelSpec) -> tuple[bool, bool, bool]:
+    """What models are sorted by: those that are made of others, those that are trained, those behind defenses, last."""
+    return bool(spec.sources), isinstance(spec, TrainedModel) and spec.train is not None, bool(wrappers(spec.defenses))

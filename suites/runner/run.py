@@ -27,7 +27,7 @@ from sparring.suites.results import manifest, store
 from sparring.suites.results import rows as results
 from sparring.suites.results.manifest import Described
 from sparring.suites.runner.cells import compute
-from sparring.suites.runner.preparation import prepare_all, prepared, what_to_do
+from sparring.suites.runner.preparation import prepare_all, prepared
 from sparring.suites.transfer import matrix as transfer
 from sparring.suites.transfer import plot
 from sparring.suites.transfer.judge_all import judge_all
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sparring.suites.transfer.matrix import Transfer
+from sparring.models.prepared.kinds.table import kind_of
 
 
 class Unfinished(SparringError):
@@ -210,7 +211,7 @@ def look_ahead(
     for part, data in parts:
         ready = prepared(where, part, data, base)
         planned += plan(part, data, ready)
-        waiting |= {(data.name, spec.name): what_to_do(spec) for spec in part.models if spec.name not in ready}
+        waiting |= {(data.name, spec.name): kind_of(spec).work(spec) for spec in part.models if spec.name not in ready}
     todo = {row.cell.id for row in _missing(planned, folder, retry_failed)}
     stored = frozenset(row.cell.id for row in planned) - todo
     return Outlook(suite, folder, tuple(parts), tuple(planned), stored, waiting)

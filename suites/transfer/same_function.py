@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from sparring.models.model_spec import EnsembleModel, ObjectModel, WeightsModel
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.suites.plan.file import Suite
 
@@ -18,13 +19,14 @@ def families(suite: Suite, models: Mapping[str, ModelRef]) -> dict[str, str]:
     """
     found: dict[str, Any] = {}
     for spec in suite.models:
-        if spec.ensemble:
+        if isinstance(spec, EnsembleModel):
             found[spec.name] = [spec.combine, sorted(json.dumps(found[name]) for name in spec.ensemble)]
         elif spec.sources:
             found[spec.name] = found[spec.sources[0]]
-        elif spec.weights:
+        elif isinstance(spec, WeightsModel) or (isinstance(spec, ObjectModel) and spec.weights):
+            network = spec.architecture if isinstance(spec, WeightsModel) else f"object:{spec.object}"
             options = [spec.input_range, spec.mean, spec.std, spec.channel_order]
-            found[spec.name] = ["weights", spec.architecture, spec.object, spec.weights, options]
+            found[spec.name] = ["weights", network, spec.weights, options]
         else:
             found[spec.name] = ["digest", models[spec.name].framework, models[spec.name].digest]
     return {name: json.dumps(value) for name, value in found.items()}

@@ -10,8 +10,9 @@ import pytest
 from sparring.adapters.errors import InputError
 from sparring.models.architectures import mobilenet
 from sparring.models.data import datasets
+from sparring.models.model_spec import model_spec
 from sparring.models.prepared import prepare as load
-from sparring.models.spec import DataSpec, ModelSpec
+from sparring.models.spec import DataSpec
 
 BASE = Path(".")
 DATA = DataSpec(name="imagenet-samples", samples=60)
@@ -19,7 +20,7 @@ DATA = DataSpec(name="imagenet-samples", samples=60)
 
 def model(framework, **keys):
     keys = {"name": "net", "architecture": "mobilenet_v2", "weights": "imagenet-mobilenet", **keys}
-    return ModelSpec(framework=framework, **keys)
+    return model_spec(framework=framework, **keys)
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,16 @@ from PIL import Image
 
 from sparring.adapters.errors import InputError
 from sparring.models.data import datasets, picture_transforms, pictures
+from sparring.models.model_spec import ModelSpec, model_spec
 from sparring.models.networks import published
-from sparring.models.spec import DataSpec, ModelSpec
+from sparring.models.spec import DataSpec
 
 HERE = Path(".")
 ENUMS = ["AlexNet_Weights.IMAGENET1K_V1", "ResNet50_Weights.IMAGENET1K_V2", "EfficientNet_B0_Weights.IMAGENET1K_V1"]
 
 
 def model(name: str, weights: str | None, **more) -> ModelSpec:
-    return ModelSpec(name=name, architecture="resnet50", weights=weights, **more)
+    return model_spec(name=name, architecture="resnet50", weights=weights, **more)
 
 
 @pytest.mark.parametrize("enum", [*ENUMS, "Inception_V3_Weights.IMAGENET1K_V1"])

@@ -18,10 +18,11 @@ from sparring.models.architectures import mobilenet
 from sparring.models.architectures.torch_networks import FoldedMobileNet
 from sparring.models.architectures.twins import twin, weighted_layers
 from sparring.models.data import datasets
+from sparring.models.model_spec import model_spec
 from sparring.models.networks import build as networks
 from sparring.models.networks import convert, export, portable, weights
 from sparring.models.prepared import prepare as load
-from sparring.models.spec import DataSpec, ModelSpec
+from sparring.models.spec import DataSpec
 
 SHAPES = {
     "cnn": (3, 10, 14),
@@ -315,7 +316,7 @@ def test_a_safetensors_file_alone_is_a_model(tmp_path):
     said = {"mean": [0.4], "std": [0.3]}
     path = tmp_path / "mine.safetensors"
     portable.save_torch(network, path, architecture="cnn", input_shape=(1, 8, 8), classes=12, options=said)
-    model = ModelSpec(name="net", weights="mine.safetensors")
+    model = model_spec(name="net", weights="mine.safetensors")
     ref = load.prepare(model, data=DIGITS, base=tmp_path)
     assert (ref.architecture, ref.classes, ref.options["mean"]) == ("cnn", 12, [0.4])
     assert load.is_prepared(model, data=DIGITS, base=tmp_path) == ref
@@ -335,7 +336,7 @@ def test_a_safetensors_file_alone_is_a_model(tmp_path):
 
 
 def prepare(others=None, **keys):
-    return load.prepare(ModelSpec(**{"name": "net", **keys}), data=DIGITS, base=BASE, others=others or {})
+    return load.prepare(model_spec(**{"name": "net", **keys}), data=DIGITS, base=BASE, others=others or {})
 
 
 def test_a_suites_model_is_anothers_moved_and_moved_back():
@@ -352,7 +353,7 @@ def test_a_suites_model_is_anothers_moved_and_moved_back():
     logits = [load.open_model(ref, device="cpu").logits(x) for ref in (first, second, third)]
     np.testing.assert_allclose(logits[1], logits[0], atol=1e-5)
     np.testing.assert_array_equal(logits[2], logits[0])
-    asked = ModelSpec(name="k", convert="net", framework="keras")
+    asked = model_spec(name="k", convert="net", framework="keras")
     assert load.is_prepared(asked, data=DIGITS, base=BASE, others={"net": first}) == second
     other = prepare(architecture="cnn", mean=(0.2,), std=(0.5,))
     assert load.is_prepared(asked, data=DIGITS, base=BASE, others={"net": other}) is None
@@ -366,7 +367,7 @@ def test_parameters_of_an_architecture_travel_with_it(tmp_path):
     assert {ref.architecture for ref in (first, second, exported)} == {name}
     portable.save_torch(networks.build(name, "torch", (1, 8, 8), 10), tmp_path / "n.safetensors", architecture=name,
                         input_shape=(1, 8, 8), classes=10, options={})  # fmt: skip
-    file = load.prepare(ModelSpec(name="f", weights="n.safetensors"), data=DIGITS, base=tmp_path)
+    file = load.prepare(model_spec(name="f", weights="n.safetensors"), data=DIGITS, base=tmp_path)
     assert file.architecture == name
     for ref in (second, exported):
         logits = load.open_model(ref, device="cpu").logits(x)
@@ -387,7 +388,7 @@ def test_an_ensemble_is_moved_member_by_member():
     np.testing.assert_allclose(*logits, atol=1e-5)
     assert (
         load.is_prepared(
-            ModelSpec(name="net", convert="both", framework="torch"), data=DIGITS, base=BASE, others={"both": both}
+            model_spec(name="net", convert="both", framework="torch"), data=DIGITS, base=BASE, others={"both": both}
         )
         == moved
     )

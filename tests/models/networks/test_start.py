@@ -9,12 +9,13 @@ import torchvision
 
 from sparring.adapters.errors import InputError
 from sparring.models import recipes
+from sparring.models.model_spec import model_spec
 from sparring.models.networks import build as networks
 from sparring.models.networks import published
 from sparring.models.networks import start as starting
 from sparring.models.networks.determinism import seeded
 from sparring.models.prepared import prepare as load
-from sparring.models.spec import DataSpec, ModelSpec
+from sparring.models.spec import DataSpec
 
 NET, ENUM = "shufflenet_v2_x0_5", "ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1"
 DATA = DataSpec(name="digits", channels=3, size=32, samples=4)
@@ -38,7 +39,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def spec(**train):
-    return ModelSpec(name="net", architecture=NET, framework="torch", train={**TRAIN, **train})
+    return model_spec(name="net", architecture=NET, framework="torch", train={**TRAIN, **train})
 
 
 def prepared(model):
@@ -93,7 +94,7 @@ def test_where_the_file_is_missing_the_message_says_where_it_goes(hub, monkeypat
 ])  # fmt: skip
 def test_weights_that_no_such_network_has(hub, model, message):
     with pytest.raises(InputError, match=message):
-        prepared(ModelSpec(name="net", train={**TRAIN, "start": ENUM}, **model))
+        prepared(model_spec(name="net", train={**TRAIN, "start": ENUM}, **model))
 
 
 def test_weights_without_a_member_are_refused(hub):

@@ -11,9 +11,10 @@ import pytest
 from sparring.adapters.frameworks.preprocessing import preprocessing
 from sparring.models.data import datasets
 from sparring.models.defenses.catalogue import training_changes
+from sparring.models.model_spec import model_spec
 from sparring.models.networks import build as networks
 from sparring.models.prepared import prepare as load
-from sparring.models.spec import DataSpec, ModelSpec, TrainSpec
+from sparring.models.spec import DataSpec, TrainSpec
 from sparring.models.training.train import trained
 
 DATA = DataSpec(name="digits", samples=20)
@@ -23,7 +24,7 @@ TUNED = {"defense": "adversarial-fine-tuning", "library": "art", "eps": 0.1, "sa
 
 def spec(framework, *defenses):
     architecture = "cnn_batchnorm" if framework == "torch" else "cnn"
-    return ModelSpec(name="net", architecture=architecture, framework=framework, train=TRAIN, defenses=defenses)
+    return model_spec(name="net", architecture=architecture, framework=framework, train=TRAIN, defenses=defenses)
 
 
 def prepared(framework, *defenses, said=None):

@@ -14,10 +14,12 @@ import pytest
 from sparring.adapters.errors import InputError
 from sparring.adapters.protocol import Differentiable
 from sparring.models.data import datasets
+from sparring.models.model_spec import ModelSpec, model_spec
 from sparring.models.networks import build as networks
 from sparring.models.networks import weights
 from sparring.models.prepared import prepare as load
-from sparring.models.spec import DataSpec, ModelSpec
+from sparring.models.prepared.open import open_network
+from sparring.models.spec import DataSpec
 
 BASE = Path(".")
 DIGITS = DataSpec(name="digits")
@@ -25,7 +27,7 @@ SMALL = {"epochs": 1, "samples": 64}
 
 
 def spec(**keys) -> ModelSpec:
-    return ModelSpec(**{"name": "net", **keys})
+    return model_spec(**{"name": "net", **keys})
 
 
 def cnn(framework="torch", **keys) -> ModelSpec:
@@ -134,9 +136,9 @@ def test_the_same_training_never_runs_twice():
 )  # fmt: skip
 def test_what_changes_the_weights_is_another_training(change):
     model = {"name": "net", "architecture": "cnn", "framework": "torch", "train": {**SMALL, "seed": 5}}
-    ref = prepare(ModelSpec(**model))
-    changed = ModelSpec(**{**model, **change})
-    assert load.is_prepared(ModelSpec(**model), data=DIGITS, base=BASE) == ref
+    ref = prepare(model_spec(**model))
+    changed = model_spec(**{**model, **change})
+    assert load.is_prepared(model_spec(**model), data=DIGITS, base=BASE) == ref
     other = load.is_prepared(changed, data=DIGITS, base=BASE) or prepare(changed)
     assert other.artifact != ref.artifact
     assert other.digest != ref.digest
@@ -297,7 +299,7 @@ def test_a_damaged_file_of_weights(tmp_path, state, name, content):
 @pytest.mark.parametrize("suffix", [".npz", ".weights.h5"])
 def test_keras_weights_with_their_architecture(tmp_path, digits, suffix):
     trained = prepare(cnn("keras", train=SMALL))
-    network = load.open_network(trained)
+    network = open_network(trained)
     path = tmp_path / f"my{suffix}"
     weights.save_keras(network, path) if suffix == ".npz" else network.save_weights(path)
     ref = prepare(cnn("keras", weights=path.name), tmp_path)
@@ -316,7 +318,7 @@ def test_a_keras_file(tmp_path, digits):
     import keras
 
     trained = prepare(cnn("keras", train=SMALL))
-    load.open_network(trained).save(tmp_path / "my.keras")
+    open_network(trained).save(tmp_path / "my.keras")
     model = spec(weights="my.keras")
     ref = prepare(model, tmp_path)
     assert (ref.framework, ref.architecture, ref.classes) == ("keras-tensorflow", "my.keras", 10)
@@ -661,9 +663,9 @@ def test_the_digest_of_an_onnx_file_is_also_that_of_its_external_weights(tmp_pat
     ],
 )  # fmt: skip
 def test_keys_that_do_not_go_together(tmp_path, keys, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         load.is_prepared(spec(**keys), data=DIGITS, base=tmp_path)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         prepare(spec(**keys), tmp_path)
 
 

@@ -11,17 +11,18 @@ import pytest
 
 from sparring.adapters.errors import Disruption, InputError, SparringError
 from sparring.adapters.protocol import Differentiable
+from sparring.models.model_spec import model_spec
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.open import open_model
 from sparring.models.prepared.prepare import prepare
 from sparring.models.prepared.remote import open_remotely
-from sparring.models.spec import DataSpec, ModelSpec
+from sparring.models.spec import DataSpec
 
 DIGITS = DataSpec(name="digits", samples=20)
 
 
 def prepared(**spec) -> ModelRef:
-    return prepare(ModelSpec.model_validate({"name": "m", **spec}), data=DIGITS, base=Path())
+    return prepare(model_spec({"name": "m", **spec}), data=DIGITS, base=Path())
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,8 @@ import numpy as np
 from sparring.adapters.conformance.classifiers import checks_for
 from sparring.models.prepared.prepare import prepare
 from sparring.models.prepared.open import open_model
-from sparring.models.spec import DataSpec, ModelSpec
+from sparring.models.model_spec import model_spec
+from sparring.models.spec import DataSpec
 data = DataSpec(name="digits", samples=20)
 import os, subprocess, sys, json
 def made(framework):
@@ -83,8 +85,9 @@ def made(framework):
 import json
 from pathlib import Path
 from sparring.models.prepared.prepare import prepare
-from sparring.models.spec import DataSpec, ModelSpec
-spec = ModelSpec(name="{framework}", architecture="dnn", framework="{framework}")
+from sparring.models.model_spec import model_spec
+from sparring.models.spec import DataSpec
+spec = model_spec(name="{framework}", architecture="dnn", framework="{framework}")
 print(json.dumps(prepare(spec, data=DataSpec(name="digits", samples=20), base=Path()).to_json()))
 '''
     backend = framework.partition("-")[2]
@@ -94,7 +97,7 @@ print(json.dumps(prepare(spec, data=DataSpec(name="digits", samples=20), base=Pa
     return json.loads(done.stdout.splitlines()[-1])
 from sparring.models.prepared.model_ref import ModelRef
 refs = {name: ModelRef.from_json(made(name)) for name in ("keras-tensorflow", "keras-torch")}
-spec = ModelSpec(name="both", ensemble=list(refs))
+spec = model_spec(name="both", ensemble=list(refs))
 ref = prepare(spec, data=data, base=Path(), others=refs)
 assert (ref.framework, ref.frameworks, ref.host) == ("ensemble", ("keras-tensorflow", "keras-torch"), "keras-tensorflow")
 model = open_model(ModelRef.from_json(json.loads(json.dumps(ref.to_json()))), device="cpu")

@@ -12,9 +12,10 @@ from sparring.adapters.errors import InputError
 from sparring.adapters.frameworks.preprocessing import preprocessing
 from sparring.adapters.wrap import wrap
 from sparring.models.data import datasets
+from sparring.models.model_spec import model_spec
 from sparring.models.networks import build as networks
-from sparring.models.prepared import prepare as load
-from sparring.models.spec import DataSpec, ModelSpec, TrainSpec
+from sparring.models.prepared.kinds.table import kind_of
+from sparring.models.spec import DataSpec, TrainSpec
 from sparring.models.training import search
 from sparring.models.training.train import trained
 
@@ -28,7 +29,7 @@ OPTIONS = {
 def model(framework="torch", architecture="dnn(units=(8, 6))", train=None, **how):
     given = {"over": {"lr": [1e-6, 0.01], "dropout": [0.0, 0.1]}, "folds": 2, "samples": 160, **how}
     train = {"epochs": 3, "seed": 7, **(train or {})}
-    return ModelSpec.model_validate(
+    return model_spec(
         {"name": "net", "architecture": architecture, "framework": framework, "train": train, "search": given}
     )
 
@@ -112,7 +113,7 @@ def test_what_cannot_be_searched_is_said_before_anything_is_trained(over, messag
     with pytest.raises(InputError, match=message):
         search.check(model(over=over))
     with pytest.raises(InputError, match=message):
-        load.check_spec(model(over=over))
+        kind_of(model(over=over)).check(model(over=over))
 
 
 def test_too_few_images():

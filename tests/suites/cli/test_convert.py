@@ -11,10 +11,11 @@ from sparring.adapters.errors import InputError
 from sparring.adapters.wrap import wrap
 from sparring.models.architectures import catalogue as architectures
 from sparring.models.data import datasets
+from sparring.models.model_spec import model_spec
 from sparring.models.networks import portable
 from sparring.models.prepared import prepare as load
 from sparring.models.prepared.write import write
-from sparring.models.spec import DataSpec, ModelSpec
+from sparring.models.spec import DataSpec
 from sparring.suites.certify import reference
 from sparring.suites.cli.convert import SUFFIXES, convert_command
 
@@ -97,7 +98,7 @@ def test_a_network_that_has_no_twin_leaves_no_file(tmp_path, monkeypatch):
     Path("mine.py").write_text(
         "from torch import nn\nnet = nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False))\n"
     )
-    spec = ModelSpec(name="net", object="mine:net")
+    spec = model_spec(name="net", object="mine:net")
     import torch
 
     torch.manual_seed(0)
