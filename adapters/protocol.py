@@ -9,14 +9,15 @@ classifier through it (or through a *native door*, below). The laws, checked by 
 4. the empty batch is a batch;
 5. ``vjp`` is the derivative of ``logits``, and linear in the cotangent;
 6. another shape, another dtype or a NaN raises ``InputError``;
-7. the same model rebuilt in a fresh process gives the same numbers.
+7. the same model rebuilt in a fresh process gives the same numbers;
+8. what the classifier lacks (``lacks``) it does not have, and it gives a reason.
 
 Images live in the box [0, 1]. Input range, normalisation, layout, evaluation mode and device are the adapter's affair.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -53,6 +54,25 @@ class Differentiable(Classifier, Protocol):
     def vjp(self, x: Images, cotangent: Logits) -> Images:
         """Gradient with respect to x of ``(logits(x) * cotangent).sum()``, shape of x. Raises as ``logits`` does."""
         ...
+
+
+@runtime_checkable
+class Lacking(Classifier, Protocol):
+    """A classifier that says what it lacks, and why. The member is optional: ``lacks`` reads it."""
+
+    lacks: Mapping[str, str]
+    """``gradients`` or ``logits`` -> the reason. The reason follows an attack's name: "needs gradients, and ..."."""
+
+
+def lacks(classifier: Classifier) -> dict[str, str]:
+    """What a classifier lacks: ``gradients`` or ``logits`` -> the reason. Empty where nothing is missing.
+
+    A classifier without ``vjp`` lacks gradients, even where it does not say so.
+    """
+    reasons = dict(classifier.lacks) if isinstance(classifier, Lacking) else {}
+    if not isinstance(classifier, Differentiable):
+        reasons.setdefault("gradients", f"needs gradients, and a {type(classifier).__name__} gives logits only")
+    return reasons
 
 
 Pull: TypeAlias = Callable[[Logits], Images]
@@ -112,6 +132,7 @@ class Counted:
     def __init__(self, inner: Classifier, counter: Counter) -> None:
         self.inner, self.counter = inner, counter
         self.input_shape, self.classes = inner.input_shape, inner.classes
+        self.lacks = lacks(inner)
 
     def logits(self, x: Images) -> Logits:
         self.counter.forwards += len(x)

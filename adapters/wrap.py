@@ -36,7 +36,7 @@ def wrap(
     is None. ``output='probabilities'`` takes a final softmax off. ``device`` is auto, cpu or cuda.
 
     Each gives a ``Differentiable``, but an ONNX file whose graph has no gradients (a quantised one, a tree, one with an
-    operator that is not known): it gives a ``Classifier`` whose ``why_no_gradients`` says why. Raises ``InputError``
+    operator that is not known): it gives a ``Classifier`` whose ``lacks`` says why. Raises ``InputError``
     for anything else, and for options that don't fit the model.
     """
     options: dict[str, Any] = {

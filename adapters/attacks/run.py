@@ -30,13 +30,13 @@ from sparring.adapters.errors import InputError, LibraryError, NotSupported, Spa
 from sparring.adapters.protocol import (
     Classifier,
     Counter,
-    Differentiable,
     Images,
     Labels,
     Logits,
     TensorflowNative,
     TorchNative,
     check_images,
+    lacks,
 )
 from sparring.adapters.wrappers.units import IN_UNITS_OF_THE_IMAGE, View
 
@@ -307,14 +307,6 @@ def _check_support(library: Library, asked: Request, classifier: Classifier) -> 
     reason = why_not(library, asked, getattr(classifier, "framework", "torch"), lacks(classifier))
     if reason is not None:
         raise NotSupported(reason)
-
-
-def lacks(classifier: Classifier) -> dict[str, str]:
-    """Which of ``gradients`` and ``logits`` the classifier has not, and why: words that go behind an attack's name."""
-    found = {what: why for what in ("gradients", "logits") if (why := getattr(classifier, f"why_no_{what}", ""))}
-    if not isinstance(classifier, Differentiable):
-        found.setdefault("gradients", f"needs gradients, and a {type(classifier).__name__} gives logits only")
-    return found
 
 
 def _in_their_words(library: Library, asked: Request, context: Context) -> tuple[str, dict[str, Any], list[str]]:

@@ -35,6 +35,7 @@ from sparring.adapters.protocol import (
     Logits,
     TensorflowNative,
     TorchNative,
+    lacks,
 )
 
 __all__ = [
@@ -116,6 +117,16 @@ def check_refuses_bad_images(classifier: Classifier) -> None:
     """Another shape, another dtype, a NaN or something that is no array raises ``InputError``."""
     for what, x in _bad_images(classifier):
         _refuses(lambda x=x: classifier.logits(x), f"logits of {what}")  # type: ignore[misc]
+
+
+def check_lacks(classifier: Classifier) -> None:
+    """``lacks`` names ``gradients`` or ``logits``, each with a reason, and no gradients that ``vjp`` gives."""
+    for capability, reason in lacks(classifier).items():
+        assert capability in ("gradients", "logits"), f"lacks names {capability!r}, not 'gradients' or 'logits'"
+        assert isinstance(reason, str), f"lacks gives {reason!r} as the reason for no {capability}, not a text"
+        assert reason.strip(), f"lacks gives no reason for no {capability}"
+    if isinstance(classifier, Differentiable):
+        assert "gradients" not in lacks(classifier), "lacks names gradients, but the classifier has vjp"
 
 
 # Differentiable ones
@@ -259,6 +270,7 @@ CLASSIFIER_CHECKS: list[Check] = [
     check_leaves_input_alone,
     check_uses_input,
     check_refuses_bad_images,
+    check_lacks,
 ]
 DIFFERENTIABLE_CHECKS: list[Check] = [
     *CLASSIFIER_CHECKS,

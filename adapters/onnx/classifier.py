@@ -40,7 +40,7 @@ class OnnxOutputs:
     ``output='probabilities'`` a softmax that ends the graph is left out; of any other graph the logarithm is taken,
     clipped at 1e-30. The rest as for ``TorchClassifier``.
 
-    ``why_no_gradients`` is empty where the file has gradients (``OnnxClassifier``), and else says why it has none.
+    ``lacks`` is empty where the file has gradients (``OnnxClassifier``); else ``lacks['gradients']`` says why not.
 
     Raises ``InputError`` for a file that is absent, not ONNX or truncated, that has weights in another file which is
     absent or outside its folder, or an operator that ONNX Runtime lacks; for other inputs and outputs than these, for a
@@ -87,7 +87,8 @@ class OnnxOutputs:
         self.classes: int = found
         if self._probabilities:
             graph = self._leave_softmax_out(graph, device)
-        self._gradients, self.why_no_gradients = self._find_gradients(graph)
+        self._gradients, reason = self._find_gradients(graph)
+        self.lacks = {"gradients": reason} if reason else {}
 
     def logits(self, x: Images) -> Logits:
         """Class scores (N, classes), float32, of images (N, C, H, W). Raises ``InputError`` as the protocol says."""
@@ -186,12 +187,12 @@ class OnnxClassifier(OnnxOutputs):
 
     def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
         super().__init__(path, **options)
-        if self.why_no_gradients:
-            raise NotSupported(self.why_no_gradients)
+        if self.lacks:
+            raise NotSupported(self.lacks["gradients"])
 
     @classmethod
     def of(cls, outputs: OnnxOutputs) -> OnnxClassifier:
-        """The same file, opened already, whose ``why_no_gradients`` is empty."""
+        """The same file, opened already, whose ``lacks`` is empty."""
         classifier = cls.__new__(cls)
         classifier.__dict__.update(outputs.__dict__)
         return classifier
@@ -219,7 +220,7 @@ class OnnxClassifier(OnnxOutputs):
 def onnx_classifier(path: str | os.PathLike[str], **options: Any) -> OnnxOutputs:
     """An ``OnnxClassifier`` where the file has gradients, else an ``OnnxOutputs`` that says why it has none."""
     opened = OnnxOutputs(path, **options)
-    return opened if opened.why_no_gradients else OnnxClassifier.of(opened)
+    return opened if opened.lacks else OnnxClassifier.of(opened)
 
 
 def _noise(input_shape: tuple[int, int, int], batch: int | None) -> Images:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from sparring.adapters.errors import InputError
-from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images
+from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images, lacks
 
 Combine = Literal["probabilities", "logits", "vote"]
 COMBINE: tuple[Combine, ...] = ("probabilities", "logits", "vote")
+LACKING_IN_A_VOTE: Mapping[str, str] = {
+    "gradients": "needs gradients, and a majority vote only decides",
+    "logits": "needs logits, and a majority vote only decides",
+}
+"""A vote only decides: its counts are no scores."""
 
 
 class Ensemble:
@@ -40,6 +45,14 @@ class Ensemble:
                     f"{tuple(member.input_shape)} and gives {member.classes}"
                 )
 
+        self.lacks: Mapping[str, str] = LACKING_IN_A_VOTE
+        if combine != "vote":
+            self.lacks = {
+                what: f"{reason} (a member of the ensemble)"
+                for member in reversed(members)  # of several reasons, that of the first member stays
+                for what, reason in lacks(member).items()
+            }
+
     def logits(self, x: Images) -> Logits:
         """Class scores (N, classes), float32, of images (N, C, H, W). Raises ``InputError`` as the protocol says."""
         check_images(x, self.input_shape)
@@ -53,13 +66,6 @@ class Ensemble:
     def _members_logits(self, x: Images) -> npt.NDArray[np.float64]:
         """float64, (members, N, classes)."""
         return np.stack([member.logits(x) for member in self.members]).astype(np.float64)
-
-
-class Vote(Ensemble):
-    """An ensemble that only decides: it has no gradients, and its counts are no scores."""
-
-    why_no_gradients = "needs gradients, and a majority vote only decides"
-    why_no_logits = "needs logits, and a majority vote only decides"
 
 
 class DifferentiableEnsemble(Ensemble):
@@ -94,15 +100,9 @@ def ensemble(members: Sequence[Classifier], combine: Combine = "probabilities") 
     classes with equally many votes the first). Raises ``InputError`` for members with other images or classes than the
     first.
     """
-    if combine == "vote":
-        return Vote(members, combine)
-    if all(isinstance(member, Differentiable) for member in members):
+    if combine != "vote" and all(isinstance(member, Differentiable) for member in members):
         return DifferentiableEnsemble(members, combine)
-    found = Ensemble(members, combine)
-    lacking = next(member for member in members if not isinstance(member, Differentiable))
-    reason = getattr(lacking, "why_no_gradients", "") or f"needs gradients, and a {type(lacking).__name__} has none"
-    found.why_no_gradients = f"{reason} (a member of the ensemble)"  # type: ignore[attr-defined]
-    return found
+    return Ensemble(members, combine)
 
 
 def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images
-from sparring.adapters.wrappers.transformed import coins, inherit_lacks
+from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images, lacks
+from sparring.adapters.wrappers.transformed import coins
 
 
 class GradientNoise:
@@ -23,7 +23,7 @@ class GradientNoise:
     def __init__(self, inner: Differentiable, seed: int, eps: float, draws: int) -> None:
         self.inner, self.seed, self.eps, self.draws = inner, seed, eps, draws
         self.input_shape, self.classes = inner.input_shape, inner.classes
-        inherit_lacks(self, inner)
+        self.lacks = lacks(inner)
 
     def logits(self, x: Images) -> Logits:
         """The inner classifier's."""

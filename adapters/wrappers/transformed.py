@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from sparring.adapters.errors import InputError
-from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images
+from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images, lacks
 
 Coins: TypeAlias = Callable[[int], np.random.Generator]
 """The generator of the image of that row: asked once by a transform that draws, never by another."""
@@ -34,7 +34,8 @@ class Defended:
     def __init__(self, inner: Classifier, transform: Transform, seed: int, gradients: str, draws: int) -> None:
         self.inner, self.transform, self.seed, self.gradients, self.draws = inner, transform, seed, gradients, draws
         self.input_shape, self.classes = inner.input_shape, inner.classes
-        inherit_lacks(self, inner)
+        blocked = {"gradients": "needs gradients, and none pass through the defense"} if gradients == "none" else {}
+        self.lacks = blocked | lacks(inner)
 
     def logits(self, x: Images) -> Logits:
         """Logits (N, classes), float32, of the transformed images. Raises ``InputError`` as the protocol says."""
@@ -76,19 +77,7 @@ def defended(
         raise InputError(f"gradients must be one of {', '.join(GRADIENTS)}, not {gradients!r}")
     if gradients != "none" and isinstance(inner, Differentiable):
         return DefendedDifferentiable(inner, transform, seed, gradients, draws)
-    found = Defended(inner, transform, seed, gradients, draws)
-    if gradients == "none" and isinstance(inner, Differentiable):
-        found.why_no_gradients = "needs gradients, and none pass through the defense"  # type: ignore[attr-defined]
-    return found
-
-
-def inherit_lacks(outer: Classifier, inner: Classifier) -> None:
-    """What the inner classifier has not, of gradients and logits, the outer one has not, for the same reason."""
-    if not isinstance(inner, Differentiable):
-        why = getattr(inner, "why_no_gradients", f"needs gradients, and a {type(inner).__name__} gives logits only")
-        outer.why_no_gradients = why  # type: ignore[attr-defined]
-    if why := getattr(inner, "why_no_logits", ""):
-        outer.why_no_logits = why  # type: ignore[attr-defined]
+    return Defended(inner, transform, seed, gradients, draws)
 
 
 def coins(seed: int, x: Images, draw: int) -> Coins:

@@ -14,8 +14,7 @@ import numpy as np
 
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.frameworks.preprocessing import Preprocessing
-from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images
-from sparring.adapters.wrappers.transformed import inherit_lacks
+from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images, lacks
 
 Space = Literal["pixels", "normalised", "normalised-first"]
 """``pixels``: images in [0, 1]. ``normalised``: eps and eps_step are in units of the standardised input, (x - mean) /
@@ -54,7 +53,7 @@ class Viewed:
         self.inner, self.scale, self.shift = inner, scale, shift
         self.temperature = np.float32(temperature)
         self.input_shape, self.classes = inner.input_shape, inner.classes
-        inherit_lacks(self, inner)
+        self.lacks = lacks(inner)
 
     def logits(self, x: Images) -> Logits:
         """Logits (N, classes), float32. Raises ``InputError`` as the protocol says."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sparring.adapters.errors import InputError
-from sparring.adapters.wrappers.ensemble import Vote
+from sparring.adapters.wrappers.ensemble import LACKING_IN_A_VOTE
 from sparring.models import recipes
 from sparring.models.defenses import catalogue as defenses
 from sparring.models.model_spec import ConvertModel, EnsembleModel, ModelSpec, model_spec
@@ -25,7 +25,7 @@ def ensemble_ref(spec: EnsembleModel, base: Path, others: Mapping[str, ModelRef]
                 f"takes {member.input_shape} and gives {member.classes}: the members must be alike in both"
             )
     if spec.combine == "vote":
-        lacks = {"gradients": Vote.why_no_gradients, "logits": Vote.why_no_logits}
+        lacks = dict(LACKING_IN_A_VOTE)
     else:
         lacks = {what: f"{why} ({member.name})" for member in members for what, why in member.lacks.items()}
     return ModelRef(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.adapters.errors import InputError, StorageError
-from sparring.adapters.protocol import Classifier
+from sparring.adapters.protocol import Classifier, lacks
 from sparring.adapters.wrap import PROBABILITIES, check_outputs, look_like_probabilities, wrap
 from sparring.adapters.wrappers.ensemble import ensemble
 from sparring.models import recipes
@@ -69,10 +69,10 @@ def checked(ref: ModelRef, classifier: Classifier, sample: Dataset) -> ModelRef:
         raise InputError(
             f"labels out of range: {sample.name} has {len(sample.class_names)} classes, the model {classifier.classes}"
         )
-    lacks = {what: why for what in ("gradients", "logits") if (why := getattr(classifier, f"why_no_{what}", ""))}
+    reasons = lacks(classifier)
     if look_like_probabilities(classifier.logits(sample.x)):
-        lacks["logits"] = PROBABILITIES
-    return replace(ref, classes=classifier.classes, lacks=lacks)
+        reasons["logits"] = PROBABILITIES
+    return replace(ref, classes=classifier.classes, lacks=reasons)
 
 
 def open_network(ref: ModelRef) -> Any:

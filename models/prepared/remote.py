@@ -33,7 +33,7 @@ class RemoteOutputs:
         self.classes: int = told["classes"]
         self.framework: str = told["framework"]
         self.device: str = told["device"]
-        self.why_no_gradients: str = told["why_no_gradients"]
+        self.lacks: dict[str, str] = told["lacks"]
         weakref.finalize(self, _end, process)
 
     def logits(self, x: Images) -> Logits:

@@ -7,7 +7,7 @@ import signal
 from typing import Any
 
 from sparring.adapters.errors import InputError
-from sparring.adapters.protocol import Differentiable
+from sparring.adapters.protocol import Differentiable, lacks
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.open import open_model
 from sparring.models.prepared.remote import receive, send
@@ -42,7 +42,7 @@ def _described(classifier: Any) -> dict[str, Any]:
         "framework": getattr(classifier, "framework", ""),
         "device": str(getattr(classifier, "device", "cpu")),
         "differentiable": isinstance(classifier, Differentiable),
-        "why_no_gradients": getattr(classifier, "why_no_gradients", ""),
+        "lacks": lacks(classifier),
     }
 
 

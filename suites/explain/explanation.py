@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 from sparring.adapters.attacks.library import Library, library_names, load_library
 from sparring.adapters.attacks.request import request
-from sparring.adapters.attacks.run import lacks
 from sparring.adapters.errors import InputError
 from sparring.adapters.libraries.ledger import habits as ledger_habits
-from sparring.adapters.protocol import Classifier, Images, Labels
+from sparring.adapters.protocol import Classifier, Images, Labels, lacks
 from sparring.suites.explain.bench import Bench, Report, Trial
 from sparring.suites.explain.paths import Parting, Step, apart, batch_paths, first_parting, steps
 

@@ -22,8 +22,8 @@ from sparring.adapters.errors import InputError, missing_package
 from sparring.adapters.frameworks.coexistence import guard
 from sparring.adapters.frameworks.preprocessing import LEAST_PROBABILITY
 from sparring.adapters.parameters import REQUIRED, Parameter
-from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images
-from sparring.adapters.wrappers.transformed import Coins, Pull, Transform, coins, defended, inherit_lacks
+from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images, lacks
+from sparring.adapters.wrappers.transformed import Coins, Pull, Transform, coins, defended
 
 PINNED: Mapping[str, Any] = {
     "clip_values": (0.0, 1.0),
@@ -163,10 +163,9 @@ class Postprocessed:
     framework = "defended"
     gradients = "none"
 
-    def __init__(self, inner: Classifier, processor: Any, seed: int) -> None:
-        self.inner, self.processor, self.seed = inner, processor, seed
+    def __init__(self, inner: Classifier, processor: Any, seed: int, lacks: Mapping[str, str]) -> None:
+        self.inner, self.processor, self.seed, self.lacks = inner, processor, seed, lacks
         self.input_shape, self.classes = inner.input_shape, inner.classes
-        inherit_lacks(self, inner)
 
     def logits(self, x: Images) -> Logits:
         """Logarithms (N, classes), float32, of what the postprocessor makes of the softmax, 1e-30 at least."""
@@ -199,15 +198,13 @@ def postprocessed(
 ) -> Classifier:
     """The classifier behind a postprocessor of ART's."""
     processor = build(name, params)
+    reasons = lacks(classifier)
     if gradients != "none" and isinstance(classifier, Differentiable):
-        return PostprocessedDifferentiable(classifier, processor, seed)
-    found = Postprocessed(classifier, processor, seed)
-    if isinstance(classifier, Differentiable):
-        found.why_no_gradients = "needs gradients, and none pass through the defense"  # type: ignore[attr-defined]
+        return PostprocessedDifferentiable(classifier, processor, seed, reasons)
     if name in DECIDES:
-        found.why_no_logits = HIDES  # type: ignore[attr-defined]
-        found.why_no_gradients = "needs gradients, and class labels have none"  # type: ignore[attr-defined]
-    return found
+        reasons |= {"gradients": "needs gradients, and class labels have none", "logits": HIDES}
+    reasons.setdefault("gradients", "needs gradients, and none pass through the defense")
+    return Postprocessed(classifier, processor, seed, reasons)
 
 
 HIDES = "needs logits, and the defense gives class labels only"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -222,6 +222,18 @@ class BroadcastsTheCotangent(Right):
         return super().vjp(x, np.resize(cotangent, (len(x), self.classes)).astype(np.float32))
 
 
+class LacksWhatItHas(Right):
+    lacks: ClassVar = {"gradients": "needs gradients, and this one says that it has none"}
+
+
+class LacksWithoutAReason(Right):
+    lacks: ClassVar = {"logits": ""}
+
+
+class LacksWhatNobodyAsksFor(Right):
+    lacks: ClassVar = {"gradient": "needs gradients, and this is a slip of the pen"}
+
+
 DEFECTS: list[tuple[type[Right], str]] = [
     (Float64, "check_shape_and_dtype"),
     (Transposed, "check_shape_and_dtype"),
@@ -236,6 +248,9 @@ DEFECTS: list[tuple[type[Right], str]] = [
     (TakesNaN, "check_refuses_bad_images"),
     (TakesFloat64, "check_refuses_bad_images"),
     (RaisesItsOwnError, "check_refuses_bad_images"),
+    (LacksWhatItHas, "check_lacks"),
+    (LacksWithoutAReason, "check_lacks"),
+    (LacksWhatNobodyAsksFor, "check_lacks"),
     (WrongSign, "check_vjp_is_the_derivative"),
     (WrongScale, "check_vjp_is_the_derivative"),
     (LosesAColour, "check_vjp_is_the_derivative"),

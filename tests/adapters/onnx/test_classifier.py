@@ -27,6 +27,7 @@ from sparring.adapters.conformance.classifiers import (
 from sparring.adapters.errors import InputError, NotSupported
 from sparring.adapters.frameworks.pytorch import TorchClassifier
 from sparring.adapters.onnx.classifier import OnnxClassifier, OnnxOutputs
+from sparring.adapters.protocol import lacks
 
 CLASSES = 5
 CAFFE: dict[str, Any] = {"input_range": (0, 255), "mean": (104, 117, 123), "std": (58, 57, 56), "channel_order": "bgr"}
@@ -308,9 +309,8 @@ def test_whole_numbers_are_rounded_to_and_have_no_gradient(kind: torch.dtype, lo
     expected = TorchClassifier(dense(), input_shape=(3, 12, 12), device="cpu")
     x = images()
     np.testing.assert_allclose(classifier.logits(x), expected.logits(np.round(x * 255) / np.float32(255)), atol=1e-4)
-    assert classifier.why_no_gradients.endswith(
-        f"takes images of whole numbers, {kind}: rounding has none".replace("torch.", "")
-    )  # type: ignore[attr-defined]
+    reason = f"takes images of whole numbers, {kind}: rounding has none".replace("torch.", "")
+    assert lacks(classifier)["gradients"].endswith(reason)
     with pytest.raises(NotSupported, match=r"fgsm needs gradients, and whole.*\.onnx takes images of whole numbers"):
         attack(classifier, x, [0] * 4, "fgsm", library="foolbox", eps=0.1)
     np.testing.assert_allclose(
@@ -512,7 +512,7 @@ def test_an_evaluation_that_is_not_onnx_runtimes_gives_no_gradients(monkeypatch:
     monkeypatch.setattr(gradients, "evaluate", wrong)
     opened = wrap(case("rgb").path)
     assert type(opened) is OnnxOutputs
-    assert "rgb.onnx, evaluated in torch, gives scores" in opened.why_no_gradients
+    assert "rgb.onnx, evaluated in torch, gives scores" in opened.lacks["gradients"]
     np.testing.assert_array_equal(opened.logits(images()), case("rgb").logits(images()))
 
 

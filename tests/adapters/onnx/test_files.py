@@ -125,7 +125,7 @@ def test_a_staircase_is_a_black_box_that_says_why(name: str) -> None:
     assert not isinstance(classifier, Differentiable)
     file, operator = re.escape(path_of(name).name), STAIRS[name]
     message = rf"^needs gradients, and {file} has the operator {operator} \(node '.+'\), whose values are steps"
-    assert re.search(message, classifier.why_no_gradients)
+    assert re.search(message, classifier.lacks["gradients"])
     with pytest.raises(NotSupported, match=message):
         OnnxClassifier(path_of(name), **source_of(name).options)
     x = images(classifier.input_shape)

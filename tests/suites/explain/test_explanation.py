@@ -113,7 +113,7 @@ def test_equal_libraries_are_not_told_apart_on_saturated_logits(attack: str, nor
 def test_a_model_without_gradients_says_why() -> None:
     classifier = OutputsOnly(planted.convolutional())
     x, y = planted.data(planted.convolutional(), 2)
-    classifier.why_no_gradients = "needs gradients, and it.onnx has a staircase"  # type: ignore[attr-defined]
+    classifier.lacks = {"gradients": "needs gradients, and it.onnx has a staircase"}
     with pytest.raises(InputError, match=r"^pgd needs gradients, and it\.onnx has a staircase$"):
         explain("pgd", "art", "foolbox", classifier, x, y, {"eps": 0.1})
 
