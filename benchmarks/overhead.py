@@ -22,9 +22,10 @@ import numpy as np
 import torch
 
 from sparring.adapters import wrap
-from sparring.models.data.datasets import Dataset, array_digest
+from sparring.models.data.datasets import Dataset
 from sparring.models.model_spec import model_spec
 from sparring.models.prepared.model_ref import ModelRef
+from sparring.models.recipes import array_digest
 from sparring.suites.plan.cell import Cell
 from sparring.suites.results import store
 from sparring.suites.runner.cells import run_cell

@@ -269,7 +269,7 @@ def _not_for(key: str, kind: str, value: Mapping[str, Any]) -> str:
     """Why a model of that kind can't have the key."""
     if key in OPTIONS:
         names = value[kind] if kind == "ensemble" else [value[kind]]
-        return f"{key}: an `{kind}` takes it from {' and '.join(map(repr, names))}"
+        return f"{key}: `{kind}` takes it from {' and '.join(map(repr, names))}"
     return {
         "train": "give either `train` or `weights`" if value.get("architecture") else "`train` needs an `architecture`",
         "members": "`members` needs an `architecture` and `train`: its members are trained one by one",

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
+from sparring.adapters import arrays as big
 from sparring.adapters.errors import InputError
 from sparring.models.storage import atomically, cache_folder
 
@@ -83,3 +86,13 @@ def onnx_digest(path: Path) -> str:
         return own  # opening it will say what is wrong with it
     places = sorted({e.value for tensor in graph.initializer for e in tensor.external_data if e.key == "location"})
     return digest([own, *(file_digest(path.parent / place) for place in places)]) if places else own
+
+
+def array_digest(*arrays: npt.NDArray[Any]) -> str:
+    """sha256 of dtype, shape and bytes of the arrays, as hexadecimal."""
+    sha = hashlib.sha256()
+    for array in arrays:
+        sha.update(f"{array.dtype.str}{array.shape}".encode())
+        for (piece,) in big.pieces(array) if array.ndim else [(array,)]:
+            sha.update(piece.tobytes())
+    return sha.hexdigest()

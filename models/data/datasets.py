@@ -6,7 +6,6 @@ imported unless torchvision has to be asked.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import re
 import zipfile
@@ -19,11 +18,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sparring.adapters import arrays as big
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.protocol import Images, Labels
 from sparring.models.data import class_mapping, picture_transforms, pictures, reshaping, sampling
-from sparring.models.data.pictures import Indices, Pool, Progress, Split
+from sparring.models.data.array_files import channel_axis, from_arrays, from_npz
+from sparring.models.data.pool import Indices, NoPart, Pool, Progress, Split, class_names, fixed_part, refuse
+from sparring.models.data.torchvision_sets import TORCHVISION, from_torchvision
+from sparring.models.recipes import array_digest
 from sparring.models.spec import DataSpec
 from sparring.models.storage import cache_folder, data_folder
 
@@ -124,20 +125,10 @@ def catalogue() -> list[DatasetInfo]:
         for folder in sorted(root.glob("*/")) if root else []:
             if found := _describe(folder):
                 infos.setdefault(_key(folder.name), found)
-    for name in pictures.TORCHVISION:
+    for name in TORCHVISION:
         infos.setdefault(_key(name), DatasetInfo(name, "download"))
     infos.setdefault(_key(IMAGENET_SAMPLES), DatasetInfo(IMAGENET_SAMPLES, "missing"))
     return sorted(infos.values(), key=lambda info: info.name)
-
-
-def array_digest(*arrays: npt.NDArray[Any]) -> str:
-    """sha256 of dtype, shape and bytes of the arrays, as hexadecimal."""
-    sha = hashlib.sha256()
-    for array in arrays:
-        sha.update(f"{array.dtype.str}{array.shape}".encode())
-        for (piece,) in big.pieces(array) if array.ndim else [(array,)]:
-            sha.update(piece.tobytes())
-    return sha.hexdigest()
 
 
 def _dataset(
@@ -159,7 +150,7 @@ def _digits(split: Split) -> tuple[npt.NDArray[Any], npt.NDArray[Any], None]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    part = pictures.fixed_part(digits.target, split)
+    part = fixed_part(digits.target, split)
     return (digits.images[part] / 16).astype(np.float32), digits.target[part], None
 
 
@@ -177,7 +168,7 @@ def _pool(spec: DataSpec, base: Path, split: Split, download: bool) -> Pool:
     if spec.test_share is None:
         return reshaping.reshaped(_found(spec, base, split, download), spec)
     parts = [reshaping.reshaped(_found(spec, base, "test", download), spec)]
-    with suppress(pictures.NoPart):
+    with suppress(NoPart):
         parts.insert(0, reshaping.reshaped(_found(spec, base, "train", download), spec))
     return reshaping.split_anew(parts, spec.test_share, split)
 
@@ -192,7 +183,7 @@ def _found(spec: DataSpec, base: Path, split: Split, download: bool) -> Pool:
         raise InputError(f"data.path: there is no file or folder {path}")
     if path.suffix != ".npz":
         raise InputError(f"data.path: {path} is neither an .npz file nor a folder of pictures")
-    return pictures.from_npz(path, spec, split)
+    return from_npz(path, spec, split)
 
 
 def _pictures(folder: Path, spec: DataSpec, base: Path, split: Split) -> Pool:
@@ -202,9 +193,9 @@ def _pictures(folder: Path, spec: DataSpec, base: Path, split: Split) -> Pool:
 
 def _named(spec: DataSpec, base: Path, name: str, split: Split, download: bool) -> Pool:
     if loader := _registered(_key(name)):
-        pictures.refuse(spec, name)
+        refuse(spec, name)
         x, y, names = loader(split)
-        return pictures.from_arrays(x, y, split, tuple(map(str, names)) if names else None, name)
+        return from_arrays(x, y, split, tuple(map(str, names)) if names else None, name)
     looked: list[str] = []
     for root in (data_folder(), cache_folder() / "data"):
         if root is None:
@@ -212,7 +203,7 @@ def _named(spec: DataSpec, base: Path, name: str, split: Split, download: bool) 
             continue
         folder = next((p for p in sorted(root.glob("*/")) if _key(p.name) == _key(name)), root / name)
         if (npz := folder / f"{folder.name}.npz").is_file():
-            return pictures.from_npz(npz, spec, split)
+            return from_npz(npz, spec, split)
         # torchvision keeps its unpacked downloads in folders of the same kind, so what it knows is left to it
         if pictures.is_picture_folder(folder) and not (_downloadable(name) and root != data_folder()):
             return _pictures(folder, spec, base, split)
@@ -224,14 +215,14 @@ def _named(spec: DataSpec, base: Path, name: str, split: Split, download: bool) 
     reason = "it can't be downloaded"
     if official:
         try:
-            return pictures.from_torchvision(official, spec, split, cache_folder() / "data" / official, download)
+            return from_torchvision(official, spec, split, cache_folder() / "data" / official, download)
         except OSError as exc:
             reason = f"torchvision says: {exc}"
     raise InputError(f"data.name: the data set {name!r} is not here. Looked for: {', '.join(looked)}; {reason}")
 
 
 def _downloadable(name: str) -> str | None:
-    return next((official for official in pictures.TORCHVISION if _key(official) == _key(name)), None)
+    return next((official for official in TORCHVISION if _key(official) == _key(name)), None)
 
 
 def _registered(key: str) -> Loader | None:
@@ -245,7 +236,7 @@ def _registered(key: str) -> Loader | None:
 def _describe(folder: Path) -> DatasetInfo | None:
     npz = folder / f"{folder.name}.npz"
     if npz.is_file():
-        names = pictures.class_names(folder)
+        names = class_names(folder)
         return DatasetInfo(folder.name, str(npz), _image_shape(npz), len(names) if names else _classes(npz))
     if pictures.is_picture_folder(folder):
         root = pictures.part_folder(folder, "test") or folder
@@ -273,7 +264,7 @@ def _image_shape(npz: Path) -> tuple[int, ...] | None:
                 shape = headers[version](stream)[0]
         if len(shape) == 3:
             return 1, shape[1], shape[2]
-        axis = pictures.channel_axis(shape, str(npz))
+        axis = channel_axis(shape, str(npz))
         return shape[axis], *(side for i, side in enumerate(shape) if i not in (0, axis))
     except (OSError, ValueError, LookupError, StopIteration, zipfile.BadZipFile):
         return None

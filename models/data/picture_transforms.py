@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparring.adapters.errors import InputError
+from sparring.models import weights_enums
 from sparring.models.model_spec import ModelSpec, WeightsModel
-from sparring.models.networks import published
 from sparring.models.spec import DataSpec
 
 KEYS = ("resize", "crop", "interpolation")
@@ -21,7 +21,7 @@ def resolved(spec: DataSpec) -> DataSpec:
     """The spec with the numbers of its ``transforms``; its own stay. Raises ``InputError`` for an unknown enum."""
     if spec.transforms is None or all(getattr(spec, key) is not None for key in KEYS):
         return spec
-    own = published.transforms(spec.transforms)
+    own = weights_enums.transforms(spec.transforms)
     return spec.model_copy(update={key: getattr(own, key) for key in KEYS if getattr(spec, key) is None})
 
 
@@ -37,7 +37,7 @@ def for_models(spec: DataSpec, models: Sequence[ModelSpec]) -> DataSpec:
         return resolved(spec)
     wanted: dict[tuple[Any, ...], list[str]] = {}
     for name, enum in enums.items():
-        own = published.transforms(enum, f"models ({name}): weights")
+        own = weights_enums.transforms(enum, f"models ({name}): weights")
         wanted.setdefault(tuple(getattr(own, key) for key in KEYS), []).append(f"{name} ({enum})")
     if len(wanted) > 1:
         said = "; ".join(
@@ -61,4 +61,4 @@ def differences(pictures: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str
 
 
 def _published(weights: str) -> bool:
-    return published.ENUM.fullmatch(weights) is not None
+    return weights_enums.ENUM.fullmatch(weights) is not None

@@ -12,7 +12,7 @@ import numpy as np
 
 from sparring.adapters.errors import InputError
 from sparring.adapters.protocol import Images
-from sparring.models.data.pictures import Indices, Pool, Progress, Split
+from sparring.models.data.pool import Indices, Pool, Progress, Split
 from sparring.models.spec import DataSpec
 
 LUMA = (0.299, 0.587, 0.114)

@@ -6,8 +6,7 @@ import numpy as np
 
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.protocol import Labels
-from sparring.models.data import pictures
-from sparring.models.data.pictures import Indices, Pool
+from sparring.models.data.pool import Indices, Pool, draw_stratified
 from sparring.models.spec import DataSpec
 
 
@@ -55,7 +54,7 @@ def _order(labels: Labels, samples: int, stratified: bool, rng: np.random.Genera
     """A permutation of all images, of which the first ``samples`` are the sample."""
     if not stratified:
         return rng.permutation(len(labels))
-    chosen = pictures.stratified(labels, samples, rng)
+    chosen = draw_stratified(labels, samples, rng)
     return np.concatenate([chosen, rng.permutation(np.setdiff1d(np.arange(len(labels)), chosen))])
 
 

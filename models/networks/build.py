@@ -15,9 +15,9 @@ from sparring.adapters.errors import InputError, first_line, unknown
 from sparring.adapters.frameworks.coexistence import guard
 from sparring.models.architectures import catalogue as architectures
 from sparring.models.architectures import mobilenet
-from sparring.models.data import datasets
 from sparring.models.networks import weights
 from sparring.models.networks.determinism import seeded
+from sparring.models.recipes import array_digest
 
 Shape = tuple[int, int, int]
 
@@ -127,7 +127,7 @@ def digest_of(network: Any) -> str:
     """sha256 over all weights of a torch module or Keras model."""
     arrays = weights.torch_arrays if _framework(network) == "torch" else weights.keras_arrays
     # in order and without names: Keras numbers those by how many models a process has made
-    return datasets.array_digest(*arrays(network).values())
+    return array_digest(*arrays(network).values())
 
 
 def _framework(thing: Any) -> str | None:

@@ -8,58 +8,16 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from sparring.adapters.errors import InputError, first_line, unknown
-from sparring.adapters.frameworks.coexistence import guard
-from sparring.models.data import pictures
+from sparring.adapters.errors import InputError, first_line
 from sparring.models.networks import weights
-
-ENUM = re.compile(r"\w+_Weights\.\w+")
-BARE = re.compile(r"DEFAULT|\w+_Weights(\.DEFAULT)?")
-FACTS = ("weights", "transforms")
-"""The keys of what ``facts`` tells."""
-
-
-@dataclass(frozen=True)
-class Transforms:
-    """What weights were evaluated with, by their own definition: torchvision's ``weights.transforms()``."""
-
-    resize: int
-    """the shorter side, pixels"""
-    crop: int
-    """the side of the centre crop, pixels"""
-    interpolation: Literal["bilinear", "bicubic"]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-def refuse_bare(name: str, architecture: str | None, key: str) -> None:
-    """Raise ``InputError``, which names the members, for an enum without one, and for DEFAULT."""
-    if not BARE.fullmatch(name):
-        return
-    if name != "DEFAULT":
-        known = [member for member in _every() if member.startswith(name.removesuffix(".DEFAULT") + ".")]
-    else:
-        known = list(_members(architecture)) if architecture else []
-    valid = f"one of {', '.join(known)}" if known else "a member, as in ResNet50_Weights.IMAGENET1K_V1"
-    raise InputError(f"{key}: {name!r} means other weights in other releases of torchvision: write {valid}")
-
-
-def transforms(enum: str, key: str = "data.transforms") -> Transforms:
-    """The transforms of the weights of that enum. ``InputError``, which begins with ``key``, where there is none."""
-    refuse_bare(enum, None, key)
-    every = _every()
-    if enum not in every:
-        raise InputError(f"{key}: {unknown('weights enum', enum, every)}")
-    return _transforms(every[enum])
+from sparring.models.storage import short_timeout
+from sparring.models.weights_enums import _member, _transforms
 
 
 def fetched(architecture: str, enum: str) -> Path:
@@ -136,48 +94,12 @@ def _digits(path: Path) -> str:
     return path.stem.rpartition("-")[2]
 
 
-def _member(architecture: str, enum: str) -> Any:
-    members = _members(architecture)
-    if not members:
-        raise InputError(f"weights: {architecture} has no published weights {enum}: it is not torchvision's")
-    if enum not in members:
-        raise InputError(f"weights: {unknown(f'weights of {architecture}', enum, members)}")
-    return members[enum]
-
-
-def _members(architecture: str) -> dict[str, Any]:
-    """Name -> member, of one of torchvision's networks; empty for any other."""
-    guard()
-    import torchvision
-
-    try:
-        return {str(member): member for member in torchvision.models.get_model_weights(architecture)}
-    except ValueError:
-        return {}
-
-
-@cache
-def _every() -> dict[str, Any]:
-    """Name -> member, of all classifiers."""
-    guard()
-    import torchvision
-
-    names = torchvision.models.list_models(module=torchvision.models)
-    return {name: member for architecture in names for name, member in _members(architecture).items()}
-
-
-def _transforms(member: Any) -> Transforms:
-    preset = member.transforms()
-    (resize,), (crop,) = preset.resize_size, preset.crop_size
-    return Transforms(resize, crop, preset.interpolation.value, tuple(preset.mean), tuple(preset.std))
-
-
 def _download(url: str, path: Path) -> None:
     import torch
 
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with pictures.short_timeout():
+        with short_timeout():
             torch.hub.download_url_to_file(url, str(path), hash_prefix=_digits(path))
     except (OSError, RuntimeError) as exc:
         raise InputError(

@@ -21,6 +21,7 @@ from sparring.models.networks.convert import Opened
 from sparring.models.prepared.kinds.kind import options_of
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.remote import open_remotely
+from sparring.models.weights_enums import ENUM
 
 
 def open_model(ref: ModelRef, *, device: str = "auto", seed: int = 0) -> Classifier:
@@ -91,7 +92,7 @@ def open_network(ref: ModelRef) -> Any:
         raise StorageError(f"{path} is gone: run the suite again, and it will be made anew")
     if path.suffix == ".keras":
         return networks.keras_file(path, ref.framework)
-    if isinstance(spec, WeightsModel) and published.ENUM.fullmatch(spec.weights):
+    if isinstance(spec, WeightsModel) and ENUM.fullmatch(spec.weights):
         return published.network(ref.architecture, spec.weights)
     return networks.with_weights(ref.architecture, ref.framework, ref.input_shape, ref.classes, path)
 

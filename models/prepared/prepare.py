@@ -22,7 +22,7 @@ from sparring.adapters.wrap import PROBABILITIES, wrap
 from sparring.models import recipes
 from sparring.models.data import datasets
 from sparring.models.data.datasets import Dataset
-from sparring.models.data.pictures import Progress
+from sparring.models.data.pool import Progress
 from sparring.models.defenses import catalogue as defenses
 from sparring.models.model_spec import ModelSpec, TrainedModel, WeightsModel
 from sparring.models.networks import export, published
@@ -34,6 +34,7 @@ from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.open import checked, open_model
 from sparring.models.spec import DataSpec, TrainSpec, facts
 from sparring.models.storage import data_folder
+from sparring.models.weights_enums import ENUM
 
 
 def is_prepared(
@@ -229,7 +230,7 @@ def _stored(folder: Path, spec: ModelSpec, base: Path) -> ModelRef | None:
         ref = ModelRef.from_json({**value, "name": spec.name, "spec": facts(spec), "base": str(base.absolute())})
     except (ValueError, TypeError, KeyError):
         return None
-    if isinstance(spec, WeightsModel) and published.ENUM.fullmatch(spec.weights):
+    if isinstance(spec, WeightsModel) and ENUM.fullmatch(spec.weights):
         # whoever downloads the weights may lay another file in the place of this one
         sha256 = ref.facts.get("weights", {}).get("sha256")
         return ref if sha256 == recipes.file_digest(Path(str(ref.artifact))) else None

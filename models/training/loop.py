@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sparring.adapters.errors import InputError
 from sparring.adapters.protocol import Differentiable, Images, Labels, Logits
-from sparring.models.data.pictures import Progress
+from sparring.models.data.pool import Progress
 from sparring.models.networks.determinism import seeded
 from sparring.models.spec import TrainSpec
 from sparring.models.training.augmentation import AUGMENT

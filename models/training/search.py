@@ -22,7 +22,7 @@ from sparring.adapters.protocol import Images, Labels
 from sparring.adapters.wrap import wrap
 from sparring.models.architectures import catalogue as architectures
 from sparring.models.architectures.architecture import written
-from sparring.models.data.pictures import Progress
+from sparring.models.data.pool import Progress
 from sparring.models.model_spec import TrainedModel
 from sparring.models.networks import build as networks
 from sparring.models.spec import SearchSpec, TrainSpec, facts

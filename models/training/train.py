@@ -11,7 +11,7 @@ import numpy as np
 from sparring.adapters.errors import InputError
 from sparring.adapters.frameworks.preprocessing import Preprocessing
 from sparring.adapters.protocol import Images, Labels
-from sparring.models.data.pictures import Progress
+from sparring.models.data.pool import Progress
 from sparring.models.networks.determinism import placed, seeded
 from sparring.models.spec import TrainSpec
 from sparring.models.training.learner import Learner

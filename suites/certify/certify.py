@@ -104,7 +104,7 @@ def _opened(references: list[Reference], processes: Processes, report: Reporter,
         if silent[index] and said and options_of(reference.spec)["output"] == "logits":
             if not isinstance(reference.spec, OwnInput):
                 names = " and ".join(map(repr, reference.spec.sources))
-                raise InputError(f"{reference.text}: output: an `{reference.spec.kind}` takes it from {names}")
+                raise InputError(f"{reference.text}: output: `{reference.spec.kind}` takes it from {names}")
             spec = reference.spec.model_copy(update={"output": "probabilities"})
             refs[index] = opened(replace(reference, spec=spec))
         elif silent[index]:

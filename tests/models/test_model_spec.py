@@ -56,7 +56,7 @@ def test_a_stored_model_has_the_keys_of_all_kinds_and_is_read_as_it_was(kind):
         ({"object": "mine:net", "search": {"over": {"lr": [1]}}}, "`search` needs an `architecture` and `train`"),
         ({"convert": "net"}, "`convert` needs a `framework`"),
         ({"ensemble": ["a", "b"], "framework": "torch"}, "leave `framework` out"),
-        ({"ensemble": ["a", "b"], "std": [1.0]}, "std: an `ensemble` takes it from 'a' and 'b'"),
+        ({"ensemble": ["a", "b"], "std": [1.0]}, "std: `ensemble` takes it from 'a' and 'b'"),
         ({"architecture": "cnn", "combine": "vote"}, "`combine` is for"),
         ({"convert": "net", "framework": "torch", "weights": "x.pt"}, "weights: others' are taken"),
         ({"export": "net", "weights": "x.pt"}, "an ONNX file has its own"),

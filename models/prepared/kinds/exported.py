@@ -8,10 +8,11 @@ from sparring.adapters.errors import InputError
 from sparring.adapters.wrap import wrap
 from sparring.models import recipes
 from sparring.models.model_spec import ExportModel
-from sparring.models.networks import export, published
+from sparring.models.networks import export
 from sparring.models.prepared.kinds.kind import Kind, Made, Task
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.open import open_network, wrapped
+from sparring.models.weights_enums import FACTS
 
 
 def source_recipe(version: int, source: ModelRef) -> list[Any]:
@@ -21,7 +22,7 @@ def source_recipe(version: int, source: ModelRef) -> list[Any]:
 
 def source_facts(source: ModelRef) -> dict[str, Any]:
     """What is known of the source's weights, and holds for what is made of them."""
-    return {key: source.facts[key] for key in published.FACTS if key in source.facts}
+    return {key: source.facts[key] for key in FACTS if key in source.facts}
 
 
 def recipe(spec: ExportModel, task: Task) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.models.data.datasets import Dataset
-from sparring.models.data.pictures import Progress
+from sparring.models.data.pool import Progress
 from sparring.models.model_spec import OPTIONS, ModelSpec, OwnInput
 from sparring.models.networks.convert import Opened
 from sparring.models.prepared.model_ref import ModelRef

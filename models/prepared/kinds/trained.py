@@ -15,7 +15,7 @@ from sparring.adapters.frameworks.preprocessing import preprocessing
 from sparring.models import recipes
 from sparring.models.defenses import catalogue as defenses
 from sparring.models.model_spec import TrainedModel
-from sparring.models.networks import build, published, start, weights
+from sparring.models.networks import build, start, weights
 from sparring.models.networks.determinism import seeded
 from sparring.models.prepared.kinds.kind import Kind, Made, Task, options_of
 from sparring.models.prepared.kinds.weights import check_architecture
@@ -25,6 +25,7 @@ from sparring.models.training import search
 from sparring.models.training.learner import History, Learner
 from sparring.models.training.loop import TRAINING_VERSION, Begun
 from sparring.models.training.train import trained
+from sparring.models.weights_enums import refuse_bare
 
 
 def work(spec: TrainedModel) -> str:
@@ -43,7 +44,7 @@ def check(spec: TrainedModel) -> None:
     if spec.train and spec.train.start:
         if spec.runtime != "torch":
             raise InputError(f"train.start: torchvision's weights are for its networks in torch, not {spec.runtime}")
-        published.refuse_bare(spec.train.start, spec.architecture, "train.start")
+        refuse_bare(spec.train.start, spec.architecture, "train.start")
 
 
 def recipe(spec: TrainedModel, task: Task) -> dict[str, Any]:

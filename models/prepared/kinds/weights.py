@@ -15,6 +15,7 @@ from sparring.models.networks import weights as files
 from sparring.models.prepared.kinds.kind import Kind, Made, Task, options_of
 from sparring.models.spec import facts
 from sparring.models.storage import data_folder
+from sparring.models.weights_enums import ENUM, refuse_bare
 
 
 def check(spec: WeightsModel) -> None:
@@ -67,8 +68,8 @@ def find_file(weights: str, base: Path, runtime: str, architecture: str | None =
             names = ", ".join(p.name for p in candidates) or "none"
             raise InputError(f"weights: {root / weights} must hold one file of weights; it holds {names}")
         return candidates[0]
-    published.refuse_bare(weights, architecture, "weights")
-    if published.ENUM.fullmatch(weights):
+    refuse_bare(weights, architecture, "weights")
+    if ENUM.fullmatch(weights):
         if runtime != "torch":
             raise InputError(f"framework: {weights} are for torch: `convert` moves them to {runtime}")
         return None

@@ -15,7 +15,9 @@ from PIL import Image
 
 from sparring.adapters import arrays as big
 from sparring.adapters.errors import InputError
-from sparring.models.data import datasets, pictures
+from sparring.models.data import datasets, torchvision_sets
+from sparring.models.data.pool import fixed_part
+from sparring.models.recipes import array_digest
 from sparring.models.spec import DataSpec
 
 HERE = Path(".")
@@ -152,11 +154,11 @@ NOT_LABELLED_IMAGES = {
 def test_the_table_holds_every_labelled_data_set_of_torchvision():
     import torchvision.datasets
 
-    known = {class_name for class_name, _ in pictures.TORCHVISION.values()}
+    known = {class_name for class_name, _ in torchvision_sets.TORCHVISION.values()}
     assert known | NOT_LABELLED_IMAGES >= set(torchvision.datasets.__all__)
-    for class_name, parts in pictures.TORCHVISION.values():
+    for class_name, parts in torchvision_sets.TORCHVISION.values():
         if hasattr(torchvision.datasets, class_name):
-            taken = pictures._parameters(getattr(torchvision.datasets, class_name))
+            taken = torchvision_sets._parameters(getattr(torchvision.datasets, class_name))
             assert all(set(part) <= taken for part in parts or ()), class_name
 
 
@@ -166,10 +168,10 @@ def test_pictures_of_torchvision_without_a_list_of_labels(parts_here):
 
     data = FakeData(size=10, image_size=(3, 20, 24), num_classes=4)
     spec = DataSpec(name="fake", crop=20)
-    pool = pictures.from_torchvision_data(data, parts_here, spec, "test", "fake")
+    pool = torchvision_sets.from_torchvision_data(data, parts_here, spec, "test", "fake")
     assert len(pool.labels) == (2 if parts_here else 10)
     x = pool.fetch(np.array([1]), None)
-    index = pictures.fixed_part(np.array([data[i][1] for i in range(10)]), "test")[1] if parts_here else 1
+    index = fixed_part(np.array([data[i][1] for i in range(10)]), "test")[1] if parts_here else 1
     expected = np.asarray(data[index][0])[:, 2:22].transpose(2, 0, 1) / np.float32(255)
     np.testing.assert_array_equal(x[0], expected)
 
@@ -216,7 +218,7 @@ def test_images_to_fit_on_are_further_ones_of_the_same_permutation(stratified):
     plain, data = draw(40), draw(40, fit=30)
     assert (data.digest, plain.fit_x, plain.fit_digest) == (plain.digest, None, "")
     assert (data.fit_x.shape, data.fit_y.shape) == ((30, 1, 8, 8), (30,))
-    assert data.fit_digest == datasets.array_digest(data.fit_x, data.fit_y)
+    assert data.fit_digest == array_digest(data.fit_x, data.fit_y)
     if not stratified:
         np.testing.assert_array_equal(draw(70).x[40:], data.fit_x)
     everything = datasets.load(DataSpec(name="digits"), base=HERE)

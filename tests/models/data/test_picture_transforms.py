@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from sparring.adapters.errors import InputError
+from sparring.models import weights_enums
 from sparring.models.data import datasets, picture_transforms, pictures
 from sparring.models.model_spec import ModelSpec, model_spec
-from sparring.models.networks import published
 from sparring.models.spec import DataSpec
 
 HERE = Path(".")
@@ -53,7 +53,7 @@ def test_where_margins_are_odd_only_transforms_round_as_torchvision_does(tmp_pat
 
 
 def test_all_that_torchvision_publishes_has_transforms():
-    every = [published.transforms(enum) for enum in published._every()]
+    every = [weights_enums.transforms(enum) for enum in weights_enums._every()]
     assert len(every) > 100
     assert {own.interpolation for own in every} == {"bilinear", "bicubic"}
     assert all(own.resize >= own.crop for own in every)

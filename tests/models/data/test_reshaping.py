@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from sparring.adapters.errors import InputError
-from sparring.models.data import datasets, pictures, reshaping
+from sparring.models.data import datasets, reshaping
+from sparring.models.data.torchvision_sets import from_torchvision_data
 from sparring.models.spec import DataSpec
 
 HERE = Path(".")
@@ -106,7 +107,7 @@ def test_the_embedded_and_torchvisions():
     assert datasets.load(DataSpec(name="digits", size=32, channels=3, samples=3), base=HERE).x.shape == (3, 3, 32, 32)
     data = FakeData(size=10, image_size=(3, 20, 24), num_classes=4)
     spec = DataSpec(name="fake", size=12, channels=1)
-    pool = reshaping.reshaped(pictures.from_torchvision_data(data, False, spec, "test", "fake"), spec)
+    pool = reshaping.reshaped(from_torchvision_data(data, False, spec, "test", "fake"), spec)
     assert pool.fetch(np.array([1, 4]), None).shape == (2, 1, 12, 12)
 
 

@@ -404,7 +404,7 @@ def test_what_cannot_be_converted():
     ]:
         with pytest.raises(InputError, match=f"convert: {message}"):
             prepare(others, name="k", convert="net", framework=framework)
-    with pytest.raises(InputError, match="mean: an `convert` takes it from 'net'"):
+    with pytest.raises(ValueError, match="mean: `convert` takes it from 'net'"):
         prepare({"net": net}, name="k", convert="net", framework="keras", mean=(0.5,))
 
 

@@ -15,6 +15,7 @@ from sparring.models.networks import published
 from sparring.models.networks import start as starting
 from sparring.models.networks.determinism import seeded
 from sparring.models.prepared import prepare as load
+from sparring.models.prepared.open import open_network
 from sparring.models.spec import DataSpec
 
 NET, ENUM = "shufflenet_v2_x0_5", "ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1"
@@ -61,12 +62,12 @@ def test_all_but_the_last_layer_is_the_files(hub):
 def test_the_training_starts_there(hub):
     state = put(1)
     ref = prepared(spec(start=ENUM))
-    made = load.open_network(ref).state_dict()
+    made = open_network(ref).state_dict()
     kernels = [key for key, value in state.items() if value.ndim == 4]
     assert all(np.allclose(made[key], state[key], atol=1e-6) for key in kernels)
     path = published.place(NET, ENUM)
     assert ref.facts["start"] == {"enum": ENUM, "sha256": recipes.file_digest(path)}
-    from_chance = load.open_network(prepared(spec())).state_dict()
+    from_chance = open_network(prepared(spec())).state_dict()
     assert not any(np.allclose(from_chance[key], state[key], atol=1e-6) for key in kernels)
 
 

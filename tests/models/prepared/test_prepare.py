@@ -659,7 +659,7 @@ def test_the_digest_of_an_onnx_file_is_also_that_of_its_external_weights(tmp_pat
         ({"weights": "x.pt"}, "needs an `architecture`"),
         ({"onnx": "x.onnx", "weights": "x.pt"}, "an ONNX file has its own"),
         ({"onnx": "absent.onnx"}, "there is no file .*absent.onnx"),
-        ({"export": "net", "mean": (0.5,)}, "mean: an `export` takes it from 'net'"),
+        ({"export": "net", "mean": (0.5,)}, "mean: `export` takes it from 'net'"),
     ],
 )  # fmt: skip
 def test_keys_that_do_not_go_together(tmp_path, keys, message):
