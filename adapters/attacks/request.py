@@ -28,6 +28,11 @@ class Request:
     raw_library: str | None = None
 
     @property
+    def aims(self) -> bool:
+        """Whether the labels that a library gets are classes to reach."""
+        return self.targeted or (self.canonical is not None and self.canonical.aims)
+
+    @property
     def eps(self) -> float | None:
         """The budget, where there is one."""
         eps = self.params.get("eps")

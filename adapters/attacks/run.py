@@ -1,4 +1,4 @@
-"""One attack of one library on one classifier: run it, then judge the images ourselves."""
+"""One attack of one library on one classifier: run it batch by batch, then judge the images ourselves."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparring.adapters import arrays as big
-from sparring.adapters.attacks.distances import distances, project
+from sparring.adapters import arrays
+from sparring.adapters.attacks.inputs import check_box, check_labels, labels_of_call, training_images
+from sparring.adapters.attacks.judge import Judge, legal, samples
 from sparring.adapters.attacks.library import (
     AttackMapping,
     Call,
@@ -24,7 +25,8 @@ from sparring.adapters.attacks.library import (
     library_names,
     load_library,
 )
-from sparring.adapters.attacks.request import Request, request, why_not
+from sparring.adapters.attacks.request import Request, why_not
+from sparring.adapters.attacks.request import request as checked_request
 from sparring.adapters.attacks.seeding import seeded
 from sparring.adapters.errors import InputError, LibraryError, NotSupported, SparringError, unknown
 from sparring.adapters.protocol import (
@@ -35,7 +37,6 @@ from sparring.adapters.protocol import (
     Logits,
     TensorflowNative,
     TorchNative,
-    check_images,
     lacks,
 )
 from sparring.adapters.wrappers.units import IN_UNITS_OF_THE_IMAGE, View
@@ -106,192 +107,182 @@ def attack(
 ) -> Attacked:
     """Attack images (float32, (N, C, H, W), in [0, 1]) with one attack of one library.
 
-    ``name`` is canonical (``pgd``; then ``library`` says whose, and ``norm`` which) or ``library:ClassName`` with the
-    library's own keyword arguments; those that are also called ``norm``, ``seed``, ``batch_size`` or so go into
-    ``params``, as any parameter may. ``targets`` (N,) are the classes to reach; a targeted attack without them draws
-    another class for each image from ``seed``. ``route``: ``native`` or ``bridged``; native where there is one.
-    ``progress(done, total)`` is called after each batch, ``started()`` when the library is loaded. ``reconcile`` holds
-    ids of the ledger (``ledger.yaml``): the library runs with these differences from the attack's source taken away.
-    ``judge`` decides before and after in place of ``classifier``, which is then only what the attacker sees of it.
-    ``fit`` are other images with their labels, on which an attack that is trained first (a patch) is trained; if it is
-    targeted, ``targets`` must all be one class. ``shown`` is a view of ``classifier`` (``view.py``): the library gets
-    that, its images and its units.
+    ``name`` is canonical, such as ``pgd``: then ``library`` says whose it is, and ``norm`` which of several. Or it is
+    ``library:ClassName``, which takes the library's own keyword arguments. ``params`` holds parameters of the attack,
+    as keywords do; those whose name is also an argument of this function (``norm``, ``seed``, ...) must go there.
+
+    - ``targets`` (N,): the classes to reach. A targeted attack without them draws another class for each image from
+      ``seed``.
+    - ``route``: ``native`` or ``bridged``; by default native where there is such a route.
+    - ``started()`` is called when the library is loaded, ``progress(done, total)`` after each batch.
+    - ``reconcile``: ids of the ledger (``ledger.yaml``). The library runs without these differences from the attack's
+      source.
+    - ``judge`` decides before and after in place of ``classifier``, which then is what the attacker sees.
+    - ``fit``: other images and their labels, on which an attack that is trained first (a patch) is trained. If that is
+      targeted, ``targets`` must all be one class.
+    - ``shown``: a view of ``classifier`` (``wrappers/units.py``). The library gets its images and its units.
 
     Raises ``InputError`` for bad images, labels, names or parameters, ``NotSupported`` where the library or the
-    classifier lacks what is asked, ``LibraryError`` where the library crashes or returns something that isn't images.
+    classifier lacks what the attack needs, ``LibraryError`` where the library crashes or returns no images.
     """
-    targeted = targeted or targets is not None
-    asked = request(name, norm=norm, targeted=targeted, params={**(params or {}), **parameters})
-    if library is None:
-        if asked.raw_library is None:
-            raise InputError(f"say whose {name}: library= one of {', '.join(library_names())}")
-        library = asked.raw_library
-    chosen = load_library(library)
+    request = checked_request(
+        name, norm=norm, targeted=targeted or targets is not None, params={**(params or {}), **parameters}
+    )
+    bridge = _library(request, library)
     y = check_labels(labels, len(images), classifier.classes, "labels")
-    _check_box(images, classifier.input_shape)
-    goals = _goals(asked, y, targets, classifier.classes, seed)
-    trained_on = _fit(asked, fit, goals, classifier)
-    judge = classifier if judge is None else judge
-    counter, version = Counter(), chosen.version()
-    seen = shown.classifier if shown is not None else classifier
-    taken = _route(chosen, seen, route)
-    _check_support(chosen, asked, seen)
-    told = _in_units(asked, shown)
-    for entry in reconcile:
-        if entry not in chosen.reconciliations:
-            raise InputError(unknown(f"reconciliation of {chosen.name}", entry, chosen.reconciliations))
+    check_box(images, classifier.input_shape)
+    goals = labels_of_call(request, y, targets, classifier.classes, seed)
+    trained_on = training_images(request, fit, goals, classifier)
+    version = bridge.version()
+    view = shown or View(classifier, _unchanged, _unchanged)
+    route = _route(bridge, view.classifier, route)
+    _check_support(bridge, request, view.classifier)
+    in_units = _in_units(request, view)
+    _check_reconciliations(bridge, reconcile)
 
-    adversarial = big.empty_like(images)
-    clean_logits, adv_logits = [], []
-    prediction_seconds = 0.0
-    notes: dict[str, None] = {}
-    call: dict[str, Any] = {}
-    seconds = 0.0
-    by_sample: dict[str, list[np.ndarray]] = {}
-    extras: dict[str, np.ndarray] = {}
-    with chosen.session(seen, taken, counter) as run:
+    adversarial, outcomes, counter = arrays.empty_like(images), [], Counter()
+    judging = Judge(classifier if judge is None else judge)
+    with bridge.session(view.classifier, route, counter) as run:
         if started is not None:
             started()
         for index, start in enumerate(range(0, len(images), batch_size)):
             part = slice(start, start + batch_size)
-            x = big.own(images[part])
-            handed = shown.to(x) if shown is not None else x
-            context = Context(told.params, classifier.input_shape, classifier.classes, len(x), seed + index, targeted)
-            target, kwargs, said = _in_their_words(chosen, told, context)
-            notes.update(dict.fromkeys(said))
-            call = {"class": target, "kwargs": {key: _plain(value) for key, value in kwargs.items()}}
-            aims = targeted or (asked.canonical is not None and asked.canonical.aims)
-            clean_logits.append(judge.logits(x))
-            begin = time.perf_counter()
-            whose = goals[part] if aims else y[part]
-            named = context if asked.canonical else None
-            asks = Call(target, kwargs, handed, whose, aims, asked.canonical, named, trained_on)
-            with seeded(seed + index):
-                crafted = _run(chosen, run, asks, reconcile)
-            seconds += time.perf_counter() - begin
-            for name, array in crafted.samples.items():
-                by_sample.setdefault(name, []).append(np.asarray(array))
-            extras |= crafted.whole
-            legal, judged = _legal(chosen, told, handed, crafted.images, shown is None or shown.bounded)
-            adversarial[part] = shown.back(legal) if shown is not None else legal
-            notes.update(dict.fromkeys(judged))
-            # in the batches of the attack: DeepFool's images lie on the boundary to within rounding
-            begin = time.perf_counter()
-            adv_logits.append(judge.logits(adversarial[part]))
-            prediction_seconds += time.perf_counter() - begin
-            big.let_go(images, adversarial)
-            if images.nbytes >= big.LARGE:
-                big.trim()
+            x = arrays.own(images[part])
+            judging.see_before(x)
+            batch = _Batch(view.to(x), goals[part], seed + index, trained_on, view.bounded)
+            crafted, outcome = _craft(bridge, run, in_units, classifier, batch, reconcile)
+            adversarial[part] = view.back(crafted)
+            outcomes.append(outcome)
+            judging.see_after(adversarial[part])
+            arrays.let_go(images, adversarial)
+            if images.nbytes >= arrays.LARGE:
+                arrays.trim()
             if progress is not None:
                 progress(min(start + batch_size, len(images)), len(images))
-    logits_clean, logits_adv = _together(clean_logits, judge.classes), _together(adv_logits, judge.classes)
-    pred_clean, pred_adv = _decisions(logits_clean), _decisions(logits_adv)
-    samples: dict[str, np.ndarray] = {
-        "y": y,
-        "target": goals if targeted else np.full_like(y, -1),
-        "pred_clean": pred_clean,
-        "pred_adv": pred_adv,
-        "success": pred_adv == goals if targeted else pred_adv != y,
-        **_distances(images, adversarial),
-    }
+    logits = judging.logits()
     return Attacked(
-        adversarial, samples, logits_clean, logits_adv, counter.forwards, counter.backwards, seconds,
-        prediction_seconds, chosen.name, version, taken, call, tuple(notes),
-        {**extras, **{name: np.concatenate(arrays) for name, arrays in by_sample.items()}},
-    )  # fmt: skip
+        images=adversarial,
+        samples=samples(images, adversarial, logits, y, goals if request.targeted else None),
+        logits_clean=logits[0],
+        logits_adv=logits[1],
+        forwards=counter.forwards,
+        backwards=counter.backwards,
+        seconds=sum((outcome.seconds for outcome in outcomes), 0.0),
+        prediction_seconds=judging.seconds,
+        library=bridge.name,
+        library_version=version,
+        route=route,
+        call=outcomes[-1].call if outcomes else {},
+        notes=tuple(dict.fromkeys(note for outcome in outcomes for note in outcome.notes)),
+        extras=_extras(outcomes),
+    )
 
 
 @contextmanager
 def crafting(
-    classifier: Classifier, asked: Request, library: str, *, route: Route | None = None
+    classifier: Classifier, request: Request, library: str, *, route: Route | None = None
 ) -> Iterator[Callable[[Images, Labels, int], Images]]:
     """One untargeted attack, opened once: within the context, images and labels and a seed -> adversarial images.
 
-    For whoever attacks batch by batch and judges nothing, as adversarial training does: the classifier may change
+    It serves who attacks batch by batch and judges nothing, as adversarial training does. The classifier may change
     between two batches. The images lie in the box and within the budget. Raises as ``attack`` does.
     """
-    chosen = load_library(library)
-    taken = _route(chosen, classifier, route)
-    _check_support(chosen, asked, classifier)
-    _fit(asked, None, np.zeros(0, np.int64), classifier)
-    aims = asked.canonical is not None and asked.canonical.aims
-    with chosen.session(classifier, taken, Counter()) as run:
+    bridge = load_library(library)
+    route = _route(bridge, classifier, route)
+    _check_support(bridge, request, classifier)
+    training_images(request, None, np.zeros(0, np.int64), classifier)
+    with bridge.session(classifier, route, Counter()) as run:
 
         def craft(x: Images, y: Labels, seed: int) -> Images:
             if not len(x):
                 return x
-            context = Context(asked.params, classifier.input_shape, classifier.classes, len(x), seed, False)
-            target, kwargs, _ = _in_their_words(chosen, asked, context)
-            goals = _goals(asked, y, None, classifier.classes, seed) if aims else y
-            call = Call(target, kwargs, x, goals, aims, asked.canonical, context if asked.canonical else None)
-            with seeded(seed, of_tensorflow=taken == "native"):
-                return _legal(chosen, asked, x, _run(chosen, run, call, ()).images)[0]
+            labels = labels_of_call(request, y, None, classifier.classes, seed)
+            batch = _Batch(x, labels, seed, of_tensorflow=route == "native")
+            return _craft(bridge, run, request, classifier, batch)[0]
 
         yield craft
 
 
-def _check_box(images: Any, input_shape: tuple[int, int, int]) -> None:
-    if not isinstance(images, np.ndarray) or not images.ndim:
-        check_images(images, input_shape)
-    for (piece,) in big.pieces(images):
-        check_images(piece, input_shape)
-        if piece.size and (piece.min() < 0 or piece.max() > 1):
-            raise InputError(f"images must lie in [0, 1], but go from {piece.min():g} to {piece.max():g}")
+@dataclass(frozen=True)
+class _Batch:
+    """What one call of a library is about; ``labels`` are the classes to reach where the request ``aims``."""
+
+    x: Images
+    labels: Labels
+    seed: int
+    fit: Fit | None = None
+    bounded: bool = True
+    of_tensorflow: bool = True
 
 
-def _distances(images: Images, adversarial: Images) -> dict[str, np.ndarray]:
-    each = [distances(*piece) for piece in big.pieces(images, adversarial)]
-    return {name: np.concatenate([one[name] for one in each]) for name in each[0]}
+@dataclass(frozen=True)
+class _Outcome:
+    """What a batch left beside its images."""
+
+    call: dict[str, Any]
+    notes: list[str]
+    seconds: float
+    samples: Mapping[str, np.ndarray]
+    whole: Mapping[str, np.ndarray]
 
 
-def check_labels(labels: Any, n: int, classes: int, what: str) -> Labels:
-    """The labels as int64 (n,). Raises ``InputError`` for another length, type, or a class that the model lacks."""
-    y = np.asarray(labels)
-    if y.shape != (n,) or y.dtype.kind not in "iu":
-        raise InputError(f"{what} must be {n} whole numbers, not {y.dtype} of shape {y.shape}")
-    if n and (y.min() < 0 or y.max() >= classes):
-        bad = y[(y < 0) | (y >= classes)][0]
-        raise InputError(f"{what}: {bad} is out of range, for the model has {classes} classes, 0 to {classes - 1}")
-    return y.astype(np.int64)
+def _craft(
+    library: Library, run: Run, request: Request, classifier: Classifier, batch: _Batch, reconcile: Sequence[str] = ()
+) -> tuple[Images, _Outcome]:
+    """Legal adversarial images of one batch, and what else it left."""
+    x = batch.x
+    context = Context(request.params, classifier.input_shape, classifier.classes, len(x), batch.seed, request.targeted)
+    target, kwargs, notes = _in_their_words(library, request, context)
+    named = context if request.canonical else None
+    call = Call(target, kwargs, x, batch.labels, request.aims, request.canonical, named, batch.fit)
+    begin = time.perf_counter()
+    with seeded(batch.seed, of_tensorflow=batch.of_tensorflow):
+        crafted = run_call(library, run, call, reconcile)
+    seconds = time.perf_counter() - begin
+    images, moved = legal(library, request, x, crafted.images, batch.bounded)
+    words = {"class": target, "kwargs": {key: _plain(value) for key, value in kwargs.items()}}
+    return images, _Outcome(words, [*notes, *moved], seconds, crafted.samples, crafted.whole)
 
 
-def _goals(asked: Request, y: Labels, targets: Any, classes: int, seed: int) -> Labels:
-    if not asked.targeted:
-        return (y + 1) % classes  # only for attacks that always aim at a class
-    if targets is not None:
-        return check_labels(targets, len(y), classes, "targets")
-    return (y + np.random.default_rng(seed).integers(1, classes, len(y))) % classes
+def _extras(outcomes: Sequence[_Outcome]) -> dict[str, np.ndarray]:
+    """What the batches left beside images: the arrays of the whole, and those of each image, put together."""
+    extras = {name: array for outcome in outcomes for name, array in outcome.whole.items()}
+    for name in dict.fromkeys(name for outcome in outcomes for name in outcome.samples):
+        extras[name] = np.concatenate([np.asarray(outcome.samples[name]) for outcome in outcomes])
+    return extras
 
 
-def _fit(asked: Request, fit: tuple[Images, Labels] | None, goals: Labels, classifier: Classifier) -> Fit | None:
-    """What an attack that is trained first is trained on, with the labels to leave or to reach."""
-    if asked.canonical is None or not asked.canonical.fits:
-        return None
-    if fit is None or not len(fit[0]):
-        raise InputError(f"{asked.name} is trained on other images first, and there are none: fit=(images, labels)")
-    x, labels = fit
-    check_images(x, classifier.input_shape)
-    if not asked.targeted:
-        return Fit(x, check_labels(labels, len(x), classifier.classes, "labels of fit"))
-    if len(np.unique(goals)) > 1:
-        raise InputError(f"{asked.name} is one for all images: targets must all be one class")
-    return Fit(x, np.full(len(x), goals[0] if len(goals) else 0, np.int64))
+def _library(request: Request, name: str | None) -> Library:
+    name = name or request.raw_library
+    if name is None:
+        raise InputError(f"say whose {request.name}: library= one of {', '.join(library_names())}")
+    return load_library(name)
 
 
-def _in_units(asked: Request, shown: View | None) -> Request:
+def _check_reconciliations(library: Library, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in library.reconciliations:
+            raise InputError(unknown(f"reconciliation of {library.name}", name, library.reconciliations))
+
+
+def _unchanged(images: Images) -> Images:
+    return images
+
+
+def _in_units(request: Request, view: View) -> Request:
     """The request with its lengths in the units of what the library is handed."""
-    if shown is None or shown.unit == 1:
-        return asked
-    if asked.canonical is None:
-        raise NotSupported(f"{asked.name}: a library's own parameters can't be put in units of the normalised input")
-    return replace(asked, params=_scaled(asked.params, shown.unit))
+    if view.unit == 1:
+        return request
+    if request.canonical is None:
+        raise NotSupported(f"{request.name}: a library's own parameters can't be put in units of the normalized input")
+    return replace(request, params=_scaled(request.params, view.unit))
 
 
 def _scaled(params: Mapping[str, Any], unit: float) -> dict[str, Any]:
-    told = {key: value * unit if key in IN_UNITS_OF_THE_IMAGE else value for key, value in params.items()}
-    if "attacks" in told:  # those that a worst-of is made of
-        told["attacks"] = [_scaled(part, unit) for part in told["attacks"]]
-    return told
+    scaled = {key: value * unit if key in IN_UNITS_OF_THE_IMAGE else value for key, value in params.items()}
+    if "attacks" in scaled:  # those that a worst-of is made of
+        scaled["attacks"] = [_scaled(part, unit) for part in scaled["attacks"]]
+    return scaled
 
 
 def _route(library: Library, classifier: Classifier, route: Route | None) -> Route:
@@ -303,21 +294,22 @@ def _route(library: Library, classifier: Classifier, route: Route | None) -> Rou
     return route or ("native" if native else "bridged")
 
 
-def _check_support(library: Library, asked: Request, classifier: Classifier) -> None:
-    reason = why_not(library, asked, getattr(classifier, "framework", "torch"), lacks(classifier))
+def _check_support(library: Library, request: Request, classifier: Classifier) -> None:
+    reason = why_not(library, request, getattr(classifier, "framework", "torch"), lacks(classifier))
     if reason is not None:
         raise NotSupported(reason)
 
 
-def _in_their_words(library: Library, asked: Request, context: Context) -> tuple[str, dict[str, Any], list[str]]:
-    if asked.canonical is None:
-        return asked.name.partition(":")[2], dict(asked.params), []
-    mapping = library.find(asked.canonical)
-    assert isinstance(mapping, AttackMapping)  # _check_support has seen to it
+def _in_their_words(library: Library, request: Request, context: Context) -> tuple[str, dict[str, Any], list[str]]:
+    if request.canonical is None:
+        return request.name.partition(":")[2], dict(request.params), []
+    mapping = library.find(request.canonical)
+    assert isinstance(mapping, AttackMapping)  # _check_support has checked it
     return (mapping.target, *mapping.translate(context))
 
 
-def _run(library: Library, run: Run, call: Call, reconcile: Sequence[str]) -> Crafted:
+def run_call(library: Library, run: Run, call: Call, reconcile: Sequence[str] = ()) -> Crafted:
+    """Run one call in a library's session. Raises ``LibraryError`` for an error of the library's own."""
     try:
         with ExitStack() as stack:
             for entry in reconcile:
@@ -329,37 +321,6 @@ def _run(library: Library, run: Run, call: Call, reconcile: Sequence[str]) -> Cr
     except Exception as error:
         first = (str(error).strip() or "no message").splitlines()[0]
         raise LibraryError(f"{library.name}'s {call.target} raised {type(error).__name__}: {first}") from error
-
-
-def _legal(library: Library, asked: Request, x: Images, result: Any, bounded: bool = True) -> tuple[Images, list[str]]:
-    """The library's images as legal ones: in the box, within the budget; and notes on what had to be mended."""
-    if not isinstance(result, np.ndarray) or result.shape != x.shape:
-        got = f"{result.shape}" if isinstance(result, np.ndarray) else type(result).__name__
-        raise LibraryError(f"{library.name} returned {got} where images of shape {x.shape} were due")
-    broken = ~np.isfinite(result).all(axis=(1, 2, 3))
-    if broken.any():
-        raise LibraryError(f"{library.name} returned NaN or infinity in {broken.sum()} of {len(x)} images")
-    if not bounded:
-        return result.astype(np.float32, copy=False), []
-    boxed = np.clip(result, 0, 1).astype(np.float32, copy=False)
-    if asked.eps is None or asked.norm not in ("linf", "l2") or (asked.canonical and asked.canonical.goal != "budget"):
-        return boxed, []
-    legal, moved, excess = project(x, boxed, asked.norm, asked.eps)
-    if not moved.any():
-        return legal, []
-    return legal, [f"{library.name} left the budget by up to {excess:.2g}: such images were moved back"]
-
-
-def _together(logits: list[Logits], classes: int) -> Logits:
-    whole = np.concatenate([np.zeros((0, classes), np.float32), *logits])
-    if not np.isfinite(whole).all():
-        raise LibraryError("the classifier gave NaN or infinite logits")
-    return whole
-
-
-def _decisions(logits: Logits) -> Labels:
-    decisions: Labels = logits.argmax(axis=1).astype(np.int64)
-    return decisions
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sparring.adapters.attacks.inputs import labels_of_call
 from sparring.adapters.attacks.library import Library
 from sparring.adapters.attacks.request import Request, request
 from sparring.adapters.errors import InputError, SparringError
@@ -18,7 +19,7 @@ from sparring.suites.explain.habits import minimal
 from sparring.suites.explain.habits.compare import Change, Pair, compare, nearest, recordable, scale
 from sparring.suites.explain.habits.gradient import Recipe, recipe, rounded, simulate
 from sparring.suites.explain.habits.replay import GRIDS, read_loss
-from sparring.suites.explain.habits.trace import Path, Trace, attacking, goals, trace
+from sparring.suites.explain.habits.trace import Path, Trace, attacking, trace
 from sparring.suites.explain.paths import Apart, apart, batch_paths, nearest_points, same_way
 
 Report = Callable[[str, int, int], None]
@@ -82,7 +83,7 @@ class Bench:
     @cached_property
     def whose(self) -> Labels:
         """The labels that the libraries get."""
-        return goals(self.asked, self.y, self.classifier.classes, self.seed)
+        return labels_of_call(self.asked, self.y, None, self.classifier.classes, self.seed)
 
     @cached_property
     def traces(self) -> tuple[Trace, Trace]:

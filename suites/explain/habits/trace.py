@@ -10,10 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from sparring.adapters.attacks.library import AttackMapping, Call, Context, Crafted, Library
+from sparring.adapters.attacks.library import AttackMapping, Call, Context, Library
 from sparring.adapters.attacks.request import Request
+from sparring.adapters.attacks.run import run_call
 from sparring.adapters.attacks.seeding import seeded
-from sparring.adapters.errors import LibraryError, NotSupported, SparringError
+from sparring.adapters.errors import LibraryError, NotSupported
 from sparring.adapters.protocol import Classifier, Counter, Differentiable, Images, Labels, Logits
 
 Array = npt.NDArray[Any]
@@ -148,31 +149,14 @@ def attacking(
         def attack(x: Images, y: Labels) -> Images:
             context = _context(asked, classifier, len(x), seed)
             kwargs, _ = mapping.translate(context)
-            assert asked.canonical is not None
-            aims = asked.targeted or asked.canonical.aims
-            call = Call(mapping.target, kwargs, x.copy(), y.copy(), aims, asked.canonical, context)
-            try:
-                with seeded(seed):
-                    result = run(call)
-            except (SparringError, MemoryError):
-                raise
-            except Exception as error:
-                first = (str(error).strip() or "no message").splitlines()[0]
-                raise LibraryError(f"{library.name}'s {call.target} raised {type(error).__name__}: {first}") from error
-            result = result.images if isinstance(result, Crafted) else result
+            call = Call(mapping.target, kwargs, x.copy(), y.copy(), asked.aims, asked.canonical, context)
+            with seeded(seed):
+                result = run_call(library, run, call).images
             if result.shape != x.shape:
                 raise LibraryError(f"{library.name} returned {result.shape} where images of shape {x.shape} were due")
             return np.array(result, np.float32)
 
         yield attack
-
-
-def goals(asked: Request, y: Labels, classes: int, seed: int) -> Labels:
-    """Whose labels the attack gets, (N,): the true ones, or the classes to reach, drawn as ``execute.attack`` does."""
-    assert asked.canonical is not None
-    if asked.targeted:
-        return (y + np.random.default_rng(seed).integers(1, classes, len(y))) % classes
-    return (y + 1) % classes if asked.canonical.aims else y
 
 
 def _mapping(library: Library, asked: Request) -> AttackMapping:

@@ -12,7 +12,7 @@ from sparring.adapters.attacks.library import load_library
 from sparring.adapters.attacks.request import request
 from sparring.adapters.attacks.run import attack
 from sparring.adapters.protocol import Differentiable
-from sparring.suites.explain.habits.trace import goals, recorder, trace
+from sparring.suites.explain.habits.trace import recorder, trace
 
 PARAMS = {"eps": 0.05, "steps": 3, "eps_step": 0.02}
 every_library = pytest.mark.parametrize("library", ["art", "foolbox", "torchattacks", "referee"])
@@ -63,12 +63,3 @@ def test_what_is_recorded_is_a_copy() -> None:
     assert query.x.any()
     assert not (query.result == 7).any()
     assert seen.taken() == ()
-
-
-def test_goals_are_those_of_execute() -> None:
-    y = np.array([0, 1, 2, 3])
-    targeted = request("pgd", params={"eps": 0.1}, targeted=True)
-    result = attack(cnn(), images(4), y, "pgd", library="referee", targeted=True, seed=5, eps=0.1, steps=1)
-    np.testing.assert_array_equal(goals(targeted, y, 10, 5), result.samples["target"])
-    np.testing.assert_array_equal(goals(request("jsma"), y, 10, 0), [1, 2, 3, 4])
-    np.testing.assert_array_equal(goals(request("fgsm", params={"eps": 0.1}), y, 10, 0), y)
