@@ -22,11 +22,19 @@ SLOW = yaml.safe_load((TESTS / "slow.yaml").read_text("utf-8"))
 
 
 @pytest.hookimpl(tryfirst=True)  # before those that are not asked for are taken out
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    """Mark what ``slow.yaml`` lists. An entry that is about no test ends the run: it would hide what became of it."""
+    marked, files = set(), set()
     for item in items:
-        test = item.nodeid.partition("tests/")[2].partition("[")[0]
-        for name in (test, test.partition("::")[0]):
-            entry = SLOW.get(name)
-            if entry and not any(word in item.nodeid.partition("::")[2] for word in entry.get("but", ())):
-                item.add_marker(pytest.mark.slow(entry["reason"]))
-                break
+        test, _, _ = item.nodeid.partition("tests/")[2].partition("[")
+        file, _, case = item.nodeid.partition("tests/")[2].partition("::")
+        files.add(file)
+        for name in {test, file} & {*SLOW}:
+            if not any(word in case for word in SLOW[name].get("but", ())):
+                item.add_marker(pytest.mark.slow(SLOW[name]["reason"]))
+                marked.add(name)
+    whole = not config.option.keyword and not any("::" in word for word in config.args)
+    stale = [name for name in SLOW if name not in marked and (whole and name.partition("::")[0] in files)]
+    stale += [name for name in SLOW if not (TESTS / name.partition("::")[0]).is_file()]
+    if stale:
+        raise pytest.UsageError(f"tests/slow.yaml: no such test: {', '.join(stale)}")
