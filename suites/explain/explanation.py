@@ -15,8 +15,12 @@ from sparring.adapters.attacks.request import request
 from sparring.adapters.errors import InputError
 from sparring.adapters.libraries.ledger import habits as ledger_habits
 from sparring.adapters.protocol import Classifier, Images, Labels, lacks
-from sparring.suites.explain.bench import Bench, Report, Trial
-from sparring.suites.explain.paths import Parting, Step, apart, batch_paths, first_parting, steps
+from sparring.suites.explain.bench import Bench, Finding, Report, Trial, record
+from sparring.suites.explain.by_batch import batch_scale, find_by_batch
+from sparring.suites.explain.by_tape import find_by_tape, read_tapes
+from sparring.suites.explain.by_trial import find_by_trial
+from sparring.suites.explain.habits.compare import Pair
+from sparring.suites.explain.paths import Apart, Parting, Step, apart, batch_paths, first_parting, steps
 
 
 @dataclass(frozen=True)
@@ -74,58 +78,95 @@ def explain(
     ``images`` are the images' numbers, for the text; ``report(what, done, total)`` is called as it goes on. Raises
     ``InputError`` for bad input, ``NotSupported`` where a library lacks the attack, ``LibraryError`` where one fails.
     """
-    asked = request(attack, norm=norm, targeted=targeted, params=params)
-    if asked.canonical is None:
+    requested = request(attack, norm=norm, targeted=targeted, params=params)
+    if requested.canonical is None:
         raise InputError(f"{attack}: explain compares canonical attacks, which every library calls by one name")
     if not len(x):
         raise InputError("explain needs at least one image")
-    if lacking := lacks(classifier).get(asked.canonical.needs):
+    if lacking := lacks(classifier).get(requested.canonical.needs):
         raise InputError(f"{attack} {lacking}")
     libraries = _load(library_a), _load(library_b)
     names = _names((library_a, library_b), libraries)
-    bench = Bench(asked, libraries, names, classifier, x, y, seed, report or (lambda what, done, total: None))
-    found = bench.find()
+    bench = record(requested, libraries, names, classifier, x, y, seed, report or (lambda what, done, total: None))
     a, b = bench.traces
     singly, together = apart(a.images, b.images), apart(a.batch_images, b.batch_images)
+    finding = _find(bench, singly, together)
     only_a_batch_shows_it = together.pixels and not singly.pixels
     ways = (batch_paths(a), batch_paths(b)) if only_a_batch_shows_it else (a.paths, b.paths)
+    pairs = zip(*ways, bench.labels, strict=True)
     return Explanation(
-        attack, str(asked.norm), asked.params, names, images or tuple(range(len(x))),
-        found.verdict, found.suspect, found.change, found.residual,
-        max(singly.largest, together.largest), max(singly.pixels, together.pixels),
-        found.rounding if found.verdict == "same" else 0,
-        first_parting(*ways, bench.read),
-        tuple(
-            steps((one, two), int(label), classifier, bench.read)
-            for one, two, label in zip(*ways, bench.whose, strict=True)
-        ),
-        tuple(bench.trials), found.as_well, tuple(dict.fromkeys(bench.notes)), _ledger(bench),
-    )  # fmt: skip
+        attack=attack,
+        norm=str(requested.norm),
+        params=requested.params,
+        libraries=names,
+        images=images or tuple(range(len(x))),
+        verdict=finding.verdict,
+        suspect=finding.suspect,
+        change=finding.change,
+        residual=finding.residual,
+        largest=max(singly.largest, together.largest),
+        pixels=max(singly.pixels, together.pixels),
+        rounding=finding.rounding if finding.verdict == "same" else 0,
+        first_parting=first_parting(*ways, bench.has_tape),
+        steps=tuple(steps((one, two), int(label), classifier, bench.has_tape) for one, two, label in pairs),
+        trials=tuple(bench.trials),
+        as_well=finding.as_well,
+        notes=tuple(dict.fromkeys(bench.notes)),
+        ledger=_ledger(bench),
+    )
+
+
+def _find(bench: Bench, singly: Apart, together: Apart) -> Finding:
+    """Look for the change that makes the single attacks meet; where they agree, for one that makes the batches meet."""
+    finding, noise, pair = Finding("same", rounding=max(singly.pixels, together.pixels)), 0, None
+    if singly.pixels:
+        pair = read_tapes(bench)
+        finding = find_by_tape(bench, pair, singly) if pair is not None else find_by_trial(bench)
+        noise = finding.rounding
+    if finding.verdict == "same" and together.pixels > 2 * noise:
+        finding = find_by_batch(bench, together, noise)
+    if finding.verdict == "same":
+        _note_hidden(bench, pair or read_tapes(bench))
+    return finding
+
+
+def _note_hidden(bench: Bench, pair: Pair | None) -> None:
+    """Note what differs in the paths and shows in no image."""
+    if pair is None:
+        return
+    differences = [f"{change.suspect}: {change.text}" for change in pair.changes]
+    ratio = batch_scale(bench, 1) / batch_scale(bench, 0)
+    if abs(ratio - 1) > 0.01:
+        a, b = bench.names
+        differences.append(f"loss reduction: in a batch of {len(bench.x)} the loss of {b} is {ratio:.4g} times {a}'s")
+    bench.notes.extend(f"{difference}; on these images that makes no difference" for difference in differences)
 
 
 def _load(library: str | Library) -> Library:
     return load_library(library) if isinstance(library, str) else library
 
 
-def _names(given: tuple[str | Library, str | Library], libraries: tuple[Library, Library]) -> tuple[str, str]:
+def _names(sources: tuple[str | Library, str | Library], libraries: tuple[Library, Library]) -> tuple[str, str]:
     """What the text calls them: two of one name are told apart by where they come from, or by a number."""
     if libraries[0].name != libraries[1].name:
         return libraries[0].name, libraries[1].name
-    told = [each if isinstance(each, str) else each.name for each in given]
-    return (told[0], told[1]) if told[0] != told[1] else (f"{told[0]} (1)", f"{told[1]} (2)")
+    a, b = (source if isinstance(source, str) else source.name for source in sources)
+    return (a, b) if a != b else (f"{a} (1)", f"{b} (2)")
 
 
 def _ledger(bench: Bench) -> tuple[str, ...]:
     """The known differences that one of the two has and the other has not."""
-    framework = getattr(bench.classifier, "framework", None)
-    asked, own = bench.asked, []
     if not {library.name for library in bench.libraries} <= set(library_names()):
         return ()  # a copy under another name has the original's habits, but the ledger doesn't know it
+    framework, requested = getattr(bench.classifier, "framework", None), bench.request
+    causes: list[dict[str, str]] = []
     for library in bench.libraries:
         try:
             version = library.version()
         except InputError:  # a library from outside needs no package
             return ()
-        found = ledger_habits(asked.name, asked.norm, asked.params, library.name, version, framework, "bridged")
-        own.append({entry.id: entry.cause for entry in found})
-    return tuple(f"{key}: {(own[0] | own[1])[key]}" for key in sorted(own[0].keys() ^ own[1].keys()))
+        entries = ledger_habits(
+            requested.name, requested.norm, requested.params, library.name, version, framework, "bridged"
+        )
+        causes.append({entry.id: entry.cause for entry in entries})
+    return tuple(f"{key}: {(causes[0] | causes[1])[key]}" for key in sorted(causes[0].keys() ^ causes[1].keys()))

@@ -18,7 +18,7 @@ from sparring.adapters.attacks.catalogue import find
 from sparring.adapters.attacks.library import load_library
 from sparring.adapters.errors import InputError, NotSupported
 from sparring.suites.cli.app import app, main
-from sparring.suites.explain.bench import Rescaled
+from sparring.suites.explain.cotangents import Rescaled
 from sparring.suites.explain.explanation import Explanation, explain
 from sparring.suites.explain.subject import choose, parameters
 from sparring.suites.plan.file import load_suite
