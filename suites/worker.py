@@ -1,4 +1,4 @@
-"""The process in which models are trained and attacks run: requests as JSON lines in, events as JSON lines out.
+"""The process in which models are trained and attacks run.
 
 A process of its own, because Keras takes one backend a process, because a library may abort, and so that a time limit
 can be kept. It ends when its standard input does: killed runners leave nothing behind.
@@ -7,17 +7,12 @@ can be kept. It ends when its standard input does: killed runners leave nothing 
 from __future__ import annotations
 
 import json
-import os
-import queue
-import signal
-import sys
-import threading
-import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sparring.adapters.process import Answering, Arrays, serve
 
 if TYPE_CHECKING:
     from sparring.models.prepared.model_ref import ModelRef
@@ -25,50 +20,10 @@ if TYPE_CHECKING:
 Send = Callable[..., None]
 
 
-def main() -> None:
-    """Serve requests until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's to handle
-    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print must not mix with events
-    lock = threading.Lock()
-
-    def send(event: str, **values: Any) -> None:
-        try:
-            with lock:
-                channel.write(json.dumps({"event": event, **values}) + "\n")
-                channel.flush()
-        except OSError:
-            os._exit(0)  # nobody reads any more; inside an attack the error would pass for the library's
-
-    requests: queue.Queue[str] = queue.Queue()
-
-    def listen() -> None:
-        for line in sys.stdin:
-            requests.put(line)
-        os._exit(0)  # the runner is gone, and with it whoever wants the answer
-
-    threading.Thread(target=listen, daemon=True).start()
-    send("ready")
-    while True:
-        asked = json.loads(requests.get())
-        try:
-            send("done", value=_JOBS[asked.pop("do")](send, **asked))
-        except BaseException as error:
-            with suppress(OSError):  # the disk may be full
-                traceback.print_exc()
-            kind, message = _described(error)
-            send("error", kind=kind, message=message)
-
-
-def _described(error: BaseException) -> tuple[str, str]:
-    """What kind of error it is to the runner, and its text."""
-    from sparring.adapters.disruptions import fault
-    from sparring.adapters.errors import Disruption, InputError
-
-    disruption = fault(error)
-    if disruption is not None:
-        return "lost" if isinstance(error, Disruption) else "disrupted", disruption
-    return ("input", str(error)) if isinstance(error, InputError) else ("crash", f"{type(error).__name__}: {error}")
+def answer(request: Mapping[str, Any], _: Arrays, out: Answering) -> tuple[Mapping[str, Any], Arrays]:
+    """Do the job that ``request["do"]`` names, with the others as its keywords."""
+    keywords = dict(request)
+    return _JOBS[keywords.pop("do")](out.tell, **keywords), ()
 
 
 def _prepare(
@@ -198,4 +153,4 @@ _JOBS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 if __name__ == "__main__":
-    main()
+    serve(answer)

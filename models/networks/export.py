@@ -6,11 +6,8 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import io
-import json
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from sparring.adapters.errors import InputError, first_line
+from sparring.adapters.errors import InputError, SparringError, first_line
 from sparring.adapters.frameworks.coexistence import guard
 from sparring.adapters.frameworks.preprocessing import LEAST_PROBABILITY, preprocessing
+from sparring.adapters.process import Process
 from sparring.adapters.protocol import Classifier, Images
 from sparring.models.networks import build as networks
 from sparring.models.storage import atomically
@@ -54,11 +52,11 @@ def export(classifier: Classifier, model: Any, path: Path, options: Options, arc
     }
 
     def write(temporary: Path) -> None:
-        exporter = _exporter(classifier)(classifier, model, temporary, options)
+        exporter = exporter_of(classifier)(classifier, model, temporary, options)
         facts.update(_signed(temporary, {"exporter": exporter, **described}))
 
     try:
-        with _quiet():
+        with quiet():
             atomically(path, write)
     except Exception as exc:  # the exporters raise whatever they like
         raise InputError(f"export: the model can't be exported to ONNX: {first_line(exc)}") from exc
@@ -78,7 +76,8 @@ def check(source: Classifier, made: Classifier, x: Images, what: str = "export: 
     return difference
 
 
-def _exporter(classifier: Classifier) -> Exporter:
+def exporter_of(classifier: Classifier) -> Exporter:
+    """What writes the classifier as an ONNX file."""
     framework = getattr(classifier, "framework", "torch")
     return {"keras-tensorflow": _export_keras, "keras-jax": _export_elsewhere}.get(framework, _export_torch)
 
@@ -182,35 +181,19 @@ def _export_elsewhere(classifier: Any, model: Any, path: Path, options: Options)
         model.save(file)
         backend = "tensorflow" if importlib.util.find_spec("tensorflow") else "torch"
         request = {"file": str(file), "framework": f"keras-{backend}", "path": str(path), "options": options}
-        done = subprocess.run(
-            [sys.executable, "-m", "sparring.models.networks.export"],
-            input=json.dumps({**request, "input_shape": classifier.input_shape}),
-            capture_output=True,
-            text=True,
-            env={**os.environ, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "-1"},
-        )
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        said = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
-        raise ValueError(f"by Keras on {backend}: {said.rpartition('Error: ')[2]}")
-    return lines[-1]
-
-
-def _serve() -> None:
-    """The other side of ``_export_elsewhere``: the last line of its output is the exporter."""
-    from sparring.adapters.wrap import wrap
-
-    asked = json.load(sys.stdin)
-    model = networks.keras_file(Path(asked["file"]), asked["framework"])
-    shape, options = tuple(asked["input_shape"]), asked["options"]
-    classifier = wrap(model, input_shape=shape, device="cpu", **options)
-    with _quiet():
-        exporter = _exporter(classifier)(classifier, model, Path(asked["path"]), options)
-    print(exporter)
+        environment = {**os.environ, "KERAS_BACKEND": backend, "CUDA_VISIBLE_DEVICES": "-1"}
+        process = Process("sparring.models.networks.export_process", environment)
+        try:
+            answer, _ = process.ask({**request, "input_shape": classifier.input_shape})
+        except SparringError as error:
+            raise ValueError(f"by Keras on {backend}: {str(error).rpartition('Error: ')[2]}") from error
+        finally:
+            process.close()
+    return str(answer["exporter"])
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporters print and warn at length; what goes wrong they raise."""
     loggers = [logging.getLogger(name) for name in ("tf2onnx", "torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
@@ -223,7 +206,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-if __name__ == "__main__":
-    _serve()

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import signal
+from collections.abc import Mapping
 from typing import Any
 
-from sparring.adapters.errors import InputError
+from sparring.adapters.process import Answering, Arrays, serve
 from sparring.adapters.protocol import Differentiable, lacks
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.open import open_model
-from sparring.models.prepared.remote import receive, send
+
+_classifier: Any = None
 
 
-def _serve() -> None:
-    """Open the model that the first request names, then answer until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started it
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not mix with answers
-    classifier: Any = None
-    while True:
-        try:
-            request, arrays = receive(requests)
-        except EOFError:
-            return
-        try:
-            if "ref" in request:
-                classifier = open_model(ModelRef.from_json(request["ref"]), device=request["device"])
-                send(answers, _described(classifier))
-            else:
-                send(answers, {}, getattr(classifier, request["do"])(*arrays))
-        except Exception as error:
-            text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            send(answers, {"error": text, "input": isinstance(error, InputError)})
+def _answer(request: Mapping[str, Any], arrays: Arrays, _: Answering) -> tuple[Mapping[str, Any], Arrays]:
+    """Open the model that the first request names; then what the classifier's methods give."""
+    global _classifier
+    if request["do"] == "open":
+        _classifier = open_model(ModelRef.from_json(request["ref"]), device=request["device"])
+        return _facts(_classifier), ()
+    return {}, (getattr(_classifier, request["do"])(*arrays),)
 
 
-def _described(classifier: Any) -> dict[str, Any]:
+def _facts(classifier: Any) -> dict[str, Any]:
     return {
         "input_shape": list(classifier.input_shape),
         "classes": int(classifier.classes),
@@ -47,4 +34,4 @@ def _described(classifier: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    _serve()
+    serve(_answer)

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from scipy.special import softmax
 
 from sparring.adapters.errors import InputError
+from sparring.adapters.process import ProcessDied, ProcessFailed
 from sparring.models.data import datasets
 from sparring.models.data.datasets import Dataset
 from sparring.models.layers.layer import Layer
@@ -26,9 +28,10 @@ from sparring.suites.certify import certificate
 from sparring.suites.certify import layers as certificate_layers
 from sparring.suites.certify.certificate import Certificate, Difference, GradientsCompared
 from sparring.suites.certify.measures import read_layers
-from sparring.suites.certify.reference import Processes, Reference, images, open_reference, resolve_all, takes
+from sparring.suites.certify.reference import Reference, images, open_reference, resolve_all, takes
 from sparring.suites.plan.plan import releases
-from sparring.suites.workers.process import WorkerDied, WorkerFailed, backend
+from sparring.suites.workers.executor import Executor, Job, backend
+from sparring.suites.workers.local import LocalExecutor
 from sparring.suites.workers.reporter import Reporter
 
 SAMPLES, ATTACKED = 1000, 200
@@ -45,12 +48,12 @@ taken for another axis."""
 def certify(
     a: str, b: str, *, suite: str | None = None, data: str | None = None, samples: int = SAMPLES,
     attack_samples: int = ATTACKED, eps: float | None = None, device: str = "auto", reporter: Reporter | None = None,
-    processes: Processes | None = None,
+    executor: Executor | None = None,
 ) -> Certificate:  # fmt: skip
     """Compare two models (each a text as for ``reference.resolve``) on so many images of the data's own split.
 
     ``attack_samples`` of them are attacked, by FGSM and PGD in the L∞ ball of ``eps`` (when None: 0.1 for one channel,
-    else 8/255). ``processes`` are left open; where there are none they are started and ended. Raises ``InputError`` for
+    else 8/255). ``executor`` is left open; where there is none, one is made and closed. Raises ``InputError`` for
     models or data that can't be used, and for models of other images or classes.
     """
     report = reporter or Reporter()
@@ -58,18 +61,18 @@ def certify(
     _check_images(references)
     sample = images(references[0].data, samples)
     notes: list[str] = []
-    own = processes is None
-    processes = processes or Processes(device)
+    own = executor is None
+    executor = executor or LocalExecutor(device)
     folder = Path(tempfile.mkdtemp(prefix="sparring-certify-"))
     try:
-        refs = _opened([_with_data(reference, sample) for reference in references], processes, report, notes)
+        refs = _opened([_with_data(reference, sample) for reference in references], executor, device, report, notes)
         _check_classes(references, refs)
         report.stage("loading the images")
         pictures = datasets.load(sample, base=Path.cwd())
         if len(pictures.x) < samples:
             notes.append(f"{pictures.name} has {len(pictures.x)} images in its {sample.split} part: all are taken")
         sides = [
-            _Side(key, reference.text, ref, processes, report, folder)
+            _Side(key, reference.text, ref, executor, device, report, folder)
             for key, reference, ref in zip("ab", references, refs, strict=True)
         ]
         attack_samples = min(attack_samples, len(pictures.x))
@@ -78,7 +81,7 @@ def certify(
         return _measured(sides[0], sides[1], pictures, sample, attack_samples, eps, notes, report)
     finally:
         if own:
-            processes.close()
+            executor.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -90,12 +93,14 @@ def _with_data(reference: Reference, data: DataSpec) -> Reference:
     return replace(reference, data=data, sources=sources)
 
 
-def _opened(references: list[Reference], processes: Processes, report: Reporter, notes: list[str]) -> list[ModelRef]:
+def _opened(
+    references: list[Reference], executor: Executor, device: str, report: Reporter, notes: list[str]
+) -> list[ModelRef]:
     """Both models. One that gives probabilities where the other gives logits is a finding, not bad input: its output is
     then compared as it is. Where both give probabilities, or one is said to, their logarithms are compared."""
 
     def opened(reference: Reference) -> ModelRef:
-        return open_reference(reference, pool=processes, device=processes.device, report=report, probabilities=True)
+        return open_reference(reference, executor=executor, device=device, report=report, probabilities=True)
 
     refs = [opened(reference) for reference in references]
     silent = ["logits" in ref.lacks and not ref.members for ref in refs]
@@ -136,7 +141,8 @@ class _Side:
     key: str
     text: str
     ref: ModelRef
-    processes: Processes
+    executor: Executor
+    device: str
     report: Reporter
     folder: Path
     differentiable: bool = False
@@ -144,14 +150,14 @@ class _Side:
     def ask(self, what: str, out: str, **asked: Any) -> dict[str, Any]:
         """The answer of a measure of ``certify_worker``, whose arrays are then in the file ``out``."""
         request = {
-            "do": "measure", "what": what, "model": self.ref.to_json(), "device": self.processes.device,
+            "do": "measure", "what": what, "model": self.ref.to_json(), "device": self.device,
             "folder": str(self.folder), "asked": {**asked, "out": out},
         }  # fmt: skip
         title = f"{self.text}: {what}"
-        worker = self.processes.worker(backend(self.ref.host))
+        job = Job(backend(self.ref.host), request)
         try:
-            return worker.ask(request, lambda done, total, unit: self.report.progress(title, done, total, unit))
-        except (WorkerFailed, WorkerDied) as error:
+            return self.executor.run(job, partial(self.report.progress, title))
+        except (ProcessFailed, ProcessDied) as error:
             raise InputError(f"{self.text}: {what}: {error}") from None
 
     def array(self, file: str) -> npt.NDArray[np.float32]:

@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,19 @@ from pydantic import ValidationError
 
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.onnx.declared import declared_dimensions
+from sparring.adapters.process import ProcessDied, ProcessFailed
 from sparring.models.data import datasets
-from sparring.models.model_spec import MODEL_KEYS, OPTIONS, ExportModel, ModelSpec, OnnxModel, model_spec
+from sparring.models.model_spec import MODEL_KEYS, OPTIONS, ModelSpec, OnnxModel, model_spec
 from sparring.models.networks import portable
 from sparring.models.prepared.kinds.kind import options_of
 from sparring.models.prepared.kinds.table import kind_of
 from sparring.models.prepared.model_ref import ModelRef
-from sparring.models.spec import DataSpec, facts
+from sparring.models.spec import DataSpec
 from sparring.suites.plan.expand import single
 from sparring.suites.plan.file import Suite, home, load_suite
-from sparring.suites.workers.pool import Pool
-from sparring.suites.workers.process import Worker, WorkerDied, WorkerFailed, backend
+from sparring.suites.runner.preparation import job_of
+from sparring.suites.workers.executor import Executor
+from sparring.suites.workers.local import LocalExecutor
 from sparring.suites.workers.reporter import Reporter
 
 FITTING = {(1, 28, 28): "mnist", (3, 32, 32): "cifar10", (1, 8, 8): "digits", (3, 224, 224): "imagenet-samples"}
@@ -47,25 +50,6 @@ class Reference:
     data: DataSpec
     sources: tuple[Reference, ...] = ()
     """the models of the suite that it is made of"""
-
-
-class Processes:
-    """Worker processes, one for each Keras backend, started when first needed and kept until they are closed."""
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self._workers: dict[str, Worker] = {}
-
-    def worker(self, keras_backend: str) -> Worker:
-        """The process of that backend."""
-        if keras_backend not in self._workers:
-            self._workers[keras_backend] = Worker(keras_backend, self.device)
-        return self._workers[keras_backend]
-
-    def close(self) -> None:
-        """End them all at once."""
-        while self._workers:
-            self._workers.popitem()[1].close()
 
 
 def resolve(text: str, *, suite: str | None = None, data: str | None = None) -> Reference:
@@ -96,7 +80,7 @@ def resolve_all(texts: Sequence[str], *, suite: str | None = None, data: str | N
 
 
 def open_reference(
-    reference: Reference, *, pool: Pool | Processes | None = None, device: str = "auto",
+    reference: Reference, *, executor: Executor | None = None, device: str = "auto",
     report: Reporter | None = None, probabilities: bool = False,
 ) -> ModelRef:  # fmt: skip
     """The model, prepared (trained, exported, loaded, and checked on a few images) in worker processes of its backends.
@@ -104,34 +88,26 @@ def open_reference(
     Raises ``InputError`` as ``models.load.prepare`` does, with the text that names the model in front. With
     ``probabilities`` a model that gives these is none for itself.
     """
-    if pool is None:
-        pool = Processes(device)
+    if executor is None:
+        executor = LocalExecutor(device)
         try:
-            return open_reference(reference, pool=pool, device=device, report=report, probabilities=probabilities)
+            return open_reference(
+                reference, executor=executor, device=device, report=report, probabilities=probabilities
+            )
         finally:
-            pool.close()
-    told = report or Reporter()
+            executor.close()
+    report = report or Reporter()
     others = {
-        source.spec.name: open_reference(source, pool=pool, device=device, report=told) for source in reference.sources
+        source.spec.name: open_reference(source, executor=executor, device=device, report=report)
+        for source in reference.sources
     }
     spec = reference.spec
-    task = f"{spec.name}: {kind_of(spec).work(spec)}"
-    told.stage(task)
-    runtime = others[spec.export].host if isinstance(spec, ExportModel) else spec.runtime
-    request = {
-        "do": "prepare",
-        "spec": facts(spec),
-        "data": facts(reference.data),
-        "base": str(reference.base),
-        "others": {name: ref.to_json() for name, ref in others.items()},
-        "device": device,
-        "probabilities": probabilities,
-    }
+    title = f"{spec.name}: {kind_of(spec).work(spec)}"
+    report.stage(title)
+    job = job_of(spec, reference.data, reference.base, others, device, probabilities)
     try:
-        answer = pool.worker(backend(runtime)).ask(
-            request, lambda done, total, what: told.progress(task, done, total, what)
-        )
-    except (InputError, WorkerFailed, WorkerDied) as error:
+        answer = executor.run(job, partial(report.progress, title))
+    except (InputError, ProcessFailed, ProcessDied) as error:
         raise InputError(f"{reference.text}: {error}") from None
     return ModelRef.from_json(answer)
 

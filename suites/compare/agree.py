@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from sparring.adapters.errors import InputError
+from sparring.adapters.process import ProcessDied, ProcessFailed
 from sparring.models.data import datasets
 from sparring.suites.compare import heatmap
 from sparring.suites.compare import table as agreement_table
@@ -18,8 +19,8 @@ from sparring.suites.plan.file import Suite, load_suite
 from sparring.suites.results import manifest, store
 from sparring.suites.runner.preparation import prepare
 from sparring.suites.runner.run import default_folder, run
-from sparring.suites.workers.pool import Pool, Seat
-from sparring.suites.workers.process import WorkerDied, WorkerFailed, backend
+from sparring.suites.workers.executor import Job, backend
+from sparring.suites.workers.local import LocalExecutor
 from sparring.suites.workers.reporter import Reporter
 
 
@@ -127,24 +128,20 @@ def _marker(folder: Path, device: str, report: Reporter) -> Callable[[dict[str, 
         content = manifest.read(folder)
         base = Path(content.get("home", "."))
         suite = with_transforms(single(Suite.model_validate(content["suite"])), base)
-        pool = Pool(device)
-        seat = Seat(pool)
+        executor = LocalExecutor(device, slots=1)
         try:
             data = datasets.load(suite.one_data, base=base)
-            models = prepare(str(folder), suite, data, base, pool, device, report)
+            models = prepare(str(folder), suite, data, base, executor, device, report)
             for name, cells in wanted.items():
                 if name not in models or models[name].digest != content["models"][name]["digest"]:
                     report.stage(f"{name} is not there any more: pixels without a gradient are not set apart")
                     continue
                 ref, task = models[name], f"{name}: pixels without a gradient"
-                seat.ask(
-                    backend(ref.framework),
-                    {"do": "flat", "model": ref.to_json(), "run": str(folder), "cells": cells, "device": device},
-                    lambda done, total, what, task=task: report.progress(task, done, total, what),  # type: ignore[misc]
-                )
-        except (InputError, WorkerFailed, WorkerDied) as error:
+                request = {"do": "flat", "model": ref.to_json(), "run": str(folder), "cells": cells, "device": device}
+                executor.run(Job(backend(ref.framework), request), partial(report.progress, task))
+        except (InputError, ProcessFailed, ProcessDied) as error:
             report.stage(f"pixels without a gradient are not set apart: {error}")
         finally:
-            pool.close()
+            executor.close()
 
     return mark

@@ -21,7 +21,7 @@ from sparring.models.prepared.open import open_model
 from sparring.models.prepared.prepare import prepare
 from sparring.suites.plan.expand import single, with_transforms
 from sparring.suites.plan.file import Suite, home, load_suite
-from sparring.suites.workers.process import backend
+from sparring.suites.workers.executor import backend
 from sparring.suites.workers.reporter import Reporter
 
 IMAGES = 8

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from sparring.adapters.disruptions import fault
-from sparring.adapters.errors import InputError, NotSupported, SparringError
+from sparring.adapters.errors import InputError, NotSupported, SparringError, StorageError
 from sparring.adapters.frameworks.preprocessing import Preprocessing, preprocessing
+from sparring.adapters.process import ProcessDied, ProcessFailed, ProcessLost
 from sparring.adapters.protocol import Classifier, Images
 from sparring.adapters.wrappers.units import view
 from sparring.models.data.datasets import Dataset
@@ -20,9 +22,10 @@ from sparring.models.spec import facts
 from sparring.suites.plan.cell import Cell, Result
 from sparring.suites.plan.plan import Planned
 from sparring.suites.results import store
-from sparring.suites.workers.pool import Pool, Seat, in_threads
-from sparring.suites.workers.process import TimeLimit, WorkerDied, WorkerFailed, backend
+from sparring.suites.workers import schedule
+from sparring.suites.workers.executor import Executor, Job, TimeLimit, backend
 from sparring.suites.workers.reporter import Reporter
+from sparring.suites.workers.schedule import Task
 
 ULP = 2.0**-24
 """Half of what float32 can tell apart below 1."""
@@ -33,47 +36,33 @@ def compute(
     folder: Path,
     base: Path,
     device: str,
-    workers: int,
     limit_seconds: float | None,
     retry_failed: bool,
-    pool: Pool,
+    executor: Executor,
     report: Reporter,
 ) -> dict[str, str]:
-    """Compute cells in ``workers`` threads, each with one process at a time.
+    """Compute cells, as many at once as the executor has slots.
 
     Returns the ids of the cells that are left without a result, for a reason that is neither the library's nor the
-    model's, with that reason. Raises ``Disrupted`` where no cell would fare better.
+    model's, with that reason. Raises ``StorageError`` or a ``Disruption`` where no cell would fare
+    better.
     """
     left: dict[str, str] = {}
     lock = threading.Lock()
-    queue = list(todo)
     finished = 0
-    stop = threading.Event()
 
-    def take(seat: Seat) -> Planned | None:
-        """The next cell; one that the process at hand can run, if there is any."""
-        with lock:
-            if stop.is_set() or not queue:
-                return None
-            fits = (i for i, row in enumerate(queue) if seat.fits(backend(row.cell.model.host)))
-            return queue.pop(next(fits, 0))
-
-    def serve() -> None:
+    def work(row: Planned) -> None:
         nonlocal finished
-        seat = Seat(pool)
-        while (row := take(seat)) is not None:
-            status, reason = "done", ""
-            if retry_failed or not store.has(folder, row.cell.id):  # another run may be filling the folder too
-                status, reason = _one(row, seat)
-            with lock:
-                finished += 1
-                report.finished(row, status, reason)
-                report.cells(finished, len(todo))
-        seat.leave()
+        status, reason = "done", ""
+        if retry_failed or not store.has(folder, row.cell.id):  # another run may be filling the folder too
+            status, reason = computed(row)
+        with lock:
+            finished += 1
+            report.finished(row, status, reason)
+            report.cells(finished, len(todo))
 
-    def _one(row: Planned, seat: Seat) -> tuple[str, str]:
+    def computed(row: Planned) -> tuple[str, str]:
         cell = row.cell
-        name = row.title
         request = {
             "do": "cell",
             "cell": cell.to_json(),
@@ -84,26 +73,27 @@ def compute(
             "device": device,
         }
         try:
-            answer = seat.ask(
-                backend(cell.model.host),
-                request,
-                lambda done, total, what: report.progress(name, done, total, what),
-                limit_seconds,
+            answer = executor.run(
+                Job(backend(cell.model.host), request, limit_seconds),
+                partial(report.progress, row.title),
             )
             return answer["status"], answer["reason"]
+        except StorageError:
+            raise
         except TimeLimit as error:
-            result = Result("timeout", str(error), seconds=limit_seconds or 0.0)
-        except (WorkerDied, WorkerFailed, InputError) as error:
+            status, result = "timeout", Result("timeout", str(error), seconds=limit_seconds or 0.0)
+        except (ProcessDied, ProcessFailed, InputError, ProcessLost) as error:
             # what the library or the model raises is in the answer: here, only a crash is theirs
-            if type(error) is not WorkerDied or fault(error):
+            if not isinstance(error, ProcessDied) or fault(error):
                 left[cell.id] = str(error)
                 return "missing", str(error)
-            result = Result("failed", str(error))
+            status, result = "crashed", Result("failed", str(error))
         store.write(folder, cell.id, cell.identity(), result, replace=retry_failed)
-        return result.status if result.status == "timeout" else "crashed", result.reason
+        return status, result.reason
 
     report.cells(0, len(todo))
-    in_threads(serve, min(workers, len(todo)), stop, pool)
+    tasks = [Task(row.cell.id, partial(backend, row.cell.model.host), partial(work, row)) for row in todo]
+    schedule.run(tasks, executor)
     return left
 
 

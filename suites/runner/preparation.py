@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from sparring.adapters.errors import InputError
+from sparring.adapters.errors import Disruption, InputError
+from sparring.adapters.process import ProcessDied, ProcessFailed, ProcessLost
 from sparring.models.data.datasets import Dataset
 from sparring.models.defenses.catalogue import wrappers
 from sparring.models.model_spec import EnsembleModel, ExportModel, ModelSpec, TrainedModel
 from sparring.models.prepared.kinds.table import kind_of
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.models.prepared.prepare import is_prepared
-from sparring.models.spec import facts
+from sparring.models.spec import DataSpec, facts
 from sparring.suites.plan.file import Suite
-from sparring.suites.workers.pool import Pool, Seat, in_threads
-from sparring.suites.workers.process import Disrupted, WorkerDied, WorkerFailed, WorkerLost, backend
+from sparring.suites.workers import schedule
+from sparring.suites.workers.executor import Executor, Job, backend
 from sparring.suites.workers.reporter import Reporter
+from sparring.suites.workers.schedule import Task
 
 
 def prepared(where: str, suite: Suite, data: Dataset, base: Path) -> dict[str, ModelRef]:
@@ -50,36 +54,103 @@ def prepare(
     suite: Suite,
     data: Dataset,
     base: Path,
-    pool: Pool,
+    executor: Executor,
     device: str,
     report: Reporter,
-    workers: int = 1,
 ) -> dict[str, ModelRef]:
     """``prepare_all`` for a suite of one data set."""
-    return prepare_all(where, [(suite, data)], base, pool, device, report, workers)[0]
+    return prepare_all(where, [(suite, data)], base, executor, device, report)[0]
 
 
 def prepare_all(
     where: str,
     parts: Sequence[tuple[Suite, Dataset]],
     base: Path,
-    pool: Pool,
+    executor: Executor,
     device: str,
     report: Reporter,
-    workers: int,
 ) -> list[dict[str, ModelRef]]:
     """Every model of every part of a suite by name: trained, exported or loaded where it wasn't.
 
-    ``workers`` processes at a time, a model as soon as those are there that it is made of. Raises ``InputError`` for
-    the first that can't be, and ``Disrupted`` if that is neither the model's fault nor the user's.
+    As many at once as the executor has slots, a model as soon as those are there that it is made of. Raises
+    ``InputError`` for the first that can't be, and a ``Disruption`` where the machine is at fault.
     """
     ready = [prepared(where, suite, data, base) for suite, data in parts]
-    if device == "cuda":  # asked for by name: its absence is bad input, not a failure of every cell
+    _check_device(device, executor)
+    waiting = _waiting(parts, ready)
+    counter = itertools.count(1)
+
+    def work(part: int, index: int, spec: ModelSpec) -> None:
+        suite, data = parts[part]
+        others = {name: ready[part][name] for name in spec.sources}
+        on = f" on {data.name}" if len(parts) > 1 else ""
+        number = next(counter)
+        with _naming(f"{where}: models.{index} ({spec.name}){on}"):
+            ref = None
+            if isinstance(spec, EnsembleModel) or wrappers(
+                spec.defenses
+            ):  # what stands around a model that is there takes no process
+                ref = is_prepared(spec, data=suite.one_data, base=base, others=others)
+            if ref is None:
+                title = f"{spec.name}{on}: {kind_of(spec).work(spec)}"
+                report.stage(f"{title} ({number} of {len(waiting)})" if len(waiting) > 1 else title)
+                job = job_of(spec, suite.one_data, base, others, device)
+                answer = executor.run(job, partial(report.progress, title))
+                ref = ModelRef.from_json(answer)
+            _check_fit(ref, data)
+        ready[part][spec.name] = ref
+
+    def task(part: int, index: int, spec: ModelSpec) -> Task:
+        needs = frozenset((part, name) for name in spec.sources if name not in ready[part])
+        return Task((part, spec.name), lambda: _backend(spec, ready[part]), partial(work, part, index, spec), needs)
+
+    schedule.run([task(*each) for each in waiting], executor)
+    return [
+        {spec.name: refs[spec.name] for spec in suite.models} for (suite, _), refs in zip(parts, ready, strict=True)
+    ]
+
+
+def job_of(
+    spec: ModelSpec,
+    data: DataSpec,
+    base: Path,
+    others: Mapping[str, ModelRef],
+    device: str,
+    probabilities: bool = False,
+) -> Job:
+    """``models.prepared.prepare`` as a job; its answer is the ref as JSON. ``others`` are the models it is made of."""
+    request = {
+        "do": "prepare",
+        "spec": facts(spec),
+        "data": facts(data),
+        "base": str(base),
+        "others": {name: other.to_json() for name, other in others.items()},
+        "device": device,
+        "probabilities": probabilities,
+    }
+    return Job(_backend(spec, others), request)
+
+
+def _backend(spec: ModelSpec, others: Mapping[str, ModelRef]) -> str:
+    """The Keras backend of the process in which a model is made."""
+    # an object's own framework is known only when it has been prepared, which it has for whoever exports it
+    exported = isinstance(spec, ExportModel) and spec.export in others
+    return backend(others[spec.sources[0]].host if exported else spec.runtime)
+
+
+def _check_device(device: str, executor: Executor) -> None:
+    """A GPU is asked for by name: its absence is bad input, not a failure of every cell."""
+    if device == "cuda":
         try:
-            (seat := Seat(pool)).ask(backend("torch"), {"do": "device", "device": device})
-            seat.leave()
+            executor.run(Job(backend("torch"), {"do": "device", "device": device}))
         except InputError as error:
             raise InputError(f"--device {device}: {error}") from None
+
+
+def _waiting(
+    parts: Sequence[tuple[Suite, Dataset]], ready: Sequence[Mapping[str, ModelRef]]
+) -> list[tuple[int, int, ModelSpec]]:
+    """What is to be prepared, as numbers of the part and of the model in it, in the order in which it is begun."""
     waiting = [
         (part, index, spec)
         for part, (suite, _) in enumerate(parts)
@@ -87,85 +158,19 @@ def prepare_all(
         if spec.name not in ready[part]
     ]
     # what may turn out to be bad input comes before what takes long; the order is otherwise the suite's
-    waiting.sort(key=lambda item: _cost(item[2]))
-    total, finished = len(waiting), 0
-    changed, stop = threading.Condition(), threading.Event()
-
-    def take(seat: Seat) -> tuple[int, int, ModelSpec] | None:
-        """The next model of which all sources are there, best one that the process at hand can make."""
-        with changed:
-            while waiting and not stop.is_set():
-                able = [item for item in waiting if all(name in ready[item[0]] for name in item[2].sources)]
-                fits = [item for item in able if seat.fits(backend(_host(item[2], ready[item[0]])))]
-                if able:
-                    item = (fits or able)[0]
-                    waiting.remove(item)
-                    return item
-                changed.wait(0.1)
-            return None
-
-    def settle(part: int, spec: ModelSpec, ref: ModelRef) -> None:
-        nonlocal finished
-        with changed:
-            ready[part][spec.name] = ref
-            finished += 1
-            changed.notify_all()
-
-    def serve() -> None:
-        seat = Seat(pool)
-        while (item := take(seat)) is not None:
-            part, index, spec = item
-            suite, data = parts[part]
-            others = {name: ready[part][name] for name in spec.sources}
-            on = f" on {data.name}" if len(parts) > 1 else ""
-            task = f"{spec.name}{on}: {kind_of(spec).work(spec)}"
-            if isinstance(spec, EnsembleModel) or wrappers(
-                spec.defenses
-            ):  # what stands around a model that is there takes no process
-                try:
-                    known = is_prepared(spec, data=suite.one_data, base=base, others=others)
-                    if known is not None:
-                        _check_fit(known, data)
-                except InputError as error:
-                    raise InputError(f"{where}: models.{index} ({spec.name}){on}: {error}") from None
-                if known is not None:
-                    settle(part, spec, known)
-                    continue
-            report.stage(f"{task} ({finished + 1} of {total})" if total > 1 else task)
-
-            def progress(done: int, steps: int, what: str, task: str = task) -> None:
-                report.progress(task, done, steps, what)
-
-            request = {
-                "do": "prepare",
-                "spec": facts(spec),
-                "data": facts(suite.one_data),
-                "base": str(base),
-                "others": {name: other.to_json() for name, other in others.items()},
-                "device": device,
-            }
-            try:
-                ref = ModelRef.from_json(seat.ask(backend(_host(spec, ready[part])), request, progress))
-                _check_fit(ref, data)
-            except WorkerLost as error:
-                raise Disrupted(f"{where}: models.{index} ({spec.name}){on}: {error}") from None
-            except (InputError, WorkerFailed, WorkerDied) as error:
-                raise InputError(f"{where}: models.{index} ({spec.name}){on}: {error}") from None
-            settle(part, spec, ref)
-        seat.leave()
-
-    if waiting:
-        in_threads(serve, min(workers, total), stop, pool)
-    return [
-        {spec.name: found[spec.name] for spec in suite.models} for (suite, _), found in zip(parts, ready, strict=True)
-    ]
+    waiting.sort(key=lambda each: _cost(each[2]))
+    return waiting
 
 
-def _host(spec: ModelSpec, ready: Mapping[str, ModelRef]) -> str:
-    """The framework in whose process a model is made."""
-    # an object's own framework is known only when it has been prepared, which it has for whoever exports it
-    exported = isinstance(spec, ExportModel) and spec.export in ready
-    return ready[spec.sources[0]].host if exported else spec.runtime
+@contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """Within the context errors say which model they are about."""
+    try:
+        yield
+    except ProcessLost as error:
+        raise Disruption(f"{place}: {error}") from None
+    except (InputError, ProcessFailed, ProcessDied) as error:
+        raise InputError(f"{place}: {error}") from None
 
 
 def _cost(spec: ModelSpec) -> tuple[bool, bool, bool]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparring.adapters.disruptions import fault
-from sparring.adapters.errors import InputError, SparringError
+from sparring.adapters.errors import Disruption, InputError, SparringError, StorageError
 from sparring.models.data import datasets
 from sparring.models.data.datasets import Dataset
 from sparring.models.spec import DataSpec
@@ -31,8 +31,7 @@ from sparring.suites.runner.preparation import prepare_all, prepared
 from sparring.suites.transfer import matrix as transfer
 from sparring.suites.transfer import plot
 from sparring.suites.transfer.judge_all import judge_all
-from sparring.suites.workers.pool import Pool
-from sparring.suites.workers.process import Disrupted
+from sparring.suites.workers.local import LocalExecutor
 from sparring.suites.workers.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def _unfinished() -> Iterator[None]:
     """Within the context what the machine is at fault for is raised as ``Unfinished``."""
     try:
         yield
-    except (Disrupted, OSError) as error:
+    except (Disruption, OSError) as error:
         raise Unfinished(_fault(error)) from error
 
 
@@ -145,9 +144,9 @@ def run(
     described = Described(profile, reduced(source, suite, profile, overrides), command(source, out, profile, overrides))
     parts = _parts(where, suite, base, report)
     with _sigterm_interrupts():
-        pool = Pool(device)
+        executor = LocalExecutor(device, slots=workers)
         try:
-            every = prepare_all(where, parts, base, pool, device, report, workers)
+            every = prepare_all(where, parts, base, executor, device, report)
             # the part whose images travel, and its models
             travels, models = next(
                 ((part, refs) for (part, _), refs in zip(parts, every, strict=True) if part.transfer is not None),
@@ -164,11 +163,11 @@ def run(
             store.sweep(folder)
             report.stage(f"{len(todo)} cells to compute, {len(planned) - len(todo)} stored or not possible")
             try:
-                left = compute(todo, folder, base, device, workers, limit_seconds, retry_failed, pool, report)
+                left = compute(todo, folder, base, device, limit_seconds, retry_failed, executor, report)
                 targets = {spec.name: models[spec.name] for spec in travels.targets}
                 judged = transfer.judged(travels, planned)
-                failures = judge_all(folder, judged, targets, device=device, workers=workers, pool=pool, report=report)
-            except (KeyboardInterrupt, Disrupted, OSError) as error:
+                failures = judge_all(folder, judged, targets, device=device, executor=executor, report=report)
+            except (KeyboardInterrupt, Disruption, StorageError, OSError) as error:
                 finished = sum(store.has(folder, row.cell.id) for row in todo)
                 stored = f"{finished} of {len(todo)} cells are finished and stored"
                 with suppress(OSError):  # the disk may be full
@@ -179,7 +178,7 @@ def run(
         except KeyboardInterrupt:
             raise Interrupted("stopped before the first cell; trained models are kept") from None
         finally:
-            pool.close()
+            executor.close()
     table = results.frame(suite.name, planned, folder, profile, left)
     results.write(table, folder)
     if suite.transfer is None:

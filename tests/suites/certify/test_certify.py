@@ -25,8 +25,8 @@ from sparring.models.spec import DataSpec
 from sparring.suites.certify import certificate, measures
 from sparring.suites.certify.certificate import Certificate
 from sparring.suites.certify.certify import certify
-from sparring.suites.certify.reference import Processes
 from sparring.suites.cli.app import app
+from sparring.suites.workers.local import LocalExecutor
 
 # --- the numbers ----------------------------------------------------------------------------------------------------
 
@@ -182,8 +182,8 @@ def written(net: nn.Sequential, path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def processes() -> Iterator[Processes]:
-    shared = Processes("cpu")
+def executor() -> Iterator[LocalExecutor]:
+    shared = LocalExecutor("cpu")
     yield shared
     shared.close()
 
@@ -212,12 +212,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.chdir(before)
 
 
-def certified(a: str, b: str, processes: Processes, **options: Any) -> Certificate:
-    return certify(a, b, samples=60, attack_samples=20, device="cpu", processes=processes, **options)
+def certified(a: str, b: str, executor: LocalExecutor, **options: Any) -> Certificate:
+    return certify(a, b, samples=60, attack_samples=20, device="cpu", executor=executor, **options)
 
 
-def test_a_network_and_its_export_are_one_function(folder: Path, processes: Processes) -> None:
-    found = certified("net", "file", processes, suite="mine.yaml")
+def test_a_network_and_its_export_are_one_function(folder: Path, executor: LocalExecutor) -> None:
+    found = certified("net", "file", executor, suite="mine.yaml")
     told = json.loads(json.dumps(found.to_json()))
     assert (told["passed"], told["first_difference"], told["reasons"]) == (True, None, [])
     assert told["logits_max_abs"] < 1e-5
@@ -233,8 +233,10 @@ def test_a_network_and_its_export_are_one_function(folder: Path, processes: Proc
     assert told["attacks"][1]["accuracy_a"] <= told["attacks"][0]["accuracy_a"] < 1
 
 
-def test_two_swapped_filters_are_found_and_the_images_that_flip_are_listed(folder: Path, processes: Processes) -> None:
-    found = certified("net.onnx", "turned.onnx", processes, eps=0.05)
+def test_two_swapped_filters_are_found_and_the_images_that_flip_are_listed(
+    folder: Path, executor: LocalExecutor
+) -> None:
+    found = certified("net.onnx", "turned.onnx", executor, eps=0.05)
     told = found.to_json()
     assert told["passed"] is False
     assert (told["first_difference"]["layer_a"], told["first_difference"]["layer_b"]) == ("conv-2", "conv-2")
@@ -258,24 +260,24 @@ def test_two_swapped_filters_are_found_and_the_images_that_flip_are_listed(folde
     ],
 )
 def test_a_softmax_too_many_is_a_finding(
-    folder: Path, processes: Processes, a: str, b: str, layer: str, why: str
+    folder: Path, executor: LocalExecutor, a: str, b: str, layer: str, why: str
 ) -> None:
-    found = certified(a, b, processes)
+    found = certified(a, b, executor)
     assert not found.passed
     assert found.first_difference is not None
     assert (found.first_difference.layer_a, found.first_difference.layer_b) == ("output", layer)
     assert why in found.first_difference.why
 
 
-def test_probabilities_on_both_sides_are_compared_by_their_logarithms(folder: Path, processes: Processes) -> None:
-    found = certified("probabilities.onnx", "{onnx: net.onnx}", processes)
+def test_probabilities_on_both_sides_are_compared_by_their_logarithms(folder: Path, executor: LocalExecutor) -> None:
+    found = certified("probabilities.onnx", "{onnx: net.onnx}", executor)
     assert not found.passed  # nobody said so: the one gives probabilities, the other logits
     assert "gives probabilities" in found.notes[0]
-    said = certified("{onnx: probabilities.onnx, output: probabilities}", "net.onnx", processes)
+    said = certified("{onnx: probabilities.onnx, output: probabilities}", "net.onnx", executor)
     assert (said.passed, said.compared) == (True, "log-probabilities")
 
 
-def test_other_classes_and_other_images_are_bad_input(folder: Path, processes: Processes) -> None:
+def test_other_classes_and_other_images_are_bad_input(folder: Path, executor: LocalExecutor) -> None:
     for name, shape, classes in (("few", ["n", 1, 8, 8], 11), ("wide", ["n", 1, 9, 9], 10)):
         pixels = int(np.prod(shape[1:]))
         weight = onnx.numpy_helper.from_array(np.eye(pixels, classes, dtype=np.float32), "w")
@@ -287,9 +289,9 @@ def test_other_classes_and_other_images_are_bad_input(folder: Path, processes: P
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
         onnx.save(model, folder / f"{name}.onnx")
     with pytest.raises(InputError, match=r"net.onnx has 10 classes, few.onnx 11: they can't be compared"):
-        certified("net.onnx", "few.onnx", processes)
+        certified("net.onnx", "few.onnx", executor)
     with pytest.raises(InputError, match=r"net.onnx takes images of 1 x 8 x 8, wide.onnx of 1 x 9 x 9"):
-        certified("net.onnx", "wide.onnx", processes)
+        certified("net.onnx", "wide.onnx", executor)
 
 
 def test_the_command(folder: Path) -> None:

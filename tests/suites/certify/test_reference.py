@@ -14,7 +14,8 @@ from safetensors.numpy import save_file
 
 from sparring.adapters.errors import InputError
 from sparring.models.prepared.open import open_model
-from sparring.suites.certify.reference import Processes, images, open_reference, resolve, resolve_all
+from sparring.suites.certify.reference import images, open_reference, resolve, resolve_all
+from sparring.suites.workers.local import LocalExecutor
 
 SUITE = """\
 name: mine
@@ -124,15 +125,15 @@ def test_prepared_in_a_process_and_opened(folder: Path) -> None:
         "  - {name: a, onnx: a.onnx}\n  - {name: b, onnx: a.onnx, channel_order: bgr}\n"
         "  - {name: both, ensemble: [a, b], combine: logits}\n"
     )
-    processes = Processes("cpu")
+    executor = LocalExecutor("cpu")
     try:
-        ref = open_reference(resolve("both", suite="two.yaml"), pool=processes, device="cpu")
+        ref = open_reference(resolve("both", suite="two.yaml"), executor=executor, device="cpu")
         (folder / "w.pt").write_bytes(b"\x93 not one")
         broken = resolve("{weights: w.pt, architecture: cnn}", data="digits")
         with pytest.raises(InputError, match=r"^\{weights: w.pt, architecture: cnn\}: weights: .*w.pt"):
-            open_reference(broken, pool=processes, device="cpu")
+            open_reference(broken, executor=executor, device="cpu")
     finally:
-        processes.close()
+        executor.close()
     assert (ref.framework, ref.frameworks, ref.classes) == ("ensemble", ("onnx",), 3)
     x = rng.random((2, 3, 16, 16), np.float32)
     means = x.mean((2, 3))

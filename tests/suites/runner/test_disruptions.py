@@ -13,12 +13,15 @@ import pandas as pd
 import pytest
 from little import SPARRING
 
+from sparring.adapters.errors import StorageError
+from sparring.models.model_spec import model_spec
 from sparring.models.prepared.open import open_model
 from sparring.models.prepared.prepare import is_prepared, prepare
-from sparring.models.spec import DataSpec, ModelSpec
+from sparring.models.spec import DataSpec
 from sparring.suites.results import store
 from sparring.suites.runner.run import Unfinished, look_ahead, run
-from sparring.suites.workers.process import Disrupted, Worker
+from sparring.suites.workers.executor import Job
+from sparring.suites.workers.local import LocalExecutor
 
 
 def requests(suite: Path, out: Path) -> list[dict]:
@@ -40,7 +43,7 @@ def test_a_worker_that_nobody_listens_to_stores_nothing(suite_file, tmp_path):
     )
     worker.stdout.readline()  # it is ready
     worker.stdout.close()
-    worker.stdin.write(json.dumps(request).encode() + b"\n")
+    worker.stdin.write(json.dumps({**request, "arrays": []}).encode() + b"\n")
     worker.stdin.flush()
     assert worker.wait() == 0
     worker.stdin.close()
@@ -119,7 +122,7 @@ def test_a_worker_that_can_not_start_is_no_result(suite_file, tmp_path, monkeypa
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "queue.py").write_text("raise ImportError('a broken installation')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"), prepend=os.pathsep)
-    with pytest.raises(Unfinished, match=r"a worker process can't be started: .*a broken installation"):
+    with pytest.raises(Unfinished, match=r"the process can't be started: it ended with code 1.*a broken installation"):
         run(suite_file, out=tmp_path / "out")
     assert not list((tmp_path / "out").glob("cells/*"))
 
@@ -175,7 +178,7 @@ def test_what_a_library_did_stays_a_result(suite_file, tmp_path):
 
 def model(seed: int):
     """Another for each test, which damages it."""
-    return ModelSpec(
+    return model_spec(
         name="net", architecture="cnn", framework="torch", train={"epochs": 1, "seed": seed, "samples": 64}
     )
 
@@ -207,12 +210,12 @@ def test_a_model_that_is_damaged_while_a_run_goes_on_is_no_result(known, suite_f
     if not known:  # as earlier versions wrote it
         record.write_text(json.dumps({**json.loads(record.read_text()), "file_sha256": None}))
     file.write_bytes(file.read_bytes()[:-100])
-    worker = Worker("tensorflow", "cpu")
+    executor = LocalExecutor("cpu")
     try:
-        with pytest.raises(Disrupted, match=r"weights\.safetensors is damaged: run the suite again"):
-            worker.ask(request)
+        with pytest.raises(StorageError, match=r"weights\.safetensors is damaged: run the suite again"):
+            executor.run(Job("tensorflow", request))
     finally:
-        worker.close()
+        executor.close()
     assert not (tmp_path / "out").exists()
     again = run(suite_file, out=tmp_path / "out")
     pd.testing.assert_frame_equal(_timeless(again.frame), _timeless(whole.frame))
