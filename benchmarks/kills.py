@@ -1,6 +1,6 @@
 """Whether a run that is killed again and again ends with the table of one that nobody disturbed, to the last digit.
 
-    python benchmarks/kills.py [--kills 200] [--burners 2] [--workers 2] [--seed 0]
+    python benchmarks/kills.py [--kills 200] [--pause SECONDS] [--burners 2] [--workers 2] [--seed 0]
 
 A little suite with cells on torch and on Keras runs once in peace. Then, with all cores kept busy, it runs in rounds,
 each with an empty cache and an empty folder: at random moments its runner, one of its workers or all of them are killed
@@ -54,6 +54,7 @@ def main() -> None:
     """Kill, compare and print; exit code 1 at the first difference."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--pause", type=float, help="mean seconds between two kills (default: a quarter of a run's)")
     parser.add_argument("--burners", type=int, default=os.cpu_count(), help="processes that keep the cores busy")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -73,7 +74,8 @@ def main() -> None:
         while kills.total() < chosen.kills:
             rounds += 1
             before = kills.total()
-            starts = disturbed(home, f"round{rounds}", chosen.workers, seconds / 2, rng, kills, chosen.kills)
+            pause = chosen.pause or seconds / 4
+            starts = disturbed(home, f"round{rounds}", chosen.workers, pause, rng, kills, chosen.kills)
             difference = compare(home / "peace", home / f"round{rounds}")
             print(
                 f"round {rounds}: {kills.total() - before} kills, {starts} starts: {difference or 'the same'}",
@@ -107,7 +109,7 @@ def disturbed(
         process = start(home, out, workers)
         while process.poll() is None and kills.total() < most:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(rng.uniform(0, pause))
+                process.wait(rng.exponential(pause))
                 break
             what, number = KINDS[rng.integers(len(KINDS))]
             if kill(process.pid, what, number, rng):

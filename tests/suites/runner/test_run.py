@@ -143,7 +143,6 @@ def test_a_raw_attacks_own_norm_and_seed_reach_the_library(tmp_path):
     assert json.loads(done.frame["library_call"][0])["kwargs"]["norm"] == "L2"
 
 
-@pytest.mark.slow("runs a suite a dozen times, on cores that are kept busy")
 def test_killed_at_random_moments_a_run_ends_with_the_table_of_an_undisturbed_one(tmp_path):
     """`benchmarks/kills.py`, which by itself kills two hundred times."""
     script = Path(__file__).parents[3] / "benchmarks" / "kills.py"
