@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-from sparring.adapters.errors import Disruption, StorageError
+from sparring.adapters.errors import Disruption, StorageError, first_line
 
 FAULTS = {
     code: os.strerror(code)
@@ -25,7 +25,7 @@ def fault(error: BaseException) -> str | None:
             return f"{FAULTS[each.errno]}{f': {each.filename}' if each.filename else ''}"
         for text in FAULTS.values():  # compiled code knows no OSError
             if text in str(each):
-                return str(each).strip().splitlines()[0]
+                return first_line(each)
     return None
 
 

@@ -28,7 +28,7 @@ from sparring.adapters.attacks.library import (
 from sparring.adapters.attacks.request import Request, why_not
 from sparring.adapters.attacks.request import request as checked_request
 from sparring.adapters.attacks.seeding import seeded
-from sparring.adapters.errors import InputError, LibraryError, NotSupported, SparringError, unknown
+from sparring.adapters.errors import InputError, LibraryError, NotSupported, SparringError, first_line, unknown
 from sparring.adapters.protocol import (
     Classifier,
     Counter,
@@ -319,8 +319,8 @@ def run_call(library: Library, run: Run, call: Call, reconcile: Sequence[str] = 
     except (SparringError, MemoryError):
         raise
     except Exception as error:
-        first = (str(error).strip() or "no message").splitlines()[0]
-        raise LibraryError(f"{library.name}'s {call.target} raised {type(error).__name__}: {first}") from error
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise LibraryError(f"{library.name}'s {call.target} raised {reason}") from error
 
 
 def _plain(value: Any) -> Any:

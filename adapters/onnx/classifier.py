@@ -19,7 +19,7 @@ from sparring.adapters.frameworks.preprocessing import (
     check_output,
     preprocessing,
 )
-from sparring.adapters.onnx.session import door, first_line, images_of, open_session
+from sparring.adapters.onnx.session import door, images_of, open_session, reason_of
 from sparring.adapters.protocol import Images, Logits, check_cotangent, check_images
 
 if TYPE_CHECKING:
@@ -136,9 +136,7 @@ class OnnxOutputs:
         except InputError:
             raise
         except Exception as exc:  # ONNX Runtime's errors have no base class of their own
-            raise InputError(
-                f"{self.path} does not take images of shape {self.input_shape}: {first_line(exc)}"
-            ) from exc
+            raise InputError(f"{self.path} does not take images of shape {self.input_shape}: {reason_of(exc)}") from exc
         if self._batch is None:
             try:
                 self._run(np.zeros((2, *self.input_shape), np.float32))
@@ -148,6 +146,8 @@ class OnnxOutputs:
 
     def _leave_softmax_out(self, graph: Graph, device: str) -> Graph:
         """Where a softmax ends the graph: from here on take what goes into it, from the graph that is returned."""
+        from scipy.special import softmax
+
         from sparring.adapters.onnx.gradients import softmax_input, with_output
         from sparring.adapters.onnx.graph import read_graph
 
@@ -159,13 +159,12 @@ class OnnxOutputs:
         images = self._own(_noise(self.input_shape, self._batch))
         session, shorter = open_session(model.SerializeToString(), graph, device), replace(self._door, output=value)
         (scores,), expected = session.run([value], {self._door.input: images}), self._scores(images)
-        if scores.shape == expected.shape:
-            powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-            if np.abs(powers / powers.sum(axis=1, keepdims=True) - expected).max() < 1e-3:  # not over another axis
-                self._session, self._door, self._probabilities = session, shorter, False
-                if inside:
-                    graph, file = read_graph(model), graph.file
-                    graph.file = file
+        if scores.shape != expected.shape or np.abs(softmax(scores, axis=1) - expected).max() >= 1e-3:
+            return graph  # the softmax is over another axis
+        self._session, self._door, self._probabilities = session, shorter, False
+        if inside:
+            graph, file = read_graph(model), graph.file
+            graph.file = file
         return graph
 
     def _find_gradients(self, graph: Graph) -> tuple[Gradients | None, str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparring.adapters.errors import NotSupported
+from sparring.adapters.errors import NotSupported, first_line
 from sparring.adapters.frameworks.coexistence import guard
 from sparring.adapters.frameworks.preprocessing import LEAST_PROBABILITY
 from sparring.adapters.frameworks.pytorch import exactly
@@ -114,7 +114,7 @@ def gradients_of(
     except NotSupported as exc:
         return None, f"{name} can't be evaluated in torch: {exc}"
     except RuntimeError as exc:  # of autograd
-        return None, f"{name} can't be differentiated in torch: {str(exc).splitlines()[0]}"
+        return None, f"{name} can't be differentiated in torch: {first_line(exc)}"
     allowed = HALF_TOLERANCE if found.half else TOLERANCE
     off = float(np.abs(scores - expected).max()) / max(1.0, float(np.abs(expected).max()))
     if not off <= allowed:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparring.adapters.errors import InputError, missing_package
+from sparring.adapters.errors import InputError, first_line, missing_package
 from sparring.adapters.frameworks.preprocessing import Layout, Output, check_input_shape
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def open_session(model: str | bytes, graph: Graph, device: str) -> Any:
     try:
         session = onnxruntime.InferenceSession(model, options, providers=wanted)
     except Exception as exc:  # ONNX Runtime's errors have no base class of their own
-        reason = first_line(exc)
+        reason = reason_of(exc)
         for one in graph.missing:
             if one.operator in reason:
                 raise InputError(
@@ -126,10 +126,9 @@ def images_of(it: Door, path: str, input_shape: tuple[int, int, int] | None, lay
     return given
 
 
-def first_line(exc: BaseException) -> str:
-    """The first line of ONNX Runtime's message, which begins with `[ONNXRuntimeError] : 7 : INVALID_PROTOBUF :`."""
-    first = (str(exc).strip() or type(exc).__name__).splitlines()[0]
-    return first.split(" : ", 3)[-1]
+def reason_of(exc: BaseException) -> str:
+    """The first line of ONNX Runtime's message without its head, `[ONNXRuntimeError] : 7 : INVALID_PROTOBUF :`."""
+    return first_line(exc).split(" : ", 3)[-1]
 
 
 def _scores(session: Any, path: str, output: Output) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from sparring.adapters.errors import InputError, unknown
+from sparring.adapters.errors import InputError, first_line, unknown
 from sparring.models.spec import Spec
 
 CLASSES = 1000
@@ -78,7 +78,7 @@ def read(name: str, base: Path) -> MappingFile:
             raise InputError(f"data.mapping: there is no file {path}, and {unknown('mapping', name, shipped())}")
         found = MappingFile.model_validate(_with_names(yaml.safe_load(text)))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-        raise InputError(f"data.mapping: {path} can't be read: {str(exc).splitlines()[0]}") from exc
+        raise InputError(f"data.mapping: {path} can't be read: {first_line(exc)}") from exc
     except ValidationError as exc:
         first = exc.errors()[0]
         place = ".".join(map(str, first["loc"][:2]))

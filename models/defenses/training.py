@@ -22,7 +22,7 @@ from sparring.adapters.protocol import Images, Labels
 from sparring.models.spec import facts
 from sparring.models.training.augmentation import rotate_shift_zoom
 from sparring.models.training.learner import History, Learner, Targets
-from sparring.models.training.loop import Batch, Change, Training, evaluate, row_of, softmax, train
+from sparring.models.training.loop import Batch, Change, Training, evaluate, probabilities, row_of, train
 
 TEACHER = 1 << 20
 """Added to the seed: a teacher and its student start from other weights."""
@@ -119,7 +119,7 @@ def distillation(training: Training, *, temperature: float = 100.0) -> Training:
     teacher, past = train(_seen_at(training, temperature))
     view = teacher.classifier()
     logits = [view.logits(student.x[i : i + 256]) for i in range(0, len(student.x), 256)]
-    return replace(student, y=softmax(np.concatenate(logits), temperature), past=past)
+    return replace(student, y=probabilities(np.concatenate(logits), temperature), past=past)
 
 
 def noisy_gradients(training: Training, *, std: float = 0.1, decay: float = 0.05) -> Training:

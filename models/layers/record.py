@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sparring.adapters.errors import first_line
 from sparring.adapters.frameworks.preprocessing import preprocessing
 from sparring.adapters.protocol import Classifier, Images
 from sparring.adapters.wrappers.ensemble import Ensemble
@@ -37,7 +38,7 @@ def record(
         try:
             found += _within(network, classifier, x, options)
         except Exception as exc:  # a look into a network of any kind: the certificate doesn't depend on it
-            why = f"{type(exc).__name__}: {(str(exc).strip() or 'no message').splitlines()[0]}"
+            why = f"{type(exc).__name__}: {first_line(exc)}"
         takes = (len(found) - 1,)
     found.append(Layer("output", "output", classifier.logits(x), takes))
     return found, why

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-import random
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from sparring.adapters.attacks import seeding
 from sparring.adapters.errors import InputError, first_line, unknown
 from sparring.adapters.frameworks.coexistence import guard
 from sparring.models.architectures import catalogue as architectures
@@ -103,7 +103,7 @@ def imported(name: str, base: Path) -> Any:
             for family in ("torch", "keras"):
                 if family in sys.modules:
                     stack.enter_context(seeded(0, family))
-            random.seed(0)
+            stack.enter_context(seeding.seeded(0, of_tensorflow=False))
             try:
                 found = found()
             except Exception as exc:

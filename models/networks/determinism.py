@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
-import numpy as np
-
+from sparring.adapters.attacks import seeding
 from sparring.adapters.frameworks.coexistence import guard
 
 
@@ -22,14 +21,11 @@ def seeded(seed: int, framework: str) -> Iterator[None]:
     """
     guard()
     with ExitStack() as stack:
-        stack.callback(random.setstate, random.getstate())
-        stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
         if framework == "torch" or os.environ.get("KERAS_BACKEND") == "torch":
-            stack.enter_context(_deterministic_torch(seed))
+            stack.enter_context(_deterministic_torch())
+        stack.enter_context(seeding.seeded(seed, of_tensorflow=False))
         if framework != "torch":
-            stack.enter_context(_deterministic_keras(seed))
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
+            _seed_keras(seed)
         yield
 
 
@@ -47,34 +43,31 @@ def placed(device: str, family: str) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def _deterministic_torch(seed: int) -> Iterator[None]:
+def _deterministic_torch() -> Iterator[None]:
     import torch
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
-    devices = list(range(torch.cuda.device_count()))
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=devices):
-        try:
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            # the weights would depend on how many cores the machine has; and where other processes keep these busy,
-            # threads that wait for each other made a small network train 50 times slower
-            torch.set_num_threads(1)
-            torch.manual_seed(seed)
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-            torch.set_num_threads(threads)
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # the weights would depend on how many cores the machine has; and where other processes keep these busy,
+        # threads that wait for each other made a small network train 50 times slower
+        torch.set_num_threads(1)
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_num_threads(threads)
 
 
-@contextmanager
-def _deterministic_keras(seed: int) -> Iterator[None]:
+def _seed_keras(seed: int) -> None:
+    """Seed Keras's own generator, which draws initial weights and dropout, and TensorFlow."""
     import keras
 
     keras.utils.set_random_seed(seed % 2**32)
+    random.seed(seed)  # Keras has seeded it with fewer bits
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         if tf.config.list_physical_devices("GPU"):  # it stays on for the process; on a CPU nothing needs it
             tf.config.experimental.enable_op_determinism()
-    yield

@@ -13,7 +13,7 @@ from sparring.adapters.frameworks.preprocessing import Preprocessing
 from sparring.adapters.protocol import Differentiable, Images, Labels
 from sparring.models.spec import TrainSpec
 from sparring.models.training.learner import Targets, Weights
-from sparring.models.training.loop import softmax
+from sparring.models.training.loop import probabilities
 
 import keras  # isort: skip
 
@@ -81,7 +81,7 @@ class KerasLearner:
             self._gradient = self._gradient or _tensorflow_gradient(self.network)
             return self.before.transposed(self._gradient(self.before.apply(x), y).numpy())
         view = self.classifier()
-        return view.vjp(x, softmax(view.logits(x)) - np.eye(view.classes, dtype=np.float32)[y])
+        return view.vjp(x, probabilities(view.logits(x)) - np.eye(view.classes, dtype=np.float32)[y])
 
     def weights(self) -> Weights:
         """A copy of the model's arrays."""

@@ -93,12 +93,11 @@ def train(training: Training, done: tuple[Training, Begun] | None = None) -> tup
     return learner, (*past, *rows)
 
 
-def softmax(logits: Logits, temperature: float = 1.0) -> npt.NDArray[np.float32]:
-    """Probabilities (N, classes) of logits that are divided by ``temperature``."""
-    scaled = logits.astype(np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    probabilities: npt.NDArray[np.float32] = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-    return probabilities
+def probabilities(logits: Logits, temperature: float = 1.0) -> npt.NDArray[np.float32]:
+    """Probabilities (N, classes), float32, of logits that are divided by ``temperature``; computed in float64."""
+    from scipy.special import softmax
+
+    return np.asarray(softmax(logits.astype(np.float64) / temperature, axis=1), np.float32)
 
 
 def evaluate(

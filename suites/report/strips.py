@@ -145,10 +145,11 @@ def _predictions(
     if f"logits_{when}" not in facts:
         decided = int(facts[f"pred_{when}"][index])
         return (Prediction(_name(names, decided), None, decided == label),)
+    from scipy.special import softmax
+
     logits = np.asarray(facts[f"logits_{when}"][index], np.float64)
-    weights = np.exp(logits - logits.max())
-    order = np.argsort(-weights, kind="stable")[:TOP]
-    shares = weights / weights.sum()
+    shares = softmax(logits)
+    order = np.argsort(-shares, kind="stable")[:TOP]
     return tuple(Prediction(_name(names, int(i)), float(shares[i]), int(i) == label) for i in order)
 
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
+from sparring.adapters.attacks.seeding import seeded
 from sparring.adapters.errors import InputError, missing_package
 from sparring.adapters.frameworks.coexistence import guard
 from sparring.adapters.frameworks.preprocessing import LEAST_PROBABILITY
@@ -139,7 +141,7 @@ def _transform(processor: Any, random: bool, channels_last: bool) -> Transform:
         return np.asarray(processor(x.transpose(there).copy())[0], np.float32).transpose(back)
 
     def alone(x: Images, coins: Coins, row: int) -> Images:
-        with _numpy_seeded(coins(row)):
+        with _seeded(coins(row)):
             return through(x[row : row + 1])
 
     def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
@@ -170,10 +172,10 @@ class Postprocessed:
     def logits(self, x: Images) -> Logits:
         """Logarithms (N, classes), float32, of what the postprocessor makes of the softmax, 1e-30 at least."""
         check_images(x, self.input_shape)
-        before, coin = _softmax(self.inner.logits(x)), coins(self.seed, x, 0)
+        before, coin = softmax(self.inner.logits(x).astype(np.float64), axis=1), coins(self.seed, x, 0)
         after = np.zeros_like(before)
         for row in range(len(x)):
-            with _numpy_seeded(coin(row)):
+            with _seeded(coin(row)):
                 after[row] = self.processor(before[row : row + 1].copy())[0]
         logits: Logits = np.log(np.maximum(after, LEAST_PROBABILITY)).astype(np.float32)
         return logits
@@ -189,7 +191,7 @@ class PostprocessedDifferentiable(Postprocessed):
         """The gradient of the logarithm of the inner classifier's softmax. Raises as the protocol says."""
         check_images(x, self.input_shape)
         check_cotangent(cotangent, len(x), self.classes)
-        share = _softmax(self.inner.logits(x)) * cotangent.sum(axis=1, keepdims=True)
+        share = softmax(self.inner.logits(x).astype(np.float64), axis=1) * cotangent.sum(axis=1, keepdims=True)
         return self.inner.vjp(x, np.asarray(cotangent - share, np.float32))
 
 
@@ -210,21 +212,9 @@ def postprocessed(
 HIDES = "needs logits, and the defense gives class labels only"
 
 
-def _softmax(logits: Logits) -> Any:
-    from scipy.special import softmax
-
-    return softmax(logits.astype(np.float64), axis=1)
-
-
-@contextmanager
-def _numpy_seeded(coin: np.random.Generator) -> Iterator[None]:
-    """Within the context NumPy's global generator starts from the coin; afterwards it is as before."""
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(int(coin.integers(2**32)))  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
+def _seeded(coin: np.random.Generator) -> AbstractContextManager[None]:
+    """Within the context the global generators start from the coin; afterwards they are as before."""
+    return seeded(int(coin.integers(2**32)), of_tensorflow=False)
 
 
 TYPES = {"int": int, "float": float, "bool": bool, "str": str}

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from art.estimators.classification.classifier import ClassGradientsMixin, ClassifierMixin
 from art.estimators.estimator import BaseEstimator, LossGradientsMixin, NeuralNetworkMixin
+from scipy.special import log_softmax, softmax
 
 from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits
 
@@ -58,10 +59,7 @@ class LogitsEstimator(ClassifierMixin, NeuralNetworkMixin, BaseEstimator):  # ty
 
     def compute_loss(self, x: npt.NDArray[Any], y: npt.NDArray[Any], reduction: str = "none", **kwargs: Any) -> Floats:
         """Cross-entropy of each image, (N,), or its mean or sum. ``y``: one-hot, or class indices (N,)."""
-        logits = self.predict(x, len(x))
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        log_softmax = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        losses = -(log_softmax * _one_hot(y, self.nb_classes)).sum(axis=1)
+        losses = -(log_softmax(self.predict(x, len(x)), axis=1) * _one_hot(y, self.nb_classes)).sum(axis=1)
         reduced: Floats = {"none": losses, "mean": losses.mean(), "sum": losses.sum()}[reduction]
         return reduced
 
@@ -79,7 +77,8 @@ class ProbabilitiesEstimator(LogitsEstimator):
 
     def predict(self, x: npt.NDArray[Any], batch_size: int = 128, **kwargs: Any) -> Floats:
         """Probabilities (N, classes)."""
-        return _softmax(super().predict(x, batch_size))
+        probabilities: Floats = softmax(super().predict(x, batch_size), axis=1)
+        return probabilities
 
 
 class GradientsEstimator(ClassGradientsMixin, LossGradientsMixin, LogitsEstimator):  # type: ignore[misc]
@@ -89,7 +88,7 @@ class GradientsEstimator(ClassGradientsMixin, LossGradientsMixin, LogitsEstimato
         """Gradient of each image's own cross-entropy, shape of x: no image's gradient depends on its batch."""
         x = _float32(x)
         classifier = cast(Differentiable, self.model)
-        return classifier.vjp(x, _softmax(classifier.logits(x)) - _one_hot(y, self.nb_classes))
+        return classifier.vjp(x, softmax(classifier.logits(x), axis=1) - _one_hot(y, self.nb_classes))
 
     def class_gradient(self, x: npt.NDArray[Any], label: Any = None, **kwargs: Any) -> Floats:
         """Gradients of logits: (N, classes, C, H, W) where ``label`` is None; (N, 1, C, H, W) where it is one class, or
@@ -116,8 +115,3 @@ def _one_hot(y: npt.NDArray[Any], classes: int) -> Floats:
     if y.ndim == 2 and y.shape[1] == classes:
         return y.astype(np.float32, copy=False)
     return np.eye(classes, dtype=np.float32)[y.reshape(-1).astype(np.int64)]
-
-
-def _softmax(logits: Logits) -> Floats:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return cast(Floats, powers / powers.sum(axis=1, keepdims=True))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from sparring.adapters.attacks.library import Call, Reconcile
 from sparring.adapters.libraries.draws import noise, square_bumps, square_draws
@@ -353,8 +354,7 @@ def one_pixel_of_probabilities(call: Call) -> Iterator[Call]:
     """The energy is the class's probability."""
 
     def probabilities(logits: Any) -> Any:
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        return softmax(logits, axis=1)
 
     change = (
         "self.estimator.predict(adv)[:, target_class]",

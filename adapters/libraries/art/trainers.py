@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparring.adapters.errors import InputError, LibraryError, unknown
+from sparring.adapters.errors import InputError, LibraryError, first_line, unknown
 from sparring.adapters.frameworks.coexistence import guard
 from sparring.adapters.frameworks.preprocessing import Preprocessing
 from sparring.adapters.parameters import Parameter
@@ -164,8 +164,7 @@ def fit(
     except (InputError, MemoryError):
         raise
     except Exception as error:  # whatever ART raises
-        first = (str(error).strip() or "no message").splitlines()[0]
-        raise LibraryError(f"art:{name} raised {type(error).__name__}: {first}") from error
+        raise LibraryError(f"art:{name} raised {type(error).__name__}: {first_line(error)}") from error
 
 
 def attack_of(name: str, params: Mapping[str, Any] | None) -> Callable[[Any], Any]:

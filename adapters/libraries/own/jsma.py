@@ -89,11 +89,12 @@ def _of_logits(logits: Logits, pull: Pull, goals: Labels, sign: float) -> Choose
 
 def _of_probabilities(logits: Logits, pull: Pull, goals: Labels, sign: float) -> Choose:
     """The gradient of the target's probability p, divided by p (1 - p): as logit, less the others' weighted mean."""
+    from scipy.special import softmax
+
     own = np.arange(len(goals)), goals
     others = logits.astype(np.float64)
     others[own] = -np.inf
-    weights = np.exp(others - others.max(axis=1, keepdims=True))
-    weights /= -weights.sum(axis=1, keepdims=True)
+    weights = -softmax(others, axis=1)
     weights[own] = 1
     alpha = sign * pull(weights.astype(np.float32)).reshape(len(goals), -1)
 

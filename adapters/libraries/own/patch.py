@@ -114,13 +114,13 @@ def towards(logits: Logits, labels: Labels) -> Logits:
 
     In float64, a label's own share as minus the sum of the others', which does not vanish where it is near certain.
     """
-    z = logits.astype(np.float64)
-    powers = np.exp(z - z.max(axis=1, keepdims=True))
-    share = powers / powers.sum(axis=1, keepdims=True)
-    own = np.arange(len(z)), labels
+    from scipy.special import softmax
+
+    share = softmax(logits.astype(np.float64), axis=1)
+    own = np.arange(len(share)), labels
     share[own] = 0
     share[own] = -share.sum(axis=1)
-    gradient: Logits = (share / max(len(z), 1)).astype(np.float32)
+    gradient: Logits = (share / max(len(share), 1)).astype(np.float32)
     return gradient
 
 

@@ -35,11 +35,12 @@ def loss_gradient(model: Differentiable, x: Array, y: Labels, targeted: bool) ->
     over the other classes alone. The factor 1 - p_y is left out: where the model is sure of itself it underflows, and
     every attack here takes the gradient's sign, or divides it by its length.
     """
+    from scipy.special import softmax
+
     z = logits(model, x)
     own = np.arange(len(z)), y
     z[own] = -np.inf
-    q = np.exp(z - z.max(axis=1, keepdims=True))
-    q /= q.sum(axis=1, keepdims=True)
+    q = softmax(z, axis=1)
     q[own] = -1
     gradient = pull_back(model, x, q)
     return -gradient if targeted else gradient

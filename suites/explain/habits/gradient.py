@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
 from sparring.adapters.attacks.starts import draw_start
 from sparring.adapters.parameters import Params
@@ -202,12 +203,6 @@ def project(delta: Array, norm: str, eps: float) -> Array:
     return np.asarray(delta * np.minimum(1.0, eps / np.where(size > 0, size, 1.0)))
 
 
-def softmax(logits: Array) -> Array:
-    """Probabilities, in float64."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True).astype(np.float64))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
-
-
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """Of each row, in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
@@ -290,7 +285,7 @@ def _start(x: Images, recipe: Recipe, habits: Habits, seed: int, starts: Images 
 
 
 def _cotangent(logits: Array, labels: Labels, recipe: Recipe, habits: Habits) -> Images:
-    residual, own = softmax(logits), (np.arange(len(labels)), labels)
+    residual, own = softmax(logits.astype(np.float64), axis=-1), (np.arange(len(labels)), labels)
     if habits.loss == "margin":
         residual = margin_shares(logits, labels)
     elif habits.exact:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax
 
 from sparring.adapters.protocol import Classifier
 from sparring.suites.explain.habits.gradient import (
@@ -31,7 +32,6 @@ from sparring.suites.explain.habits.gradient import (
     look_ahead,
     margin_shares,
     rounded,
-    softmax,
     spacing,
     step_sizes,
 )
@@ -183,7 +183,7 @@ def _shares(logits: Array, whose: Array) -> tuple[Array, Array]:
     own = np.take_along_axis(wide, whose[..., None], axis=-1)[..., 0]
     mine = np.arange(logits.shape[-1]) == whose[..., None]
     others = np.where(mine, -np.inf, wide)
-    shares = np.where(mine, -1.0, softmax(others))
+    shares = np.where(mine, -1.0, softmax(others, axis=-1))
     top = others.max(axis=-1)
     gap = own - top - np.log(np.exp(others - top[..., None]).sum(axis=-1))
     return shares, np.asarray(1 / (1 + np.exp(np.clip(gap, -700, 700))))

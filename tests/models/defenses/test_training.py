@@ -123,7 +123,7 @@ def test_distillation_stops_fgsm_by_vanishing_gradients_only(framework):
     test = digits()[1]
     masked = under(student, "fgsm", eps=EPS)
     assert masked > under(plain, "fgsm", eps=EPS) + 0.2
-    residue = training.softmax(student.logits(test.x)) - np.eye(10, dtype=np.float32)[test.y]
+    residue = training.probabilities(student.logits(test.x)) - np.eye(10, dtype=np.float32)[test.y]
     assert (student.vjp(test.x, residue) == 0).all(axis=(1, 2, 3)).mean() > 0.3
     images = attack(Divided(student, 100), test.x, test.y, "fgsm", library="torchattacks", eps=EPS).images
     assert (student.logits(images).argmax(axis=1) == test.y).mean() < masked - 0.25
@@ -309,7 +309,7 @@ def test_a_learners_gradient_is_that_of_its_live_view(framework):
             learner.step(made.x[:64], made.y[:64], lr=0.05)
             view = learner.classifier()
             x, y = made.x[:16], made.y[:16]
-            residue = training.softmax(view.logits(x)) - np.eye(10, dtype=np.float32)[y]
+            residue = training.probabilities(view.logits(x)) - np.eye(10, dtype=np.float32)[y]
             np.testing.assert_allclose(learner.gradient(x, y), view.vjp(x, residue), atol=1e-5)
 
 

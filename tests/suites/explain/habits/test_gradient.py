@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import SETTINGS
+from scipy.special import softmax
 
 from sparring.adapters.attacks.library import load_library
 from sparring.adapters.attacks.request import request
 from sparring.adapters.attacks.run import attack
 from sparring.suites.explain.habits import minimal
 from sparring.suites.explain.habits.compare import compare
-from sparring.suites.explain.habits.gradient import ATTACKS, Habits, recipe, rounded, simulate, softmax, spacing
+from sparring.suites.explain.habits.gradient import ATTACKS, Habits, recipe, rounded, simulate, spacing
 from sparring.suites.explain.habits.replay import fit, read_loss, replay, tape
 from sparring.suites.explain.habits.trace import trace
 
@@ -176,10 +177,10 @@ def test_a_loss_is_read_from_its_cotangents(seed: int, size: float, scale: float
     logits = (rng.standard_normal((1, 6, 5)) * size).astype(np.float32)
     labels, others = rng.integers(0, 5, 6), rng.integers(0, 5, 6)
     scale = abs(scale) * (-1 if targeted else 1)
-    cotangents = scale * (softmax(logits) - np.eye(5)[others])
+    cotangents = scale * (softmax(logits.astype(np.float64), axis=-1) - np.eye(5)[others])
     read = read_loss(cotangents, logits, labels, targeted)
     clear = np.abs(cotangents / scale).max(axis=-1) > 0.05
-    of_labels = scale * (softmax(logits) - np.eye(5)[labels])
+    of_labels = scale * (softmax(logits.astype(np.float64), axis=-1) - np.eye(5)[labels])
     clear &= (np.abs(cotangents - of_labels).max(axis=-1) > 1e-2) | (others == labels)
     if not targeted:
         np.testing.assert_array_equal(read.label[clear], np.broadcast_to(others, read.label.shape)[clear])
