@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -175,17 +176,24 @@ UNSUPPORTED = {
 
 
 @contextmanager
-def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[Run]:
-    """torchattacks on the classifier's own module, or on a ``TorchView`` of it."""
+def session(
+    classifier: Classifier, route: Route, counter: Counter, versions: Mapping[str, type] = MappingProxyType({})
+) -> Iterator[Run]:
+    """torchattacks on the classifier's own module, or on a ``TorchView`` of it.
+
+    ``versions``: class names -> classes to run in place of torchattacks' own of that name.
+    """
     guard()
     import torch
+    import torchattacks
 
     def run(call: Call) -> Images:
         if not len(call.x):
             return call.x.copy()
         with blaming("torchattacks", call.target):
             raised = call.canonical is not None and call.target == "CW"
-            attack = _build(_raised(module) if raised else module, call, classifier.classes)
+            attack_class = versions.get(call.target) or getattr(torchattacks, call.target)
+            attack = _build(attack_class, _raised(module) if raised else module, call, classifier.classes)
             device = next(module.parameters()).device
             x, labels = torch.from_numpy(call.x).to(device), torch.from_numpy(call.labels).to(device)
             parts = [(x[i : i + 1], labels[i : i + 1]) for i in range(len(x))] if _singly(call) else [(x, labels)]
@@ -225,10 +233,7 @@ def _raised(module: Any) -> Any:
     return Raised().eval()
 
 
-def _build(module: Any, call: Call, classes: int) -> Any:
-    import torchattacks
-
-    cls = getattr(torchattacks, call.target)
+def _build(cls: Any, module: Any, call: Call, classes: int) -> Any:
     kwargs = dict(call.kwargs)
     of_the_stages = {
         keyword: kwargs.pop(keyword) for keyword in OF_THE_STAGES.get(call.target, ()) if keyword in kwargs

@@ -1,4 +1,4 @@
-"""What torchattacks' AutoAttack and its pieces do beside the source, taken away: for the ledger, and for our own."""
+"""The differences between torchattacks' AutoAttack and its source, and how they are taken away."""
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ from sparring.adapters.libraries.own import bridge as own
 from sparring.adapters.libraries.own.autoattack import stages
 from sparring.adapters.libraries.own.worst_of import ALREADY, NONE, worst_of
 from sparring.adapters.libraries.rewriting import margins
-from sparring.adapters.libraries.torchattacks.reconcile_autoattack import draws_for_each_image, steps_of_each_image
 from sparring.suites.plan.keys import AttackSpec
 
 PGD = {"attack": "pgd", "library": "foolbox", "steps": 4}
@@ -105,11 +104,9 @@ def test_autoattack_leaves_no_more_right_than_any_of_its_pieces_or_pgd(norm, eps
     result = run("autoattack", norm=norm, eps=eps, **FEW)
     assert result.samples[norm].max() <= eps + 1e-6
     assert 0 < result.samples["success"].mean() < 1  # or it would say nothing
-    found = stages(norm, {"eps": eps, **FEW, "targets": 9}, model.classes, 0)
-    for asked, library in found:
+    for asked, library in stages(norm, {"eps": eps, **FEW, "targets": 9}, model.classes, 0):
         more = {"norm": norm} if asked.canonical else {}
-        with draws_for_each_image(), steps_of_each_image():
-            one = attack(model, x, y, asked.name, library=library, params=asked.params, **more)
+        one = attack(model, x, y, asked.name, library=library, params=asked.params, **more)
         fallen = one.samples["success"] & (one.samples[norm] <= eps + 1e-6)
         assert (result.samples["success"] >= fallen).all()
     pgd = run("pgd", norm=norm, library="torchattacks", eps=eps, steps=20)
