@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sparring.models.architectures.architecture import Architecture
     from sparring.models.defenses.defense import Defense
     from sparring.suites.plan.file import Suite, load_suite
+    from sparring.suites.report.finished import FinishedRun, read
     from sparring.suites.runner.run import Run, run
 
     __version__: str
@@ -41,6 +42,7 @@ __all__ = [
     "Classifier",
     "Defense",
     "Differentiable",
+    "FinishedRun",
     "InputError",
     "Library",
     "LibraryError",
@@ -63,6 +65,7 @@ __all__ = [
     "load_library",
     "load_suite",
     "maps",
+    "read",
     "run",
     "wrap",
 ]
@@ -72,6 +75,7 @@ _HOMES = {
     "adapters.attacks.run": ["Attacked", "attack"],
     "suites.runner.run": ["Run", "run"],
     "suites.plan.file": ["Suite", "load_suite"],
+    "suites.report.finished": ["FinishedRun", "read"],
     "adapters.errors": ["InputError", "LibraryError", "NotSupported", "SparringError"],
     "adapters.protocol": ["Classifier", "Differentiable", "check_cotangent", "check_images", "counted"],
     "adapters.attacks.catalogue": ["EPS_LINF", "Attack"],

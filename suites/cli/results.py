@@ -57,15 +57,17 @@ def table_command(
 
 def listing(run: Path, console: Console) -> None:
     """Print the names and titles of the tables that a run has. Raises ``InputError`` where there are no results."""
+    from sparring.suites.report.study import Study
     from sparring.suites.report.tables import all as study_tables
 
-    for table in study_tables.tables(run):
+    for table in study_tables.tables(Study.open(run)):
         console.print(f"{table.name:28} {table.title}", highlight=False, markup=False, soft_wrap=True)
 
 
 def show(run: Path, name: str, form: str, out: Path | None, console: Console) -> None:
     """Print one of them (``all``: every one), or write it into ``out``. Raises ``InputError``."""
     from sparring.adapters.errors import InputError, unknown
+    from sparring.suites.report.study import Study
     from sparring.suites.report.tables import all as study_tables
     from sparring.suites.results import store
 
@@ -75,7 +77,8 @@ def show(run: Path, name: str, form: str, out: Path | None, console: Console) ->
         raise InputError("--format rich prints to the terminal; for a file choose md, csv or latex")
     if form == "csv" and name == "all":
         raise InputError("--format csv holds one table: name it (`sparring table RUN --list`)")
-    tables = study_tables.tables(run) if name == "all" else [study_tables.find(run, name)]
+    study = Study.open(run)
+    tables = study_tables.tables(study) if name == "all" else [study_tables.find(study, name)]
     if form == "rich":
         for table in tables:
             study_tables.print_rich(table, console)
@@ -94,8 +97,9 @@ def report_command(
     """Write one self-contained HTML page of a run: question, protocol, tables, figures, pictures, versions."""
     from sparring.suites.cli.console import console
     from sparring.suites.report.page import write as report
+    from sparring.suites.report.study import Study
 
-    console.print(f"{report.write(run, out)}", highlight=False, soft_wrap=True)
+    console.print(f"{report.write(Study.open(run), out)}", highlight=False, soft_wrap=True)
 
 
 def plot_command(
@@ -105,6 +109,7 @@ def plot_command(
 ) -> None:
     """Write the figures of a run: accuracy by eps, by defense and attack, confusion matrices, accuracy against time."""
     from sparring.suites.report.figures import all as figures
+    from sparring.suites.report.study import Study
 
     begin = time.monotonic()
 
@@ -114,5 +119,5 @@ def plot_command(
 
     folder = out if out is not None else run / "figures"
     formats = tuple(part.strip() for part in form.split(","))
-    files = figures.write(run, folder, formats, progress=progress)
+    files = figures.write(Study.open(run), folder, formats, progress=progress)
     print(f"{len(files)} files in {folder}/" if files else f"{run}: nothing is done here that could be drawn")

@@ -22,10 +22,9 @@ that were damaged before (normalised first) are left out, and balls are those of
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -34,15 +33,15 @@ import numpy.typing as npt
 from sparring.adapters.attacks.catalogue import Attack, catalogue
 from sparring.adapters.attacks.distances import TOLERANCE
 from sparring.suites.report import rows as study_rows
-from sparring.suites.results import store
+from sparring.suites.report.study import Study
 from sparring.suites.results.metrics import paired_difference, wilson
+from sparring.suites.results.stored_run import Arrays
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Sign = Literal["unaware", "temperature", "black-box", "margin", "ensemble", "one-step", "vanishing"]
 Bools = npt.NDArray[np.bool_]
-Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 GAP = 0.1
 """A difference in robust accuracy, or a share of images, from which on it is told."""
@@ -178,13 +177,13 @@ class _Row:
         return self.climbs and self.canonical is not None and "steps" in self.canonical.parameters
 
 
-def examine(run: str | Path) -> Masking:
-    """Every sign in the results of a run. Raises ``InputError`` where there are none."""
-    data = study_rows.done(study_rows.read(run))
+def examine(study: Study) -> Masking:
+    """Every sign in the results of a run."""
+    data = study.done
     data = data[data["space"] != study_rows.LOSSY]
     found: list[Finding | None] = []
     for (dataset, model, defense), part in data.groupby(list(study_rows.SUBJECT), sort=False):
-        rows = _rows(Path(run), part)
+        rows = _rows(study, part)
         for finding in (*_unaware(rows), *_divided(rows), *_in_balls(rows), *_vanishing(rows)):
             found.append(finding and Finding(str(dataset), str(model), str(defense), *finding))
     return Masking(tuple(item for item in found if item), len(found))
@@ -210,12 +209,12 @@ def _more(others: int) -> str:
     )
 
 
-def _rows(run: Path, part: pd.DataFrame) -> list[_Row]:
+def _rows(study: Study, part: pd.DataFrame) -> list[_Row]:
     known = catalogue()
     rows: list[_Row] = []
     for item in part.to_dict("records"):
-        result = store.read(run, str(item["cell_id"]))
-        if result is None or result.status != "done":
+        arrays = study.arrays(str(item["cell_id"]))
+        if not arrays:
             continue
         norm = item["norm"] if isinstance(item["norm"], str) else ""
         # not the route: who does not know of a defense may take the undefended model's own
@@ -225,7 +224,7 @@ def _rows(run: Path, part: pd.DataFrame) -> list[_Row]:
         params = json.loads(item["params"]) if isinstance(item["params"], str) else {}
         seen = (str(item["variant"]), item["space"] == "pixels", float(item["temperature"]))
         loss = str(params.get("loss", ""))
-        rows.append(_Row(*told, canonical, norm, float(item["eps"]), result.arrays, rest, loss, *seen))
+        rows.append(_Row(*told, canonical, norm, float(item["eps"]), arrays, rest, loss, *seen))
     return [row for row in rows if np.array_equal(row.arrays["y"], rows[0].arrays["y"])]
 
 

@@ -18,9 +18,10 @@ import numpy as np
 
 from sparring.adapters.attacks.catalogue import catalogue
 from sparring.suites.report.rows import CONTROL, KEYS, LOSSY, mean_over_seeds
-from sparring.suites.report.strips import blocks, one, png
+from sparring.suites.report.strips import png
 from sparring.suites.report.study import Study
 from sparring.suites.report.table import HIGH, LOW, StudyTable
+from sparring.suites.results import store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,8 +104,8 @@ def damages(study: Study) -> Iterator[Damage]:
     for key, group in rows.groupby([*SUBJECT, "variant"], sort=False):
         row = group.iloc[0]
         cell = str(row["cell_id"])
-        clamped = _clamped(study.run, cell)
-        before, after = (_looks(study.run, cell, name) for name in ("x", "x_adv"))
+        clamped = _clamped(study.folder, cell)
+        before, after = (_looks(study.folder, cell, name) for name in ("x", "x_adv"))
         interval = [float(row.get(f"robust_accuracy{end}", np.nan)) for end in (LOW, HIGH)]
         dataset, model, defense, attacker, variant = map(str, key)
         yield Damage(
@@ -115,9 +116,9 @@ def damages(study: Study) -> Iterator[Damage]:
 
 
 @cache
-def _clamped(run: Path, cell: str) -> float:
+def _clamped(folder: Path, cell: str) -> float:
     """Share of the values that the control changed."""
-    pairs = zip(*(blocks(run, cell, name) for name in ("x", "x_adv")), strict=True)
+    pairs = zip(*(store.read_image_blocks(folder, cell, name) for name in ("x", "x_adv")), strict=True)
     found = [
         (np.abs(after - before) > CHANGED).mean() for x, x_adv in pairs for before, after in zip(x, x_adv, strict=True)
     ]
@@ -125,11 +126,11 @@ def _clamped(run: Path, cell: str) -> float:
 
 
 @cache
-def _looks(run: Path, cell: str, key: str) -> tuple[float, float]:
+def _looks(folder: Path, cell: str, key: str) -> tuple[float, float]:
     """Mean and contrast (standard deviation within a picture) of the stored images, means over them."""
     found = [
         (image.mean(dtype=np.float64), image.std(dtype=np.float64))
-        for block in blocks(run, cell, key)
+        for block in store.read_image_blocks(folder, cell, key)
         for image in block
     ]
     mean, contrast = np.mean(found, axis=0)
@@ -160,7 +161,7 @@ def compared(study: Study) -> pd.DataFrame:
     both["clamp_alone"] = [each.accuracy[1] if each else np.nan for each in found]
     both["contrast_before"] = [each.contrast[0] if each else np.nan for each in found]
     both["contrast_clamped"] = [each.contrast[1] if each else np.nan for each in found]
-    both["contrast"] = [_looks(study.run, str(cell), "x_adv")[1] for cell in both["cell"]]
+    both["contrast"] = [_looks(study.folder, str(cell), "x_adv")[1] for cell in both["cell"]]
     return both.drop(columns="cell")
 
 
@@ -308,20 +309,13 @@ def _pictures(study: Study) -> Iterator[Shown]:
         right = np.flatnonzero(arrays["pred_clean"] == arrays["y"])[:SHOWN]
         dataset, model = str(key[0]), str(key[1])
         for place in map(int, right):
-            stages = [("as it is", png(one(study.run, cells[0][1], "x", place)))]
+            stages = [("as it is", png(study.image(cells[0][1], "x", place)))]
             for word, cell in cells:
                 stored = study.arrays(cell)
                 verdict = "right" if stored["pred_adv"][place] == stored["y"][place] else "wrong"
-                stages.append((f"{word} ({verdict})", png(one(study.run, cell, "x_adv", place))))
+                stages.append((f"{word} ({verdict})", png(study.image(cell, "x_adv", place))))
             yield Shown(f"{model} on {dataset}, image {place} ({pair['library']})", tuple(stages))
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share == 0 or share >= 0.1 else f"{100 * share:.1f} %"
-
-
-def of_run(run: Path) -> Section | None:
-    """The section of a run folder. Raises ``InputError`` where there are no results."""
-    from sparring.suites.report.study import open_study
-
-    return section(open_study(run))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparring.suites.report.rows import UNDEFENDED, done, read, with_errors
-from sparring.suites.results import manifest
+from sparring.suites.report.rows import UNDEFENDED, done, labelled, with_errors
+from sparring.suites.report.study import Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,23 +30,23 @@ _COLUMN = {
 """Of a metric, the column of the results: on clean images, and under attack."""
 
 
-def compare(run: str | Path) -> pd.DataFrame:
+def compare(study: Study) -> pd.DataFrame:
     """One row for each published value (``COLUMNS``); none where the suite has none.
 
     Compared is the library that ``published`` names, else the suite's first. Where several rows would do, the first in
     the suite's order is taken, and ``choice`` says so; several seeds are averaged. ``seconds_per_image`` of an attack
     are its own and the prediction's.
-    Raises ``InputError`` where there is no run.
     """
     import pandas as pd
 
-    said = manifest.read(Path(run))["suite"].get("published") or {}
+    suite = study.manifest["suite"]
+    said = suite.get("published") or {}
     lines: list[dict[str, Any]] = []
     if said.get("values"):
-        rows = with_errors(read(run))
+        rows = with_errors(labelled(study.frame))  # with every top-5 score: a paper may print those of ten classes
         prediction = rows.get("prediction_seconds_per_image", 0.0)
         rows["seconds_in_all"] = rows["seconds_per_image"] + prediction
-        library = said.get("library") or next(iter(manifest.read(Path(run))["suite"].get("libraries") or [""]))
+        library = said.get("library") or next(iter(suite.get("libraries") or [""]))
         instead = said.get("instead") or {}
         for value in said["values"]:
             put = {key: instead[value[key]] for key in ("data", "model") if value.get(key) in instead}
@@ -59,7 +58,7 @@ def compare(run: str | Path) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(numbers, "float64")).astype({"agrees": "boolean"})
 
 
-def orders(run: str | Path) -> pd.DataFrame:
+def orders(study: Study) -> pd.DataFrame:
     """Whether attacks, defenses and models rank as they were published to (``ORDER_COLUMNS``), by Kendall's tau-b.
 
     A row for each group of three or more values that differ in one thing alone: those of one data set, model and
@@ -67,7 +66,7 @@ def orders(run: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    compared = compare(run)
+    compared = compare(study)
     both = compared[compared["published"].notna() & compared["measured"].notna()]
     lines = []
     for of in ("attack", "defense", "model"):

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sparring.adapters.attacks.catalogue import catalogue, in_words, shortest
-from sparring.suites.results import store
-from sparring.suites.results.rows import read_results
+from sparring.suites.results.stored_run import Arrays
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,20 +22,11 @@ CONTROL = "none"
 LOSSY = "normalised-first"
 """The space whose images are damaged before the attack begins."""
 
-Arrays = Mapping[str, np.ndarray]
-
-
-def read(run: str | Path) -> pd.DataFrame:
-    """The results of a run with the columns of ``KEYS`` (texts, none missing), ``name`` (the attack's own),
-    ``target`` and ``eps``.
-
-    Numbers that an older run lacks are NaN. Raises ``InputError`` where there are no results.
-    """
-    return labelled(read_results(run))
-
 
 def labelled(results: pd.DataFrame) -> pd.DataFrame:
-    """The same of results that are at hand."""
+    """The results of a run with the columns of ``KEYS`` (texts, none missing), ``name`` (the attack's own),
+    ``target`` and ``eps``. Numbers that an older run lacks are NaN.
+    """
     data = results.reset_index(drop=True).copy()
     for name in ("attacker", "reconcile", "route", "variant", "target"):
         data[name] = data[name].astype(object).where(data[name].notna(), "") if name in data else ""
@@ -124,17 +110,6 @@ def mean_over_seeds(data: pd.DataFrame, keys: Sequence[str], values: Sequence[st
 def varied(data: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     """The keys that have several values."""
     return [key for key in keys if data[key].nunique(dropna=False) > 1]
-
-
-def reader(run: str | Path) -> Callable[[str], Arrays]:
-    """Reads a cell's arrays, without the images; each once. An empty mapping where nothing is stored."""
-
-    @cache
-    def arrays(cell: str) -> Arrays:
-        result = store.read(Path(run), cell)
-        return {} if result is None else result.arrays
-
-    return arrays
 
 
 def classes(data: pd.DataFrame, arrays: Callable[[str], Arrays]) -> dict[str, int]:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sparring.adapters.errors import InputError
 from sparring.suites.report import rows as study_rows
-from sparring.suites.results import store
+from sparring.suites.report.study import Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,15 +71,15 @@ class Strips:
     left_out: int
 
 
-def strips(run: Path, classes: Mapping[str, Sequence[str]], *, each: int = 2, most_bytes: int = 6_000_000) -> Strips:
+def strips(study: Study, classes: Mapping[str, Sequence[str]], *, each: int = 2, most_bytes: int = 6_000_000) -> Strips:
     """At most ``each`` strips for each data set, variant, attack and library, ``most_bytes`` of images in all.
 
     Shown is the first image on which the attack succeeded (without one: the first that was right before). Of an attack
     that ran several times (models, defenses, eps) the first run is shown, then the one that differs most from those
     shown. ``classes``: class names of each data set; a class without one is told by its number. Raises ``InputError``
-    where the results can't be read.
+    where stored images can't be read.
     """
-    data = study_rows.told_apart(study_rows.done(study_rows.read(run)))
+    data = study_rows.told_apart(study.done)
     chosen = _chosen(data, each)
     made: dict[int, Strip] = {}
     spent = 0
@@ -92,7 +88,7 @@ def strips(run: Path, classes: Mapping[str, Sequence[str]], *, each: int = 2, mo
             if turn >= len(rows) or spent > most_bytes:
                 continue
             position, item = rows[turn]
-            strip = _strip(run, item, classes.get(str(item["dataset"]), ()))
+            strip = _strip(study, item, classes.get(str(item["dataset"]), ()))
             if strip is not None:
                 made[position] = strip
                 spent += sum(map(len, (strip.original, strip.adversarial, strip.difference)))
@@ -117,15 +113,14 @@ def _chosen(data: pd.DataFrame, each: int) -> list[list[tuple[int, dict[str, Any
     return chosen
 
 
-def _strip(run: Path, item: Mapping[str, Any], names: Sequence[str]) -> Strip | None:
-    result = store.read(run, str(item["cell_id"]))
-    if result is None or not len(result.arrays.get("y", ())):
+def _strip(study: Study, item: Mapping[str, Any], names: Sequence[str]) -> Strip | None:
+    facts = study.arrays(str(item["cell_id"]))
+    if not len(facts.get("y", ())):
         return None
-    facts = result.arrays
     right = facts["pred_clean"] == facts["y"]
     hit = right & facts["success"]
     index = int(np.argmax(hit if hit.any() else right))
-    x, x_adv = (one(run, str(item["cell_id"]), key, index) for key in ("x", "x_adv"))
+    x, x_adv = (study.image(str(item["cell_id"]), key, index) for key in ("x", "x_adv"))
     label = int(facts["y"][index])
     scale = _scale(x_adv - x)
     return Strip(
@@ -176,43 +171,3 @@ def png(image: Image) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def one(run: Path, cell: str, key: str, index: int) -> Image:
-    """One image (C, H, W) of a stored array, without reading those behind it: a cell may hold gigabytes.
-
-    Never unpickles. Raises ``InputError`` where it can't be read.
-    """
-    with _stored(run, cell, key) as (file, shape):
-        file.seek(index * int(np.prod(shape[1:])) * 4, io.SEEK_CUR)
-        image: Image = _next(file, 1, shape)[0]
-        return image
-
-
-def blocks(run: Path, cell: str, key: str, size: int = 64) -> Iterator[Image]:
-    """The images of a stored array, (at most ``size``, C, H, W) at a time; as ``one`` otherwise."""
-    with _stored(run, cell, key) as (file, shape):
-        for start in range(0, shape[0], size):
-            yield _next(file, min(size, shape[0] - start), shape)
-
-
-def _next(file: IO[bytes], count: int, shape: tuple[int, ...]) -> Image:
-    content = file.read(count * int(np.prod(shape[1:])) * 4)
-    images: Image = np.frombuffer(content, np.float32).reshape(count, *shape[1:])
-    return images
-
-
-@contextmanager
-def _stored(run: Path, cell: str, key: str) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
-    """The file of an array of images, where their values begin, and its shape."""
-    path = store.cell_folder(run, cell) / "images.npz"
-    try:
-        with zipfile.ZipFile(path) as whole, whole.open(f"{key}.npy") as file:
-            version = np.lib.format.read_magic(file)
-            head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, by_column, dtype = head(file)
-            if by_column or dtype != np.float32 or len(shape) != 4:
-                raise ValueError(f"{key} is {dtype} {shape}, not float32 images")
-            yield file, shape
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: can't be read: {error}") from None

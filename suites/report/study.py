@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from sparring.suites.report.rows import CONTROL, SUBJECT, Arrays, classes, done, read, reader
+from sparring.suites.report.rows import CONTROL, SUBJECT, classes, done, labelled
 from sparring.suites.report.table import HIGH, LOW
-from sparring.suites.results import manifest
+from sparring.suites.results.stored_run import StoredRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,14 +18,18 @@ AIMS = ("attack_success_rate", *(f"{norm}_median" for norm in ("l0", "l2", "linf
 INTERVAL = "in brackets: 95 % interval, of several seeds the mean of theirs"
 
 
-@dataclass(frozen=True)
-class Study:
-    """A run as the tables read it."""
+class Study(StoredRun):
+    """A run as its tables and figures read it."""
 
-    run: Path
-    manifest: dict[str, Any]
-    rows: pd.DataFrame
-    arrays: Callable[[str], Arrays]
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """The rows with the columns of ``rows.labelled``, without top-5 scores of data with ten classes or fewer."""
+        rows = labelled(self.frame)
+        for dataset, count in classes(rows, self.arrays).items():
+            if count <= 10:  # five guesses of ten say little
+                for name in [str(name) for name in rows.columns if "top5" in str(name)]:
+                    rows[name] = rows[name].where(rows["dataset"] != dataset)
+        return rows
 
     @property
     def done(self) -> pd.DataFrame:
@@ -38,21 +40,6 @@ class Study:
     def attacks(self) -> pd.DataFrame:
         """Those of them that are attacks: without the control ``none``, which gives the images back as they are."""
         return self.done[self.done["name"] != CONTROL]
-
-    @property
-    def seeds(self) -> int:
-        """How many seeds there are."""
-        return int(self.rows["seed"].nunique())
-
-
-def open_study(run: str | Path) -> Study:
-    """Read a run. Raises ``InputError`` where there is none."""
-    rows, arrays = read(run), reader(run)
-    for dataset, count in classes(rows, arrays).items():
-        if count <= 10:  # five guesses of ten say little
-            for name in [str(name) for name in rows.columns if "top5" in str(name)]:
-                rows[name] = rows[name].where(rows["dataset"] != dataset)
-    return Study(Path(run), manifest.read(Path(run)), rows, arrays)
 
 
 def class_names(study: Study) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -9,17 +10,21 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sparring.adapters import arrays as big
 from sparring.adapters.errors import InputError
 from sparring.suites.plan.cell import Result
 from sparring.suites.results.disruptions import stored_by_mistake
 
+Images = npt.NDArray[np.float32]
+"""float32, in [0, 1]: one image (C, H, W), or several (n, C, H, W)"""
 PADDING = 0xD935
 """The number under which Android's zipalign puts what moves a member of an archive to where it can be mapped."""
 
@@ -103,6 +108,46 @@ def _content(run: Path, cell_id: str) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{file} can't be read: {error}") from None
+
+
+def read_image(run: Path, cell_id: str, name: str, index: int) -> Images:
+    """One image (C, H, W) of a stored array, without reading those behind it: a cell may hold gigabytes.
+
+    Never unpickles. Raises ``InputError`` where it can't be read.
+    """
+    with _images(run, cell_id, name) as (file, shape):
+        file.seek(index * int(np.prod(shape[1:])) * 4, io.SEEK_CUR)
+        image: Images = _next(file, 1, shape)[0]
+        return image
+
+
+def read_image_blocks(run: Path, cell_id: str, name: str, size: int = 64) -> Iterator[Images]:
+    """The images of a stored array, (at most ``size``, C, H, W) at a time; as ``read_image`` otherwise."""
+    with _images(run, cell_id, name) as (file, shape):
+        for start in range(0, shape[0], size):
+            yield _next(file, min(size, shape[0] - start), shape)
+
+
+def _next(file: IO[bytes], count: int, shape: tuple[int, ...]) -> Images:
+    content = file.read(count * int(np.prod(shape[1:])) * 4)
+    images: Images = np.frombuffer(content, np.float32).reshape(count, *shape[1:])
+    return images
+
+
+@contextmanager
+def _images(run: Path, cell_id: str, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
+    """The file of an array of images, where their values begin, and its shape."""
+    path = cell_folder(run, cell_id) / "images.npz"
+    try:
+        with zipfile.ZipFile(path) as whole, whole.open(f"{name}.npy") as file:
+            version = np.lib.format.read_magic(file)
+            head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, by_column, dtype = head(file)
+            if by_column or dtype != np.float32 or len(shape) != 4:
+                raise ValueError(f"{name} is {dtype} {shape}, not float32 images")
+            yield file, shape
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: can't be read: {error}") from None
 
 
 def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -13,15 +13,14 @@ from xml.sax.saxutils import escape
 from sparring.adapters.errors import InputError, unknown
 from sparring.suites.report.figures import bars, confusion, curves, errors, patches, pictures, points
 from sparring.suites.report.figures.drawing import DPI, FONT, Figure, style, wrapped
-from sparring.suites.report.study import open_study
+from sparring.suites.report.study import Study
 from sparring.suites.results import store
 
 FORMATS = ("svg", "png", "pdf")
 
 
-def figures(run: str | Path) -> list[Figure]:
-    """Every figure that has something to show. Raises ``InputError`` where there are no results."""
-    study = open_study(run)
+def figures(study: Study) -> list[Figure]:
+    """Every figure that has something to show."""
     makers = (
         bars.bars, points.overview, curves.by_eps, errors.errors,
         pictures.pictures, patches.patches, points.against_time,
@@ -44,7 +43,7 @@ def svg(figure: Figure, *, titled: bool = False) -> str:
 
 
 def write(
-    run: str | Path,
+    study: Study,
     folder: Path,
     formats: Sequence[str] = ("svg", "png"),
     *,
@@ -56,7 +55,7 @@ def write(
             raise InputError(f"--format: {unknown('format', form, FORMATS)}")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder}: this is a file, not a folder")
-    every = figures(run)
+    every = figures(study)
     files = []
     for number, figure in enumerate(every):
         if progress is not None:

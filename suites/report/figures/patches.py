@@ -11,7 +11,7 @@ import numpy as np
 from sparring.suites.report.figures.curves import MARKS, grid
 from sparring.suites.report.figures.drawing import COLOURS, Figure, blank, legend_below, safe, wrapped
 from sparring.suites.report.rows import UNDEFENDED, mean_over_seeds
-from sparring.suites.report.strips import SIDE, one
+from sparring.suites.report.strips import SIDE
 from sparring.suites.report.study import Study, class_names
 from sparring.suites.report.table import HIGH, LOW
 from sparring.suites.report.tables.patches import targeted
@@ -104,7 +104,7 @@ def _draw_examples(study: Study, group: pd.DataFrame, names: Sequence[str]) -> D
         hits = arrays["pred_adv"][others] == arrays["target"][others]
         chosen = [*others[hits], *others[~hits]][:EXAMPLES]
         for axis, place in zip(line, chosen, strict=False):
-            _show(axis, one(study.run, str(row["cell_id"]), "x_adv", int(place)))
+            _show(axis, study.image(str(row["cell_id"]), "x_adv", int(place)))
             after, before = (_said(arrays[f"logits_{when}"][place], names) for when in ("adv", "clean"))
             hit = arrays["pred_adv"][place] == arrays["target"][place]
             axis.set_title(

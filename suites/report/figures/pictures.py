@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparring.suites.report.figures.drawing import COLOURS, INK, PLAIN, Figure, blank, safe, wrapped
-from sparring.suites.report.rows import LOSSY, UNDEFENDED, Arrays
-from sparring.suites.report.strips import SIDE, one
+from sparring.suites.report.rows import LOSSY, UNDEFENDED
+from sparring.suites.report.strips import SIDE
 from sparring.suites.report.study import Study, class_names
 from sparring.suites.results.metrics import TOP, softmax
+from sparring.suites.results.stored_run import Arrays
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -68,7 +69,7 @@ def _draw(study: Study, cell: str, found: Mapping[str, int], names: Sequence[str
     axes = figure.subplots(len(found), 4, squeeze=False, width_ratios=(1, 1.5, 1, 1.5))
     for line, (name, place) in zip(axes, found.items(), strict=True):
         for side, key, when, word in ((0, "x", "clean", name), (2, "x_adv", "adv", "attacked")):
-            _picture(line[side], one(study.run, cell, key, place))
+            _picture(line[side], study.image(cell, key, place))
             line[side].set_title(wrapped(word, 24), fontsize=8.5)
             _bars(line[side + 1], softmax(arrays[f"logits_{when}"][[place]])[0], names, int(arrays["y"][place]))
     return figure

@@ -61,7 +61,7 @@ def against_time(study: Study) -> Iterator[Figure]:
 
 def published(study: Study) -> Iterator[Figure]:
     """Published values beside measured ones, a panel for each metric."""
-    frame = publication.compare(study.run)
+    frame = publication.compare(study)
     frame = frame[frame["measured"].notna() & ~frame["metric"].str.contains("seconds")]
     if len(frame):
         yield Figure(

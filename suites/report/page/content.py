@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparring.adapters.errors import InputError
@@ -14,9 +13,10 @@ from sparring.suites.report.figures import all as figures
 from sparring.suites.report.figures.drawing import INK
 from sparring.suites.report.page.svg import inline
 from sparring.suites.report.page.tables import PageTable, page_table
+from sparring.suites.report.study import Study
 from sparring.suites.report.table import StudyTable
 from sparring.suites.report.tables import all as study_tables
-from sparring.suites.results import manifest, store
+from sparring.suites.results import store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,27 +42,24 @@ class PageFigure:
     svg: str
 
 
-def content(run: Path) -> dict[str, Any]:
-    """What the template shows: plain texts, tables, drawings, images.
-
-    Raises ``InputError`` for a folder without a run, or whose cells are gone.
-    """
+def content(study: Study) -> dict[str, Any]:
+    """What the template shows: plain texts, tables, drawings, images. Raises ``InputError`` where cells are gone."""
     from markupsafe import Markup
 
-    told, rows = manifest.read(run), study_rows.read(run)
-    _check_cells(run, rows)
+    told, rows = study.manifest, study.rows
+    _check_cells(study)
     suite = told["suite"]
     data = _several(told.get("data"))
-    masked = masking.examine(run)
-    compared = published.compare(run)
+    masked = masking.examine(study)
+    compared = published.compare(study)
     drawn = [
         PageFigure(
             figure.name, figure.title, figure.caption,
             Markup(inline(figures.svg(figure), f"f{number}-", INK)),
         )
-        for number, figure in enumerate(figures.figures(run))
+        for number, figure in enumerate(figures.figures(study))
     ]  # fmt: skip
-    tables = {table.name: page_table(table) for table in study_tables.tables(run)}
+    tables = {table.name: page_table(table) for table in study_tables.tables(study)}
     apart = {
         name: tables.pop(name, None)
         for name in (
@@ -76,11 +73,11 @@ def content(run: Path) -> dict[str, Any]:
             "masked-gradients",
         )
     }
-    shown = strips.strips(run, {str(item.get("name")): item.get("classes") or () for item in data})
+    shown = strips.strips(study, {str(item.get("name")): item.get("classes") or () for item in data})
     seen = dict.fromkeys(strip.dataset for strip in shown.strips)
     made_of = (_page(_data(data)), _page(_models(told)), apart["training"], apart["search"])
     return {
-        "name": str(suite.get("name", run.name)),
+        "name": str(suite.get("name", study.folder.name)),
         "question": suite.get("description") or "",
         "protocol": suite.get("protocol") or "",
         "source": (suite.get("published") or {}).get("source") or "",
@@ -94,13 +91,13 @@ def content(run: Path) -> dict[str, Any]:
         "masked": masking.sentences(masked.findings),
         "masked_compared": masked.compared,
         "masked_table": apart["masked-gradients"],
-        "normalised_first": normalized_first.of_run(run),
+        "normalised_first": normalized_first.section(study),
         "normalised_tables": [
             table for table in (apart["normalised-first-pictures"], apart["normalised-first"]) if table
         ],
         "verdict": published.verdict(compared) if len(compared) else "",
         "disagreements": _disagreements(compared),
-        "orders": [str(line) for line in published.orders(run)["line"]] if len(compared) else [],
+        "orders": [str(line) for line in published.orders(study)["line"]] if len(compared) else [],
         "published": [table for table in (apart["published"], apart["published-orders"]) if table],
         "tables": list(tables.values()),
         "figures": drawn,
@@ -116,12 +113,12 @@ def content(run: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _check_cells(run: Path, rows: pd.DataFrame) -> None:
-    cells = [str(cell) for cell in study_rows.done(rows)["cell_id"]]
-    gone = [cell for cell in cells if not store.has(run, cell)]
+def _check_cells(study: Study) -> None:
+    cells = [str(cell) for cell in study.done["cell_id"]]
+    gone = [cell for cell in cells if not store.has(study.folder, cell)]
     if gone:
         raise InputError(
-            f"{run}: {len(gone)} of {len(cells)} finished cells of results.parquet are not in cells/, "
+            f"{study.folder}: {len(gone)} of {len(cells)} finished cells of results.parquet are not in cells/, "
             f"{gone[0]} among them: copy them there, or start the run again, which computes what is missing"
         )
 

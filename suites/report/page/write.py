@@ -11,23 +11,22 @@ from pathlib import Path
 
 from sparring.adapters.errors import InputError
 from sparring.suites.report.page.content import content
-from sparring.suites.results import manifest, store
+from sparring.suites.report.study import Study
+from sparring.suites.results import store
 
 
-def write(run: str | Path, out: str | Path | None = None) -> Path:
+def write(study: Study, out: str | Path | None = None) -> Path:
     """Write the report of a run to ``out`` (``RUN/report.html`` by default), replacing an earlier one as a whole.
 
-    Nothing is run and nothing else is written; the same run folder gives the same bytes. Raises ``InputError`` for a
-    folder without a run, or a file that can't be written.
+    Nothing is run and nothing else is written; the same run folder gives the same bytes. Raises ``InputError`` where
+    cells are gone, or for a file that can't be written.
     """
-    run = Path(run)
-    path = run / "report.html" if out is None else Path(out)
-    manifest.read(run)
+    path = study.folder / "report.html" if out is None else Path(out)
     if path.is_dir():
         raise InputError(f"--out {path}: this is a folder; name a file in it, such as {path / 'report.html'}")
     with _told(path):
         path.parent.mkdir(parents=True, exist_ok=True)  # a page takes a while: a place that won't do is told at once
-    page = html(run)
+    page = html(study)
     with _told(path):
         # names may hold what UTF-8 has no bytes for, halves of surrogate pairs: they become question marks
         store.write_whole(path, page.encode("utf-8", "replace"))
@@ -42,8 +41,8 @@ def _told(path: Path) -> Iterator[None]:
         raise InputError(f"--out {path}: can't be written: {error.strerror or error}") from None
 
 
-def html(run: Path) -> str:
-    """The page as text. Raises ``InputError`` for a folder without a run."""
+def html(study: Study) -> str:
+    """The page as text. Raises ``InputError`` where cells are gone."""
     import jinja2
     from markupsafe import Markup
 
@@ -53,4 +52,4 @@ def html(run: Path) -> str:
                                      lstrip_blocks=True)  # fmt: skip
     template = environment.from_string((here / "page.html.j2").read_text("utf-8"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return template.render(content(run), style=Markup(style), script=Markup(script), script_digest=digest)
+    return template.render(content(study), style=Markup(style), script=Markup(script), script_digest=digest)

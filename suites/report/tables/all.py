@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from sparring.adapters.errors import InputError, unknown
 from sparring.suites.report import masking
 from sparring.suites.report import published as publication
 from sparring.suites.report.normalized_first import normalised_first
 from sparring.suites.report.rows import KEYS, SUBJECT, UNDEFENDED, varied
-from sparring.suites.report.study import Study, open_study
+from sparring.suites.report.study import Study
 from sparring.suites.report.table import FORMATS, StudyTable, print_rich, render
 from sparring.suites.report.tables.attacks import ranks, statistics, times
 from sparring.suites.report.tables.duels import aware, libraries, worst
@@ -25,26 +24,25 @@ from sparring.suites.report.tables.training import search, training
 __all__ = ["FORMATS", "StudyTable", "find", "print_rich", "render", "tables"]
 
 
-def tables(run: str | Path) -> list[StudyTable]:
-    """Every table that has something to say, the general ones first. Raises ``InputError`` where there are no results.
+def tables(study: Study) -> list[StudyTable]:
+    """Every table that has something to say, the general ones first.
 
     Numbers are means over seeds. A column that is the same in every row is left out, and said in the caption.
     """
-    return list(_each(run))
+    return list(_each(study))
 
 
-def find(run: str | Path, name: str) -> StudyTable:
+def find(study: Study, name: str) -> StudyTable:
     """One of them by its name. Raises ``InputError`` that says which there are."""
     seen = []
-    for table in _each(run):
+    for table in _each(study):
         if table.name == name:
             return table
         seen.append(table.name)
     raise InputError(unknown("table", name, seen))
 
 
-def _each(run: str | Path) -> Iterator[StudyTable]:
-    study = open_study(run)
+def _each(study: Study) -> Iterator[StudyTable]:
     makers = (
         clean, summary, normalised_first, attacked, drops, errors, defenses, aware, worst, libraries, ranks, statistics,
         draws, ratios, times, patches, patch_transfer, search, training,
@@ -55,7 +53,7 @@ def _each(run: str | Path) -> Iterator[StudyTable]:
 
 
 def published(study: Study) -> Iterator[StudyTable]:
-    frame = publication.compare(study.run)
+    frame = publication.compare(study)
     said = study.manifest["suite"].get("published") or {}
     yield StudyTable(
         "published", "Published and measured",
@@ -70,7 +68,7 @@ def orders(study: Study) -> Iterator[StudyTable]:
         "published-orders", "The same order as published?",
         "Kendall's tau-b between the published and the measured values: 1 is the same order, −1 the reverse; with few "
         "items it says little.",
-        publication.orders(study.run).drop(columns="line"),
+        publication.orders(study).drop(columns="line"),
     )  # fmt: skip
 
 
@@ -84,7 +82,7 @@ def masked(study: Study) -> Iterator[StudyTable]:
             "leaves_only": item.strong_accuracy, "difference": item.difference, "difference_low": item.low,
             "difference_high": item.high, "images": item.n,
         }
-        for item in masking.examine(study.run).findings
+        for item in masking.examine(study).findings
     ]  # fmt: skip
     yield StudyTable(
         "masked-gradients", "Signs of masked gradients",

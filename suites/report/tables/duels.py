@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from sparring.adapters.attacks.distances import NORMS, TOLERANCE
-from sparring.suites.report.rows import KEYS, LOSSY, SUBJECT, UNDEFENDED, Arrays
+from sparring.suites.report.rows import KEYS, LOSSY, SUBJECT, UNDEFENDED
 from sparring.suites.report.study import Study, column
 from sparring.suites.report.table import HIGH, LOW, StudyTable
 from sparring.suites.results.metrics import mcnemar, paired_difference, wilson
+from sparring.suites.results.stored_run import Arrays
 
 
 def aware(study: Study) -> Iterator[StudyTable]:

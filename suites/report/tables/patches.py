@@ -49,7 +49,7 @@ def transfer(study: Study) -> Iterator[StudyTable]:
     """The patches made on each network, on the others: from the run's transfer matrix, where it has one."""
     import pandas as pd
 
-    path = study.run / "transfer.parquet"
+    path = study.folder / "transfer.parquet"
     if not path.is_file():
         return
     rows = pd.read_parquet(path)

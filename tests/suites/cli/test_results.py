@@ -8,6 +8,7 @@ from study_run import write_study
 
 from sparring.adapters.errors import InputError
 from sparring.suites.cli import results
+from sparring.suites.report.study import Study
 from sparring.suites.report.tables import all as study_tables
 
 
@@ -26,12 +27,12 @@ def test_the_list_names_every_table(run):
     screen = console()
     results.listing(run, screen)
     lines = screen.file.getvalue().splitlines()
-    assert [line.split()[0] for line in lines] == [table.name for table in study_tables.tables(run)]
+    assert [line.split()[0] for line in lines] == [table.name for table in study_tables.tables(Study.open(run))]
 
 
 def test_one_table_in_each_format(run, tmp_path, capsys):
     results.show(run, "worst", "csv", None, console())
-    assert capsys.readouterr().out == study_tables.render(study_tables.find(run, "worst"), "csv")
+    assert capsys.readouterr().out == study_tables.render(study_tables.find(Study.open(run), "worst"), "csv")
     results.show(run, "worst", "latex", tmp_path / "worst.tex", console())
     assert "\\label{tab:worst}" in (tmp_path / "worst.tex").read_text()
     screen = console()
@@ -42,7 +43,7 @@ def test_one_table_in_each_format(run, tmp_path, capsys):
 def test_all_tables_at_once(run, tmp_path):
     results.show(run, "all", "md", tmp_path / "all.md", console())
     text = (tmp_path / "all.md").read_text()
-    assert all(f"**{table.title}**" in text for table in study_tables.tables(run))
+    assert all(f"**{table.title}**" in text for table in study_tables.tables(Study.open(run)))
 
 
 def test_what_can_not_be_is_refused(run, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from sparring.adapters.attacks.catalogue import find
 from sparring.suites.plan.cell import Result
 from sparring.suites.report import masking
+from sparring.suites.report.study import Study
 from sparring.suites.results import store
 
 N = 100
@@ -47,7 +48,8 @@ class Folder:
 
     def examine(self):
         pd.DataFrame(self.rows).to_parquet(self.path / "results.parquet")
-        return masking.examine(self.path)
+        (self.path / "manifest.json").write_text('{"suite": {}}')
+        return masking.examine(Study.open(self.path))
 
 
 @pytest.fixture
@@ -248,7 +250,7 @@ def test_real_distillation_masks_its_gradients_and_the_undefended_network_does_n
     from sparring.suites.runner.run import run
 
     run(SUITE, out=tmp_path, device="cpu")
-    found = masking.examine(tmp_path)
+    found = masking.examine(Study.open(tmp_path))
     assert {item.defense for item in found.findings} == {"distillation"}
     assert {item.sign for item in found.findings} == {"black-box", "vanishing", "temperature"}
     black_box = next(item for item in found.findings if item.sign == "black-box")

@@ -9,8 +9,8 @@ import pytest
 from sparring.suites.report import normalized_first, strips
 from sparring.suites.report.figures import all as figures
 from sparring.suites.report.page import write as report
-from sparring.suites.report.rows import KEYS, read
-from sparring.suites.report.study import open_study
+from sparring.suites.report.rows import KEYS
+from sparring.suites.report.study import Study
 from sparring.suites.report.tables import all as study_tables
 from sparring.suites.results import store
 
@@ -51,12 +51,12 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tables(run):
-    return {table.name: table.frame for table in study_tables.tables(run)}
+    return {table.name: table.frame for table in study_tables.tables(Study.open(run))}
 
 
 def arrays(run, **values):
     """The stored arrays of the one row that has these values."""
-    rows = read(run)
+    rows = Study.open(run).rows
     for name, value in values.items():
         rows = rows[rows[name] == value]
     (cell,) = rows["cell_id"]
@@ -96,8 +96,8 @@ def test_the_attacks_both_ways(run, tables):
 
 
 def test_the_oddities_are_those_of_the_rows(run):
-    told = list(normalized_first.oddities(open_study(run)))
-    frame = normalized_first.compared(open_study(run))
+    told = list(normalized_first.oddities(Study.open(run)))
+    frame = normalized_first.compared(Study.open(run))
     mine = frame[frame["library"] == "torchattacks"].set_index("attack")
     one_step = next(line for line in told if "one step" in line)
     singles = mine.loc[["fgsm eps=0.1", "fgsm eps=0.3"]]
@@ -139,7 +139,7 @@ def test_one_step_that_beats_many_and_a_tie_are_told_of_the_published_numbers():
 
 
 def test_the_page_has_the_section_with_its_pictures(run, tmp_path):
-    text = report.write(run, tmp_path / "page.html").read_text("utf-8")
+    text = report.write(Study.open(run), tmp_path / "page.html").read_text("utf-8")
     section = text[text.index('<section id="normalised-first">') :]
     section = section[: section.index("</section>\n\n")]
     assert "of the pixel values lie outside [0, 1]" in section
@@ -158,8 +158,8 @@ def test_a_run_without_such_a_variant_has_no_section(run, tmp_path):
     frame[frame["variant"] == "corrected"].to_parquet(tmp_path / "results.parquet")
     (tmp_path / "manifest.json").write_bytes((run / "manifest.json").read_bytes())
     (tmp_path / "cells").symlink_to(run / "cells")
-    assert normalized_first.of_run(tmp_path) is None
-    assert not any(table.name.startswith("normalised-first") for table in study_tables.tables(tmp_path))
+    assert normalized_first.section(Study.open(tmp_path)) is None
+    assert not any(table.name.startswith("normalised-first") for table in study_tables.tables(Study.open(tmp_path)))
 
 
 def test_tables_keep_the_variants_apart_and_the_control_out(run, tables):
@@ -181,7 +181,7 @@ def test_tables_keep_the_variants_apart_and_the_control_out(run, tables):
     assert found.loc[("corrected", "seconds_per_image"), "lowest"] == 0
     assert set(tables["worst"]["budget"]) == {"any distance", "linf ≤ 0.1", "linf ≤ 0.3"}
     every = [arrays(run, attack=row.attack, library=row.library, variant="corrected")
-             for row in read(run).itertuples() if row.variant == "corrected"]  # fmt: skip
+             for row in Study.open(run).rows.itertuples() if row.variant == "corrected"]  # fmt: skip
     worst = np.logical_and.reduce([stored["pred_adv"] == stored["y"] for stored in every]).mean()
     (any_distance,) = tables["worst"].loc[tables["worst"]["budget"] == "any distance", "worst"]
     assert any_distance == worst
@@ -202,7 +202,7 @@ def test_published_values_are_those_of_their_variant(run, tables):
 
 
 def test_figures_keep_the_variants_apart(run):
-    found = {figure.name: figure for figure in figures.figures(run)}
+    found = {figure.name: figure for figure in figures.figures(Study.open(run))}
     assert {name for name in found if name.startswith("confusion")} == {
         "confusion-digits-net-none-as-published", "confusion-digits-net-none-corrected",
     }  # fmt: skip
@@ -219,7 +219,7 @@ def test_figures_keep_the_variants_apart(run):
 
 
 def test_the_pictures_that_a_suite_names(run):
-    (figure,) = (figure for figure in figures.figures(run) if figure.name.startswith("pictures"))
+    (figure,) = (figure for figure in figures.figures(Study.open(run)) if figure.name.startswith("pictures"))
     assert figure.title == "Pictures before and after fgsm, eps 0.1: net, corrected"
     axes = figure.draw().axes
     assert [axis.get_title() for axis in axes if axis.get_title()] == ["3", "attacked", "7", "attacked"]

@@ -9,6 +9,7 @@ from scipy.stats import kendalltau
 from study_run import write_study
 
 from sparring.suites.report import published
+from sparring.suites.report.study import Study
 from sparring.suites.report.tables import all as study_tables
 
 VALUES = [
@@ -37,7 +38,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(run):
-    return published.compare(run)
+    return published.compare(Study.open(run))
 
 
 def one(found, attack, defense="none", metric="accuracy", place=0):
@@ -121,7 +122,7 @@ def test_an_attack_that_only_another_library_has(run, tmp_path):
     frame[(frame["library"] == "art") | (frame["attack"] != "deepfool")].to_parquet(
         tmp_path / "run" / "results.parquet"
     )
-    row = one(published.compare(tmp_path / "run"), "deepfool")
+    row = one(published.compare(Study.open(tmp_path / "run")), "deepfool")
     assert (row["library"], row["choice"]) == ("art", "art's: foolbox does not run it here")
 
 
@@ -137,7 +138,7 @@ def test_a_label_that_says_more_here_is_found_and_another_networks_value_says_so
         tmp_path / "more", datasets=("mnist",), models=("cnn",), attacks=attacks, libraries=("art",), seeds=(0,),
         published={"library": "art", "source": "", **said},
     )  # fmt: skip
-    (line,) = published.compare(tmp_path / "more").to_dict("records")
+    (line,) = published.compare(Study.open(tmp_path / "more")).to_dict("records")
     wanted = frame[(frame["eps"] == 0.2) & (frame["defense"] == "none") & (frame["status"] == "done")]
     assert line["measured"] == pytest.approx(wanted["robust_accuracy"].iloc[0])
     assert (line["dataset"], line["model"]) == ("mnist", "cnn")
@@ -152,7 +153,7 @@ def test_the_verdict_counts(found):
 
 
 def test_the_order_of_the_attacks(run, found):
-    orders = published.orders(run)
+    orders = published.orders(Study.open(run))
     (row,) = orders[
         (orders["of"] == "attacks") & (orders["metric"] == "accuracy") & (orders["group"] == "cnn, none")
     ].to_dict("records")
@@ -172,12 +173,14 @@ def test_a_run_without_published_values(run, tmp_path):
     content = json.loads(path.read_text())
     del content["suite"]["published"]
     path.write_text(json.dumps(content))
-    assert published.compare(tmp_path / "run").empty
-    assert published.orders(tmp_path / "run").empty
-    assert not {"published", "published-orders"} & {table.name for table in study_tables.tables(tmp_path / "run")}
+    assert published.compare(Study.open(tmp_path / "run")).empty
+    assert published.orders(Study.open(tmp_path / "run")).empty
+    assert not {"published", "published-orders"} & {
+        table.name for table in study_tables.tables(Study.open(tmp_path / "run"))
+    }
 
 
 def test_the_table_says_the_source(run):
-    table = study_tables.find(run, "published")
+    table = study_tables.find(Study.open(run), "published")
     assert "Published: Guliani <2024>." in table.caption
-    assert published.verdict(published.compare(run)) in table.caption
+    assert published.verdict(published.compare(Study.open(run))) in table.caption

@@ -7,14 +7,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from sparring.adapters.attacks.catalogue import find
-from sparring.adapters.errors import InputError
 from sparring.suites.plan.cell import Result
 from sparring.suites.report import strips
+from sparring.suites.report.study import Study
 from sparring.suites.results import store
 
 
@@ -47,6 +45,7 @@ def cell(run, cell_id, *, n=6, shape=(3, 8, 8), seed=0, hit=(3, 4), right=range(
 
 def results(run, *rows):
     pd.DataFrame(list(rows)).to_parquet(run / "results.parquet")
+    (run / "manifest.json").write_text('{"suite": {}}')
 
 
 def opened(uri):
@@ -56,7 +55,7 @@ def opened(uri):
 def test_the_first_image_that_was_turned(tmp_path):
     arrays, row = cell(tmp_path, "a", right=(0, 1, 2, 4), hit=(3, 4, 5))
     results(tmp_path, row)
-    (strip,) = strips.strips(tmp_path, {"set": ["zero", "one", "two", "three"]}).strips
+    (strip,) = strips.strips(Study.open(tmp_path), {"set": ["zero", "one", "two", "three"]}).strips
     assert (strip.index, strip.success, strip.label) == (4, True, "zero")  # 3 was wrong before
     assert (strip.dataset, strip.attack, strip.library, strip.model) == ("set", "fgsm", "art", "net")
     for uri, image in ((strip.original, arrays["x"][4]), (strip.adversarial, arrays["x_adv"][4])):
@@ -74,7 +73,7 @@ def test_the_most_confident_predictions_with_their_probabilities(tmp_path):
 
     arrays, row = cell(tmp_path, "a")
     results(tmp_path, row)
-    (strip,) = strips.strips(tmp_path, {"set": "abcd"}).strips
+    (strip,) = strips.strips(Study.open(tmp_path), {"set": "abcd"}).strips
     for guesses, logits in ((strip.before, arrays["logits_clean"]), (strip.after, arrays["logits_adv"])):
         expected = softmax(logits[3].astype(np.float64))
         order = np.argsort(-expected)[:3]
@@ -88,7 +87,7 @@ def test_the_most_confident_predictions_with_their_probabilities(tmp_path):
 def test_a_run_without_logits_tells_the_decision(tmp_path):
     _, row = cell(tmp_path, "a", logits=False)
     results(tmp_path, row)
-    (strip,) = strips.strips(tmp_path, {}).strips
+    (strip,) = strips.strips(Study.open(tmp_path), {}).strips
     assert strip.before == (strips.Prediction("3", None, True),)
     assert strip.after == (strips.Prediction("1", None, False),)
 
@@ -96,20 +95,23 @@ def test_a_run_without_logits_tells_the_decision(tmp_path):
 def test_an_attack_that_turned_none(tmp_path):
     _, row = cell(tmp_path, "a", hit=(), right=(2, 3))
     results(tmp_path, row)
-    (strip,) = strips.strips(tmp_path, {}).strips
+    (strip,) = strips.strips(Study.open(tmp_path), {}).strips
     assert (strip.index, strip.success) == (2, False)
 
 
 def test_grey_and_odd_channels(tmp_path):
     rows = [cell(tmp_path, str(c), shape=(c, 5, 4), attack=f"art:C{c}", params="{}")[1] for c in (1, 2)]
     results(tmp_path, *rows)
-    assert [opened(strip.original).shape for strip in strips.strips(tmp_path, {}).strips] == [(5, 4), (5, 4)]
+    assert [opened(strip.original).shape for strip in strips.strips(Study.open(tmp_path), {}).strips] == [
+        (5, 4),
+        (5, 4),
+    ]
 
 
 def test_large_pictures_are_shown_small(tmp_path):
     _, row = cell(tmp_path, "a", shape=(3, 300, 200))
     results(tmp_path, row)
-    (strip,) = strips.strips(tmp_path, {}).strips
+    (strip,) = strips.strips(Study.open(tmp_path), {}).strips
     assert opened(strip.original).shape == (128, 85, 3)
 
 
@@ -119,7 +121,7 @@ def test_two_of_each_attack_and_library_that_differ_most(tmp_path):
         cell(tmp_path, "d", library="foolbox")[1],
     ]  # fmt: skip
     results(tmp_path, *rows)
-    found = strips.strips(tmp_path, {})
+    found = strips.strips(Study.open(tmp_path), {})
     assert [(strip.library, strip.model, strip.defense, strip.attacker) for strip in found.strips] == [
         ("art", "net", "", ""), ("art", "other", "blur", "aware"), ("foolbox", "net", "", ""),
     ]  # fmt: skip
@@ -129,9 +131,9 @@ def test_two_of_each_attack_and_library_that_differ_most(tmp_path):
 def test_the_bytes_are_shared_by_the_attacks(tmp_path):
     rows = [cell(tmp_path, f"{i}{k}", library=f"lib{i}", model=f"m{k}")[1] for i in range(5) for k in range(2)]
     results(tmp_path, *rows)
-    one = strips.strips(tmp_path, {}, each=1).strips[0]
+    one = strips.strips(Study.open(tmp_path), {}, each=1).strips[0]
     size = sum(map(len, (one.original, one.adversarial, one.difference)))
-    found = strips.strips(tmp_path, {}, most_bytes=int(4.5 * size))
+    found = strips.strips(Study.open(tmp_path), {}, most_bytes=int(4.5 * size))
     assert [(strip.library, strip.model) for strip in found.strips] == [(f"lib{i}", "m0") for i in range(5)]
     assert found.left_out == 5
 
@@ -139,50 +141,8 @@ def test_the_bytes_are_shared_by_the_attacks(tmp_path):
 def test_failed_rows_have_no_picture(tmp_path):
     _, row = cell(tmp_path, "a")
     results(tmp_path, row, {**row, "cell_id": "gone", "status": "failed", "library": "foolbox"})
-    found = strips.strips(tmp_path, {})
+    found = strips.strips(Study.open(tmp_path), {})
     assert (len(found.strips), found.left_out) == (1, 0)
-
-
-@given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 5), st.data())
-def test_one_image_is_read_without_the_others(tmp_path_factory, n, channels, side, data):
-    run = tmp_path_factory.mktemp("one")
-    stored = np.random.default_rng(n).random((n, channels, side, 3), dtype=np.float32)
-    saved(run, y=np.arange(n), x=stored)
-    index, size = data.draw(st.integers(0, n - 1)), data.draw(st.integers(1, n + 1))
-    np.testing.assert_array_equal(strips.one(run, "a", "x", index), stored[index])
-    several = list(strips.blocks(run, "a", "x", size))
-    assert {len(block) for block in several[:-1]} <= {size}
-    np.testing.assert_array_equal(np.concatenate(several), stored)
-
-
-def saved(run, **arrays):
-    path = store.cell_folder(run, "a") / "images.npz"
-    path.parent.mkdir(parents=True)
-    np.savez(path, **arrays)
-
-
-@pytest.mark.parametrize(
-    "stored",
-    [
-        {"y": np.zeros(3)},
-        {"x": np.zeros((3, 4), np.float32)},
-        {"x": np.zeros((3, 1, 2, 2))},
-        {"x": np.array([{}], object)},
-    ],
-)
-def test_what_is_not_images_is_one_message(tmp_path, stored):
-    saved(tmp_path, **stored)
-    with pytest.raises(InputError, match=r"images\.npz: can't be read"):
-        strips.one(tmp_path, "a", "x", 0)
-
-
-def test_a_damaged_file_is_one_message(tmp_path):
-    _, row = cell(tmp_path, "a")
-    results(tmp_path, row)
-    path = store.cell_folder(tmp_path, "a") / "images.npz"
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(InputError, match=r"images\.npz"):
-        strips.one(tmp_path, "a", "x", 0)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sparring.adapters import arrays as big
 from sparring.adapters.errors import InputError
@@ -126,3 +128,44 @@ def test_damaged_images_are_told_of_with_their_place(tmp_path, damage):
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(InputError, match=r"images.npz can't be read, delete its folder"):
         store.read(tmp_path, "abc", images=True)
+
+
+@given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 5), st.data())
+def test_one_image_is_read_without_the_others(tmp_path_factory, n, channels, side, data):
+    run = tmp_path_factory.mktemp("one")
+    stored = np.random.default_rng(n).random((n, channels, side, 3), dtype=np.float32)
+    saved(run, y=np.arange(n), x=stored)
+    index, size = data.draw(st.integers(0, n - 1)), data.draw(st.integers(1, n + 1))
+    np.testing.assert_array_equal(store.read_image(run, "a", "x", index), stored[index])
+    several = list(store.read_image_blocks(run, "a", "x", size))
+    assert {len(block) for block in several[:-1]} <= {size}
+    np.testing.assert_array_equal(np.concatenate(several), stored)
+
+
+def saved(run, **arrays):
+    path = store.cell_folder(run, "a") / "images.npz"
+    path.parent.mkdir(parents=True)
+    np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"y": np.zeros(3)},
+        {"x": np.zeros((3, 4), np.float32)},
+        {"x": np.zeros((3, 1, 2, 2))},
+        {"x": np.array([{}], object)},
+    ],
+)
+def test_what_is_not_images_is_one_message(tmp_path, stored):
+    saved(tmp_path, **stored)
+    with pytest.raises(InputError, match=r"images\.npz: can't be read"):
+        store.read_image(tmp_path, "a", "x", 0)
+
+
+def test_an_image_of_a_damaged_file_is_one_message(tmp_path):
+    store.write(tmp_path, "a", {}, Result("done", arrays=ARRAYS))
+    path = store.cell_folder(tmp_path, "a") / "images.npz"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"images\.npz"):
+        store.read_image(tmp_path, "a", "x", 0)

@@ -13,6 +13,7 @@ from sparring.adapters.errors import InputError
 from sparring.suites.cli.results import plot_command
 from sparring.suites.report.figures import all as figures
 from sparring.suites.report.figures.drawing import INK, style
+from sparring.suites.report.study import Study
 
 ODD = "a_b & $x^2$ % <script>alert(1)</script>"
 
@@ -30,7 +31,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def every(run):
-    return {figure.name: figure for figure in figures.figures(run)}
+    return {figure.name: figure for figure in figures.figures(Study.open(run))}
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,9 @@ def test_a_library_of_its_own_attacks_alone_has_no_panel(run, tmp_path):
     )
     pd.concat([frame, own]).to_parquet(tmp_path / "run" / "results.parquet")
     figure = next(
-        figure for figure in figures.figures(tmp_path / "run") if figure.name.startswith("bars-accuracy-mnist")
+        figure
+        for figure in figures.figures(Study.open(tmp_path / "run"))
+        if figure.name.startswith("bars-accuracy-mnist")
     )
     axes = figure.draw().axes
     assert [axis.get_title(loc="left") or axis.get_title() for axis in axes] == ["art", "foolbox"]
@@ -197,7 +200,7 @@ def test_nothing_overlaps_with_many_long_names(tmp_path):
         libraries=("art", "foolbox", "torchattacks"), seeds=(0,), n=30,
     )  # fmt: skip
     wanted = ("bars-accuracy", "overview", "time")
-    for figure in figures.figures(tmp_path):
+    for figure in figures.figures(Study.open(tmp_path)):
         if figure.name.startswith(wanted):
             with style(figure.name):
                 drawing = figure.draw()
@@ -232,7 +235,7 @@ def _check_apart(drawing, name):
 
 
 def test_as_files(run, tmp_path, monkeypatch, capsys):
-    few = [figure for figure in figures.figures(run) if figure.name.startswith(("time-mnist", "published"))]
+    few = [figure for figure in figures.figures(Study.open(run)) if figure.name.startswith(("time-mnist", "published"))]
     monkeypatch.setattr(figures, "figures", lambda run: few)
     plot_command(run, tmp_path / "here", "svg,png")
     assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [
@@ -259,4 +262,4 @@ def test_nothing_done_is_nothing_to_draw(run, tmp_path, capsys):
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("cells"))
     frame = pd.read_parquet(run / "results.parquet").assign(status="missing")
     frame.to_parquet(tmp_path / "run" / "results.parquet")
-    assert [figure.name.split("-")[0] for figure in figures.figures(tmp_path / "run")] == ["loss", "loss"]
+    assert [figure.name.split("-")[0] for figure in figures.figures(Study.open(tmp_path / "run"))] == ["loss", "loss"]

@@ -12,6 +12,7 @@ from hostile_run import DEFENSE, MODEL, SCRIPT
 
 from sparring.suites.report import table as study_text
 from sparring.suites.report.page import write as report
+from sparring.suites.report.study import Study
 from sparring.suites.report.tables import all as study_tables
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
@@ -43,7 +44,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(run):
-    return report.write(run)
+    return report.write(Study.open(run))
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +163,7 @@ def test_filtering(look):
 
 def test_downloads(look, run):
     page = look()
-    table = study_tables.find(run, "attacked")
+    table = study_tables.find(Study.open(run), "attacked")
     for form, kind in (("csv", "csv"), ("tex", "latex")):
         with page.expect_download() as waiting:
             page.click(f"[data-save=attacked][data-form={form}]")

@@ -21,6 +21,7 @@ from sparring.suites.report.figures.drawing import INK
 from sparring.suites.report.page import write as report
 from sparring.suites.report.page.svg import inline
 from sparring.suites.report.page.tables import page_table
+from sparring.suites.report.study import Study
 from sparring.suites.report.table import StudyTable
 from sparring.suites.report.tables import all as study_tables
 
@@ -64,7 +65,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(run):
-    assert report.write(run) == run / "report.html"
+    assert report.write(Study.open(run)) == run / "report.html"
     return (run / "report.html").read_text("utf-8")
 
 
@@ -110,7 +111,7 @@ def test_the_policy_lets_its_own_script_alone_run(page):
 
 def test_every_table_can_be_saved_as_it_was_made(run, page):
     files = {attrs["id"]: json.loads(text) for attrs, text in page.scripts if "type" in attrs}
-    made = study_tables.tables(run)
+    made = study_tables.tables(Study.open(run))
     assert len(made) > 6
     for table in made:
         assert files[f"files-{table.name}"] == {
@@ -129,7 +130,7 @@ def test_ids_are_there_once(page):
 
 
 def test_every_figure_is_there_in_the_pages_ink(run, page, written):
-    drawn = figures.figures(run)
+    drawn = figures.figures(Study.open(run))
     assert [tag for tag, _ in page.tags].count("svg") == len(drawn) > 4
     for figure in drawn:
         assert figure.title in page.text
@@ -145,7 +146,7 @@ def test_published_values_beyond_the_interval_are_said(page):
 
 
 def test_masked_gradients_are_said(run, page):
-    said = masking.sentences(masking.examine(run).findings)
+    said = masking.sentences(masking.examine(Study.open(run)).findings)
     assert said
     for line in said:
         assert line in page.text
@@ -164,7 +165,7 @@ def test_versions_seeds_and_machine(page):
 
 
 def test_the_same_run_gives_the_same_bytes(run, written, tmp_path):
-    assert report.write(run, tmp_path / "deep" / "again.html").read_text("utf-8") == written
+    assert report.write(Study.open(run), tmp_path / "deep" / "again.html").read_text("utf-8") == written
 
 
 def test_an_older_run_is_shown_without_what_it_lacks(run, tmp_path):
@@ -183,24 +184,24 @@ def test_an_older_run_is_shown_without_what_it_lacks(run, tmp_path):
         folder.symlink_to(run / "cells" / cell_id)
     first[old].to_parquet(tmp_path / "results.parquet", index=False)
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    text = Page(report.write(tmp_path).read_text("utf-8")).text
+    text = Page(report.write(Study.open(tmp_path)).read_text("utf-8")).text
     assert "Why?" in text
     assert "sparring run old" in text
     assert "None: every row is done." in text
 
 
 def test_bad_input_is_one_message(run, tmp_path):
-    with pytest.raises(InputError, match="no run here"):
-        report.write(tmp_path)
+    with pytest.raises(InputError, match="no results here"):
+        report.write(Study.open(tmp_path))
     with pytest.raises(InputError, match="this is a folder; name a file in it"):
-        report.write(run, tmp_path)
+        report.write(Study.open(run), tmp_path)
     (tmp_path / "file").write_text("")
     for name in ("manifest.json", "results.parquet"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     with pytest.raises(InputError, match=r"10 of 10 finished cells of results\.parquet are not in cells/"):
-        report.write(tmp_path)
+        report.write(Study.open(tmp_path))
     with pytest.raises(InputError, match="can't be written"):
-        report.write(run, tmp_path / "file" / "report.html")
+        report.write(Study.open(run), tmp_path / "file" / "report.html")
 
 
 @pytest.mark.parametrize("status", ["failed", "missing", None])
@@ -208,7 +209,7 @@ def test_a_run_of_which_nothing_is_done(run, tmp_path, status):
     frame = pd.read_parquet(run / "results.parquet")
     (frame.assign(status=status) if status else frame.iloc[:0]).to_parquet(tmp_path / "results.parquet")
     (tmp_path / "manifest.json").write_bytes((run / "manifest.json").read_bytes())
-    text = Page(report.write(tmp_path).read_text("utf-8")).text
+    text = Page(report.write(Study.open(tmp_path)).read_text("utf-8")).text
     assert "Nothing here could show them" in text
     assert (f"rows {status} 12" in text) == bool(status)
 
@@ -220,7 +221,7 @@ def test_a_thousand_images_and_thirty_cells_stay_under_15_mb(tmp_path):
         seeds=(0,), n=1000, shape=(3, 12, 12),
     )  # fmt: skip
     assert len(list((tmp_path / "cells").iterdir())) == 30
-    assert report.write(tmp_path).stat().st_size < 15e6
+    assert report.write(Study.open(tmp_path)).stat().st_size < 15e6
 
 
 # --- the pieces -------------------------------------------------------------------------------------------------------

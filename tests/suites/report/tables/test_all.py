@@ -16,6 +16,7 @@ from study_run import write_study
 from sparring.adapters.errors import InputError
 from sparring.suites.report import table as study_text
 from sparring.suites.report.rows import attack_labels, labelled
+from sparring.suites.report.study import Study
 from sparring.suites.report.table import StudyTable, markdown, render, texts
 from sparring.suites.report.tables import all as study_tables
 from sparring.suites.results.labels import latex
@@ -30,7 +31,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def made(run):
-    return {table.name: table for table in study_tables.tables(run)}
+    return {table.name: table for table in study_tables.tables(Study.open(run))}
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,7 @@ def test_gains_are_of_the_attacks_that_both_met(run, tmp_path):
     frame = pd.read_parquet(run / "results.parquet")
     frame = frame[(frame["attack"] != "deepfool") | (frame["defense"] != "none")]
     frame.to_parquet(tmp_path / "run" / "results.parquet")
-    summary = study_tables.find(tmp_path / "run", "summary").frame
+    summary = study_tables.find(Study.open(tmp_path / "run"), "summary").frame
     (row,) = of(summary, dataset="mnist", model="cnn", attacker="aware").to_dict("records")
     mine = of(frame, dataset="mnist", model="cnn", attacker="aware")
     bare = of(frame, dataset="mnist", model="cnn", defense="none")
@@ -186,7 +187,8 @@ def test_attackers_are_compared_whatever_their_route(run, tmp_path):
     frame.loc[frame["attacker"] == "unaware", "route"] = "native"
     frame.to_parquet(tmp_path / "run" / "results.parquet")
     pd.testing.assert_frame_equal(
-        study_tables.find(tmp_path / "run", "aware").frame, study_tables.find(run, "aware").frame
+        study_tables.find(Study.open(tmp_path / "run"), "aware").frame,
+        study_tables.find(Study.open(run), "aware").frame,
     )
 
 
@@ -278,7 +280,7 @@ def test_a_column_that_never_changes_is_said_in_the_caption(tmp_path):
     write_study(
         tmp_path, datasets=("mnist",), models=("cnn",), defenses={"none": ("",)}, libraries=("art",), seeds=(0,)
     )
-    found = {table.name: table for table in study_tables.tables(tmp_path)}
+    found = {table.name: table for table in study_tables.tables(Study.open(tmp_path))}
     assert "dataset" not in found["attacked"].frame
     assert "library" not in found["attacked"].frame
     assert "All rows: dataset mnist, library art." in found["attacked"].caption
@@ -288,16 +290,16 @@ def test_a_column_that_never_changes_is_said_in_the_caption(tmp_path):
 def test_what_a_run_does_not_have_makes_no_table(tmp_path):
     frame = write_study(tmp_path, datasets=("mnist",), models=("cnn",), libraries=("art",), seeds=(0,))
     frame.assign(status="missing", reason="").to_parquet(tmp_path / "results.parquet")
-    assert [table.name for table in study_tables.tables(tmp_path)] == ["search", "training", "failures"]
+    assert [table.name for table in study_tables.tables(Study.open(tmp_path))] == ["search", "training", "failures"]
     old = frame[[name for name in frame if not name.startswith(("attacker", "auroc", "seconds_per", "clean_f1"))]]
     old[old["defense"] == "none"].to_parquet(tmp_path / "results.parquet")
-    assert "attacked" in [table.name for table in study_tables.tables(tmp_path)]
+    assert "attacked" in [table.name for table in study_tables.tables(Study.open(tmp_path))]
 
 
 def test_a_table_by_its_name(run):
-    assert study_tables.find(run, "times").title == "Times and costs, per image"
+    assert study_tables.find(Study.open(run), "times").title == "Times and costs, per image"
     with pytest.raises(InputError, match="unknown table 'timse'"):
-        study_tables.find(run, "timse")
+        study_tables.find(Study.open(run), "timse")
 
 
 def test_labels_say_what_differs_and_no_more():

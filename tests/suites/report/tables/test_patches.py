@@ -20,7 +20,7 @@ from sparring.suites import load_suite, run
 from sparring.suites.plan.file import home
 from sparring.suites.report.figures.all import svg
 from sparring.suites.report.figures.patches import patches as figures
-from sparring.suites.report.study import open_study
+from sparring.suites.report.study import Study
 from sparring.suites.report.tables.patches import patches, transfer
 from sparring.suites.results import store
 
@@ -50,7 +50,7 @@ def done(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def study(done):
-    return open_study(done.folder)
+    return Study.open(done.folder)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from study_run import write_study
 
 from sparring.adapters.errors import InputError
 from sparring.suites.plan.file import load_suite
+from sparring.suites.report.study import Study
 from sparring.suites.report.tables import all as study_tables
 
 SIZES, COUNT = (5, 10, 20), 3
@@ -31,7 +32,7 @@ def _asked(folder, draws):
 
 
 def test_each_size_is_mean_and_deviation_over_draws_of_other_images(run):
-    table = study_tables.find(run, "draws").frame
+    table = study_tables.find(Study.open(run), "draws").frame
     results = pd.read_parquet(run / "results.parquet")
     assert list(dict.fromkeys(table["images"])) == list(SIZES)
     defense = "adversarial-training"
@@ -55,13 +56,13 @@ def test_each_size_is_mean_and_deviation_over_draws_of_other_images(run):
 
 def test_the_same_images_of_everything_that_is_attacked(run):
     """So that clean accuracies of one network are the same under all attacks."""
-    table = study_tables.find(run, "draws").frame
+    table = study_tables.find(Study.open(run), "draws").frame
     for _, rows in table.groupby(["dataset", "model", "defense", "images"]):
         assert rows["clean"].nunique() == 1
 
 
 def test_ratios_are_of_all_images(run):
-    table = study_tables.find(run, "ratios").frame
+    table = study_tables.find(Study.open(run), "ratios").frame
     results = pd.read_parquet(run / "results.parquet")
     keys = ["dataset", "model", "defense", "attack", "library"]
     row = table[table["attack"] == "fgsm eps=0.2"].iloc[0]
@@ -75,9 +76,9 @@ def test_ratios_are_of_all_images(run):
 def test_a_size_that_the_sample_can_t_give_is_left_out(run, tmp_path):
     write_study(tmp_path, datasets=("mnist",), models=("cnn",), defenses={"none": ("",)}, n=55)
     with pytest.raises(InputError, match="draws"):
-        study_tables.find(tmp_path, "draws")
+        study_tables.find(Study.open(tmp_path), "draws")
     _asked(tmp_path, {"sizes": [10, 20], "count": 3})
-    frame = study_tables.find(tmp_path, "draws").frame
+    frame = study_tables.find(Study.open(tmp_path), "draws").frame
     assert set(frame["images"]) == {10}
 
 
