@@ -16,6 +16,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sparring._face import face
+
 if TYPE_CHECKING:
     from sparring.adapters.attacks.catalogue import EPS_LINF, Attack
     from sparring.adapters.attacks.library import Library, RawAttack, To, Unsupported, load_library, maps
@@ -86,16 +88,8 @@ _HOMES = {
     "models.architectures.architecture": ["Architecture"],
     "models.defenses.defense": ["Defense"],
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_of, __dir__, _ = face(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return import_module("importlib.metadata").version("sparring")
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'sparring' has no attribute {name!r}")
-    return getattr(import_module(f"sparring.{_HOME_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return import_module("importlib.metadata").version("sparring") if name == "__version__" else _of(name)

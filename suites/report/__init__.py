@@ -1,0 +1,1 @@
+"""What a run says: tables, figures, and one page."""

@@ -1,4 +1,7 @@
-"""The kinds of models: what each checks, how it is recognized in the cache, and how it is made.
+"""The kinds of models: what each checks, what it follows from, and how it is made."""
 
-``kind.py`` says what a kind is; each other file is one; ``table.py`` finds the kind of a model.
-"""
+from sparring._face import face
+
+__getattr__, __dir__, __all__ = face(
+    __name__, {"kind": ["Kind", "Task", "options_of"], "table": ["kind_of"], "weights": ["self_described"]}
+)
