@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = face(
     {
         "augmentation": ["rotate_shift_zoom"],
         "learner": ["History", "Learner", "Targets"],
-        "loop": ["Batch", "Begun", "Change", "TRAINING_VERSION", "Training", "evaluate", "row_of", "softmax"],
+        "loop": ["Batch", "Begun", "Change", "TRAINING_VERSION", "Training", "evaluate", "probabilities", "row_of"],
         "train": ["trained"],
     },
 )
