@@ -9,5 +9,6 @@ __getattr__, __dir__, __all__ = face(
         "manifest": ["Described"],
         "metrics": ["TOP", "mcnemar", "paired_difference", "softmax", "wilson"],
         "rows": ["read_results"],
+        "stored_run": ["Arrays", "StoredRun"],
     },
 )

@@ -2,4 +2,4 @@
 
 from sparring._face import face
 
-__getattr__, __dir__, __all__ = face(__name__, {"drawing": ["INK"]})
+__getattr__, __dir__, __all__ = face(__name__, {"drawing": ["Figure", "INK"]})
