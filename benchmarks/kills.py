@@ -46,8 +46,8 @@ KINDS = [
     ("all", signal.SIGTERM),
     ("all", signal.SIGINT),
 ]
-ENDS = {0: "done", 3: "cells left", 130: "stopped", -signal.SIGKILL: "killed", -signal.SIGTERM: "ended"}
-"""What a disturbed run may end with; -SIGTERM where it came before Python listened."""
+ENDS = (0, 3, 130, *(-number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)))
+"""What a disturbed run may end with: done, cells left, stopped, or the signal itself where Python did not listen yet."""
 
 
 def main() -> None:
