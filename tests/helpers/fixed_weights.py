@@ -39,9 +39,15 @@ def main() -> None:
     data = datasets.load_train(DataSpec(name="digits"), base=Path("."), samples=None, seed=0)
     spec = TrainSpec(epochs=10, seed=0)
     network, _ = trained(
-        lambda: cnn((1, 8, 8), 10), "torch", data.x, data.y, spec, before=preprocessing((1, 8, 8)), options={},
+        lambda: cnn((1, 8, 8), 10),
+        "torch",
+        data.x,
+        data.y,
+        spec,
+        before=preprocessing((1, 8, 8)),
+        options={},
         device="cpu",
-    )  # fmt: skip
+    )
     arrays = {key: value.astype(np.float16) for key, value in weights.torch_arrays(network).items()}
     save_file(arrays, HOME / "versions-cnn.safetensors")
     (HOME / "versions-cnn.safetensors").chmod(0o644)

@@ -71,10 +71,19 @@ def _full(x):
 
 
 DEEDS = {
-    "pgd": _killed, "vni-fgsm": _killed_once, "apgd": _exit, "hopskipjump": _full,
-    "bim": _abort, "mi-fgsm": _sleep, "ni-fgsm": _memory, "si-ni-fgsm": _nan, "vmi-fgsm": _shape, "fgsm": _crash,
-    "uniform-noise": _too_far, "square": _outside,
-}  # fmt: skip
+    "pgd": _killed,
+    "vni-fgsm": _killed_once,
+    "apgd": _exit,
+    "hopskipjump": _full,
+    "bim": _abort,
+    "mi-fgsm": _sleep,
+    "ni-fgsm": _memory,
+    "si-ni-fgsm": _nan,
+    "vmi-fgsm": _shape,
+    "fgsm": _crash,
+    "uniform-noise": _too_far,
+    "square": _outside,
+}
 
 
 @contextmanager

@@ -37,19 +37,29 @@ def _centred(net: nn.Sequential, shape: tuple[int, int, int], spread: float = 5)
 def _plain(shape: tuple[int, int, int]) -> nn.Sequential:
     torch.manual_seed(3)
     net = nn.Sequential(
-        nn.Conv2d(shape[0], 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Conv2d(shape[0], 6, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
         nn.Linear(6 * (shape[1] // 2) * (shape[2] // 2), 10),
-    )  # fmt: skip
+    )
     return _centred(net, shape)
 
 
 def _normalised(shape: tuple[int, int, int]) -> nn.Sequential:
     torch.manual_seed(4)
     net = nn.Sequential(
-        nn.Conv2d(shape[0], 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.AvgPool2d(2),
-        nn.Conv2d(6, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Conv2d(shape[0], 6, 3, padding=1),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(6, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
         nn.Linear(32, 10),
-    )  # fmt: skip
+    )
     with torch.no_grad():
         for _ in range(20):  # running statistics that are not those of the start
             net(torch.rand(64, *shape))
@@ -107,13 +117,17 @@ def _keras(name: str) -> Any:
     normal = keras.initializers.RandomNormal(stddev=70 if name == "keras saturated" else 0.7)
     if name != "keras recurrent":
         layers = [
-            keras.layers.Conv2D(6, 3, padding="same", activation="relu"), keras.layers.MaxPooling2D(),
-            keras.layers.Flatten(), keras.layers.Dense(10, kernel_initializer=normal),
-        ]  # fmt: skip
+            keras.layers.Conv2D(6, 3, padding="same", activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, kernel_initializer=normal),
+        ]
     else:
         layers = [
-            keras.layers.Reshape((8, 8)), keras.layers.LSTM(12), keras.layers.Dense(10, kernel_initializer=normal)
-        ]  # fmt: skip
+            keras.layers.Reshape((8, 8)),
+            keras.layers.LSTM(12),
+            keras.layers.Dense(10, kernel_initializer=normal),
+        ]
     return keras_classifier(keras.Sequential([keras.Input((8, 8, 1)), *layers]))
 
 

@@ -93,18 +93,39 @@ def _settled(module: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
 def plain_cnn() -> nn.Module:
     """Convolutions with padding, groups and dilation, both poolings, batch norm."""
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, groups=4, dilation=2),
-        nn.LeakyReLU(), nn.AvgPool2d(2, padding=1), nn.ELU(), nn.Flatten(), nn.Dropout(), nn.Linear(32, CLASSES),
-    )  # fmt: skip
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 3, groups=4, dilation=2),
+        nn.LeakyReLU(),
+        nn.AvgPool2d(2, padding=1),
+        nn.ELU(),
+        nn.Flatten(),
+        nn.Dropout(),
+        nn.Linear(32, CLASSES),
+    )
 
 
 def dense() -> nn.Module:
     """Every smooth activation, and layer norm."""
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(64, 24), nn.GELU(), nn.LayerNorm(24), nn.Linear(24, 24), nn.SiLU(), nn.Linear(24, 24),
-        nn.Softplus(), nn.Linear(24, 24), nn.Mish(), nn.Linear(24, 24), nn.GELU(approximate="tanh"),
-        nn.Linear(24, 24), nn.SELU(), nn.Linear(24, CLASSES),
-    )  # fmt: skip
+        nn.Flatten(),
+        nn.Linear(64, 24),
+        nn.GELU(),
+        nn.LayerNorm(24),
+        nn.Linear(24, 24),
+        nn.SiLU(),
+        nn.Linear(24, 24),
+        nn.Softplus(),
+        nn.Linear(24, 24),
+        nn.Mish(),
+        nn.Linear(24, 24),
+        nn.GELU(approximate="tanh"),
+        nn.Linear(24, 24),
+        nn.SELU(),
+        nn.Linear(24, CLASSES),
+    )
 
 
 def resnet(blocks: tuple[int, ...] = (1, 1, 1, 1)) -> nn.Module:
@@ -267,11 +288,18 @@ def keras_cnn(activation: str | None = None) -> Any:
     from keras import layers
 
     return _rows(
-        (12, 12, 3), layers.Conv2D(8, 3, padding="same", activation="relu"), layers.BatchNormalization(),
-        layers.MaxPooling2D(), layers.Conv2D(8, 3, strides=2, padding="same"), layers.LeakyReLU(),
-        layers.AveragePooling2D(2, 1, padding="same"), layers.Flatten(), layers.Dropout(0.5),
-        layers.Dense(16, activation="tanh"), layers.Dense(CLASSES, activation=activation),
-    )  # fmt: skip
+        (12, 12, 3),
+        layers.Conv2D(8, 3, padding="same", activation="relu"),
+        layers.BatchNormalization(),
+        layers.MaxPooling2D(),
+        layers.Conv2D(8, 3, strides=2, padding="same"),
+        layers.LeakyReLU(),
+        layers.AveragePooling2D(2, 1, padding="same"),
+        layers.Flatten(),
+        layers.Dropout(0.5),
+        layers.Dense(16, activation="tanh"),
+        layers.Dense(CLASSES, activation=activation),
+    )
 
 
 def keras_recurrent(kind: str, **options: Any) -> Any:

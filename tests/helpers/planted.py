@@ -196,9 +196,7 @@ def _classifier(net: nn.Module, shape: tuple[int, int, int]) -> TorchClassifier:
 def convolutional() -> TorchClassifier:
     """One channel."""
     torch.manual_seed(0)
-    net = nn.Sequential(
-        nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(96, 10)
-    )  # fmt: skip
+    net = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(96, 10))
     return _classifier(_centred(net, (1, 8, 8), 5), (1, 8, 8))
 
 
@@ -206,10 +204,9 @@ def convolutional() -> TorchClassifier:
 def normalised(scale: float = 1.0) -> TorchClassifier:
     """Three channels, batch norm and average pooling; ``scale`` 40 saturates its logits."""
     torch.manual_seed(1)
-    net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AvgPool2d(2),
-        nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(8, 7),
-    )  # fmt: skip
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AvgPool2d(2)]
+    layers += [nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AvgPool2d(4)]
+    net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, 7))
     net.train()
     with torch.no_grad():
         for _ in range(10):

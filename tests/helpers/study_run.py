@@ -48,10 +48,9 @@ def write_study(
                             for seed in seeds:
                                 keep = left + 0.15 * d - (0.2 if attacker == "aware" else 0)
                                 place = (number, m, d, a, k, seed, attacker == "aware")
-                                rows.append(_cell(
-                                    run, dataset, model, defense, attacker, attack, params, library, seed, classes,
-                                    labels, clean, keep, place, shape,
-                                ))  # fmt: skip
+                                subject = (dataset, model, defense, attacker)
+                                call = (attack, params, library, seed)
+                                rows.append(_cell(run, shape, subject, call, (classes, labels, clean), keep, place))
     frame = pd.DataFrame(rows)
     _fail(run, frame)
     store.write_whole(
@@ -70,9 +69,9 @@ def _decided(labels, classes, right, place):
     return logits
 
 
-def _cell(
-    run, dataset, model, defense, attacker, attack, params, library, seed, classes, labels, clean, left, place, shape
-) -> dict:
+def _cell(run, shape, subject, call, truth, left, place) -> dict:
+    (dataset, model, defense, attacker), (attack, params, library, seed) = subject, call
+    classes, labels, clean = truth
     draw, n = np.random.default_rng((8, *place)), len(labels)
     canonical = find(attack)
     params = canonical.resolve(params)
@@ -84,24 +83,56 @@ def _cell(
     x_adv = np.clip(x + step, 0, 1).astype(np.float32)
     delta = np.abs(x_adv.astype(np.float64) - x).reshape(n, -1)
     arrays = {
-        "x": x, "x_adv": x_adv, "logits_clean": clean, "logits_adv": adv, "y": labels, "target": np.full(n, -1),
-        "pred_clean": clean.argmax(1), "pred_adv": adv.argmax(1), "success": adv.argmax(1) != labels,
-        "l0": (delta > 0).sum(1).astype(float), "l1": delta.sum(1), "l2": np.sqrt((delta**2).sum(1)),
+        "x": x,
+        "x_adv": x_adv,
+        "logits_clean": clean,
+        "logits_adv": adv,
+        "y": labels,
+        "target": np.full(n, -1),
+        "pred_clean": clean.argmax(1),
+        "pred_adv": adv.argmax(1),
+        "success": adv.argmax(1) != labels,
+        "l0": (delta > 0).sum(1).astype(float),
+        "l1": delta.sum(1),
+        "l2": np.sqrt((delta**2).sum(1)),
         "linf": delta.max(1),
-    }  # fmt: skip
+    }
     cell_id = "-".join(map(str, map(int, place)))
     seconds = float(draw.uniform(0.1, 2))
     result = Result("done", forwards=3 * n, backwards=2 * n, seconds=seconds, facts={"device": "cpu"}, arrays=arrays)
     store.write(run, cell_id, {}, result)
     return {
-        "cell_id": cell_id, "status": "done", "reason": "", "suite": "study", "dataset": dataset, "model": model,
-        "architecture": model, "framework": "torch", "defense": defense, "attacker": attacker, "library": library,
-        "library_version": "1", "route": "native" if defense == "none" else "bridged", "attack": attack,
-        "norm": canonical.norm, "eps": float("nan") if eps is None else eps, "params": json.dumps(params),
-        "targeted": False, "seed": seed, "n": n, **scored(arrays), "forwards": 3.0, "backwards": 2.0,
-        "seconds": seconds, "seconds_per_image": seconds / n, "prediction_seconds_per_image": 0.001, "notes": "",
-        "library_call": "{}", "device": "cpu", "reconcile": "",
-    }  # fmt: skip
+        "cell_id": cell_id,
+        "status": "done",
+        "reason": "",
+        "suite": "study",
+        "dataset": dataset,
+        "model": model,
+        "architecture": model,
+        "framework": "torch",
+        "defense": defense,
+        "attacker": attacker,
+        "library": library,
+        "library_version": "1",
+        "route": "native" if defense == "none" else "bridged",
+        "attack": attack,
+        "norm": canonical.norm,
+        "eps": float("nan") if eps is None else eps,
+        "params": json.dumps(params),
+        "targeted": False,
+        "seed": seed,
+        "n": n,
+        **scored(arrays),
+        "forwards": 3.0,
+        "backwards": 2.0,
+        "seconds": seconds,
+        "seconds_per_image": seconds / n,
+        "prediction_seconds_per_image": 0.001,
+        "notes": "",
+        "library_call": "{}",
+        "device": "cpu",
+        "reconcile": "",
+    }
 
 
 def scored(arrays) -> dict:
@@ -140,26 +171,47 @@ def _fail(run, frame) -> None:
 
 def _manifest(datasets, models, defenses, libraries, seeds, n, published) -> dict:
     history = [
-        {"epoch": 1 + e, "loss": 2.0 / (1 + e), "validation_loss": 2.1 / (1 + e) + 0.05 * e, "accuracy": 0.5 + 0.05 * e,
-         "validation_accuracy": 0.5 + 0.04 * e}
+        {
+            "epoch": 1 + e,
+            "loss": 2.0 / (1 + e),
+            "validation_loss": 2.1 / (1 + e) + 0.05 * e,
+            "accuracy": 0.5 + 0.05 * e,
+            "validation_accuracy": 0.5 + 0.04 * e,
+        }
         for e in range(8)
-    ]  # fmt: skip
+    ]
     search = [
         {"params": {"lr": 0.001, "units": 64}, "accuracy": 0.9},
         {"params": {"lr": 0.01, "units": 64}, "accuracy": 0.8},
     ]
     made = {
         f"{model} [{defense}] on {dataset}": {
-            "digest": "0" * 64, "framework": "torch", "dataset": dataset, "model": model, "defense": defense,
-            "facts": {"history": history, "seconds": 3.0, **({"search": {"trials": search}} if defense != "adversarial-training" else {})},
+            "digest": "0" * 64,
+            "framework": "torch",
+            "dataset": dataset,
+            "model": model,
+            "defense": defense,
+            "facts": {
+                "history": history,
+                "seconds": 3.0,
+                **({"search": {"trials": search}} if defense != "adversarial-training" else {}),
+            },
         }
-        for dataset in datasets for model in models for defense in defenses
-    }  # fmt: skip
+        for dataset in datasets
+        for model in models
+        for defense in defenses
+    }
     suite = {"name": "study", "libraries": list(libraries), "models": [{"name": name} for name in models]}
     if published is not None:
         suite["published"] = published
     held = [{"name": name, "digest": "0" * 64, "images": n} for name in datasets]
     return {
-        "suite": suite, "data": held if len(held) > 1 else held[0], "models": made, "seeds": list(seeds), "packages": {},
-        "machine": {}, "profile": "small", "reduced": [],
-    }  # fmt: skip
+        "suite": suite,
+        "data": held if len(held) > 1 else held[0],
+        "models": made,
+        "seeds": list(seeds),
+        "packages": {},
+        "machine": {},
+        "profile": "small",
+        "reduced": [],
+    }

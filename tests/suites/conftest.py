@@ -30,9 +30,13 @@ def sparring(tmp_path):
 
     def call(*words, timeout=900, **environment):
         return subprocess.run(
-            [*SPARRING, *map(str, words)], cwd=tmp_path, capture_output=True, text=True, timeout=timeout,
+            [*SPARRING, *map(str, words)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
             env={**os.environ, **environment},
-        )  # fmt: skip
+        )
 
     return call
 

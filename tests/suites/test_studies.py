@@ -108,8 +108,16 @@ def test_the_published_run_clamps_and_the_corrected_one_does_not(profile):
     }
     if profile != "smoke":
         assert {attack for attack, _ in ways} == {
-            "none", "fgsm", "pgd", "cw", "ni-fgsm", "pixle", "si-ni-fgsm", "vmi-fgsm", "vni-fgsm",
-        }  # fmt: skip
+            "none",
+            "fgsm",
+            "pgd",
+            "cw",
+            "ni-fgsm",
+            "pixle",
+            "si-ni-fgsm",
+            "vmi-fgsm",
+            "vni-fgsm",
+        }
 
 
 def test_the_paper_profile_has_the_three_parts_of_the_second_study():
@@ -123,9 +131,14 @@ def test_the_paper_profile_has_the_three_parts_of_the_second_study():
     assert {row.variant.space for row in rows if row.label == "fgsm"} == {"pixels", "normalised"}
     told = {(row.defense, row.variant.name, row.label) for row in planned_of(mnist)}
     for way, attack in (
-        ("eps on pixels", "fgsm"), ("logits / 100", "fgsm"), ("logits / 100", "pgd"), ("eps on pixels", "cw"),
-        ("eps on pixels", "apgd"), ("eps on pixels", "square"), ("eps on pixels", "autoattack"),
-    ):  # fmt: skip
+        ("eps on pixels", "fgsm"),
+        ("logits / 100", "fgsm"),
+        ("logits / 100", "pgd"),
+        ("eps on pixels", "cw"),
+        ("eps on pixels", "apgd"),
+        ("eps on pixels", "square"),
+        ("eps on pixels", "autoattack"),
+    ):
         assert ("distillation", way, attack) in told
     assert imagenet.transfer is not None
     assert mnist.transfer is None

@@ -140,9 +140,15 @@ def library(change: Change | None = None, **fields: Any) -> Library:
             yield run_on(counted(classifier, counter))
 
     default: dict[str, Any] = {
-        "name": "mine", "package": "numpy", "requires": "numpy", "attacks": TABLE, "session": session,
-        "raw": lambda: CLASSES, "native": frozenset({"torch"}), "reconciliations": {"bolder": bolder},
-    }  # fmt: skip
+        "name": "mine",
+        "package": "numpy",
+        "requires": "numpy",
+        "attacks": TABLE,
+        "session": session,
+        "raw": lambda: CLASSES,
+        "native": frozenset({"torch"}),
+        "reconciliations": {"bolder": bolder},
+    }
     return Library(**{**default, **fields})
 
 
@@ -318,5 +324,7 @@ def test_every_check_has_something_that_it_catches() -> None:
 def test_checks_go_by_what_a_library_has() -> None:
     bare = library_checks_for(library(native=frozenset(), reconciliations={}))
     assert {check.__name__ for check in set(LIBRARY_CHECKS) - set(bare)} == {
-        "check_frameworks", "check_leaves_the_model_alone", "check_reconciliations_are_undone"
-    }  # fmt: skip
+        "check_frameworks",
+        "check_leaves_the_model_alone",
+        "check_reconciliations_are_undone",
+    }

@@ -57,8 +57,9 @@ def onnx_cnn():
 
     path = Path(tempfile.mkdtemp()) / "cnn.onnx"
     example = torch.zeros(1, 1, 8, 8)
-    torch.onnx.export(cnn().network, (example,), str(path), dynamo=False, input_names=["x"],
-                      dynamic_axes={"x": {0: "n"}})  # fmt: skip
+    torch.onnx.export(
+        cnn().network, (example,), str(path), dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "n"}}
+    )
     return OnnxClassifier(path)
 
 

@@ -154,10 +154,8 @@ def test_dividing_the_logits_brings_gradients_back(network: Any, images: Any) ->
     x, y = images
     hard = wrap(Saturated().eval(), input_shape=SHAPE, mean=MEAN, std=STD, device="cpu")
     blind = attack(hard, x, y, "fgsm", library="torchattacks", eps=0.1)
-    seeing = attack(
-        hard, x, y, "fgsm", library="torchattacks", eps=0.1,
-        shown=view(hard, temperature=1000, before=preprocessing(SHAPE, mean=MEAN, std=STD)),
-    )  # fmt: skip
+    shown = view(hard, temperature=1000, before=preprocessing(SHAPE, mean=MEAN, std=STD))
+    seeing = attack(hard, x, y, "fgsm", library="torchattacks", eps=0.1, shown=shown)
     untouched = (blind.images == x).all(axis=(1, 2, 3)).mean()
     assert untouched > 0.5
     assert not (seeing.images == x).all(axis=(1, 2, 3)).any()

@@ -31,18 +31,47 @@ def test_dropout_is_where_it_is_said():
 # name, then what has weights or a rate, in order: (kind, size or rate)
 STUDIES = {
     "cnn_dropout2d": [("conv", 32), ("conv", 64), ("pool", 2), ("channels", 0.25), ("dense", 128), ("dropout", 0.5)],
-    "cnn_dropout2d(filters=(3, 5), units=7, conv_dropout=0, dropout=0.1)":
-        [("conv", 3), ("conv", 5), ("pool", 2), ("channels", 0.0), ("dense", 7), ("dropout", 0.1)],
-    "cnn_unpooled": [("conv", 32), ("dropout", 0.25), ("conv", 64), ("dropout", 0.25), ("dense", 128), ("dropout", 0.5)],
-    "cnn_batchnorm": [("conv", 32), ("norm", 32), ("dropout", 0.25), ("pool", 2), ("conv", 64), ("norm", 64),
-                      ("dropout", 0.25), ("pool", 2), ("dense", 128), ("dropout", 0.5)],
-    "cnn_unpooled(filters=(3, 5), units=7, conv_dropout=0, dropout=0.1)":
-        [("conv", 3), ("dropout", 0.0), ("conv", 5), ("dropout", 0.0), ("dense", 7), ("dropout", 0.1)],
+    "cnn_dropout2d(filters=(3, 5), units=7, conv_dropout=0, dropout=0.1)": [
+        ("conv", 3),
+        ("conv", 5),
+        ("pool", 2),
+        ("channels", 0.0),
+        ("dense", 7),
+        ("dropout", 0.1),
+    ],
+    "cnn_unpooled": [
+        ("conv", 32),
+        ("dropout", 0.25),
+        ("conv", 64),
+        ("dropout", 0.25),
+        ("dense", 128),
+        ("dropout", 0.5),
+    ],
+    "cnn_batchnorm": [
+        ("conv", 32),
+        ("norm", 32),
+        ("dropout", 0.25),
+        ("pool", 2),
+        ("conv", 64),
+        ("norm", 64),
+        ("dropout", 0.25),
+        ("pool", 2),
+        ("dense", 128),
+        ("dropout", 0.5),
+    ],
+    "cnn_unpooled(filters=(3, 5), units=7, conv_dropout=0, dropout=0.1)": [
+        ("conv", 3),
+        ("dropout", 0.0),
+        ("conv", 5),
+        ("dropout", 0.0),
+        ("dense", 7),
+        ("dropout", 0.1),
+    ],
     "dnn(units=(9, 4), dropout=0.3)": [("dense", 9), ("dropout", 0.3), ("dense", 4), ("dropout", 0.3)],
     "rnn(units=9, dense=4, dropout=0.3)": [("cell", 9), ("dropout", 0.3), ("dense", 4)],
     "gru(units=9)": [("cell", 9), ("dense", 64)],
     "simple_rnn(dense=5)": [("cell", 128), ("dense", 5)],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -53,18 +82,29 @@ def test_the_layers_are_those_of_the_name_in_both_frameworks(name):
     torch_net = architectures.find(name, "torch").build("torch", (3, 8, 10), 10)
     keras_net = architectures.find(name, "keras").build("keras", (3, 8, 10), 10)
     in_torch = [
-        (nn.Conv2d, "conv", "out_channels"), (nn.BatchNorm2d, "norm", "num_features"), (nn.Dropout, "dropout", "p"),
-        (nn.MaxPool2d, "pool", "kernel_size"), (nn.Dropout2d, "channels", "p"), (nn.Linear, "dense", "out_features"), (nn.RNNBase, "cell", "hidden_size"),
-    ]  # fmt: skip
-    found = [(kind, getattr(layer, size)) for layer in torch_net.modules() for cls, kind, size in in_torch
-             if isinstance(layer, cls)]  # fmt: skip
+        (nn.Conv2d, "conv", "out_channels"),
+        (nn.BatchNorm2d, "norm", "num_features"),
+        (nn.Dropout, "dropout", "p"),
+        (nn.MaxPool2d, "pool", "kernel_size"),
+        (nn.Dropout2d, "channels", "p"),
+        (nn.Linear, "dense", "out_features"),
+        (nn.RNNBase, "cell", "hidden_size"),
+    ]
+    found = [
+        (kind, getattr(layer, size))
+        for layer in torch_net.modules()
+        for cls, kind, size in in_torch
+        if isinstance(layer, cls)
+    ]
     in_keras = [
         (keras.layers.SpatialDropout2D, "channels", lambda layer: layer.rate),
-        (keras.layers.Conv2D, "conv", lambda layer: layer.filters), (keras.layers.Dropout, "dropout", lambda layer: layer.rate),
+        (keras.layers.Conv2D, "conv", lambda layer: layer.filters),
+        (keras.layers.Dropout, "dropout", lambda layer: layer.rate),
         (keras.layers.BatchNormalization, "norm", lambda layer: layer.gamma.shape[0]),
         (keras.layers.MaxPooling2D, "pool", lambda layer: layer.pool_size[0]),
-        (keras.layers.Dense, "dense", lambda layer: layer.units), (keras.layers.RNN, "cell", lambda layer: layer.units),
-    ]  # fmt: skip
+        (keras.layers.Dense, "dense", lambda layer: layer.units),
+        (keras.layers.RNN, "cell", lambda layer: layer.units),
+    ]
     # the first that fits: one that drops channels is a Dropout, too
     fitting = [next((one for one in in_keras if isinstance(layer, one[0])), None) for layer in keras_net.layers]
     there = [(one[1], one[2](layer)) for layer, one in zip(keras_net.layers, fitting, strict=True) if one]
@@ -76,33 +116,59 @@ def test_the_layers_are_those_of_the_name_in_both_frameworks(name):
     )
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("cnn", ("cnn", {})), ("cnn()", ("cnn", {})), ("cnn( dropout=.3, units = 64 )", ("cnn", {"dropout": 0.3, "units": 64})),
-    ("my-net(a='x', b=(1, 2), c=True, d=-1.5, e=None)", ("my-net", {"a": "x", "b": (1, 2), "c": True, "d": -1.5, "e": None})),
-    ("my (1).keras", ("my (1).keras", {})), ("object:nets:build", ("object:nets:build", {})),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cnn", ("cnn", {})),
+        ("cnn()", ("cnn", {})),
+        ("cnn( dropout=.3, units = 64 )", ("cnn", {"dropout": 0.3, "units": 64})),
+        (
+            "my-net(a='x', b=(1, 2), c=True, d=-1.5, e=None)",
+            ("my-net", {"a": "x", "b": (1, 2), "c": True, "d": -1.5, "e": None}),
+        ),
+        ("my (1).keras", ("my (1).keras", {})),
+        ("object:nets:build", ("object:nets:build", {})),
+    ],
+)
 def test_parameters_are_read_from_a_name(text, expected):
     assert parse(text) == expected
 
 
-@given(st.dictionaries(st.sampled_from(["a", "units", "x1"]), st.recursive(
-    st.integers() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), lambda v: st.tuples(v, v))))  # fmt: skip
+@given(
+    st.dictionaries(
+        st.sampled_from(["a", "units", "x1"]),
+        st.recursive(
+            st.integers() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+            lambda v: st.tuples(v, v),
+        ),
+    )
+)
 def test_what_is_written_is_read_again(parameters):
     assert parse(written("cnn", **parameters)) == ("cnn", parameters)
     twice = written(written("cnn", units=1), **parameters)
     assert parse(twice) == ("cnn", {"units": 1, **parameters})
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("cnn(dropuot=0.3)", "unknown parameter 'dropuot'.*Did you mean.*'dropout'"),
-    ("cnn(0.3)", "written as key=value"), ("cnn(dropout=)", "written as key=value"), ("cnn(units=open('x'))", "written as key=value"),
-    ("cnn(**{})", "written as key=value"), ("cnn(units=1, units=2)", "written as key=value"), ("cnn(units=x)", "written as key=value"),
-    ("cnn(units=64.0)", "units: 64.0 is not a whole number, as its default 128 is"),
-    ("cnn(units=True)", "units: True is not a whole number"), ("cnn(dropout='a')", "dropout: 'a' is not a number"),
-    ("cnn(filters=3)", "filters: 3 is not a tuple"), ("cnn(filters=(3,))", r"\(3,\) has 1 values, not 2"),
-    ("resnet18(units=3)", "unknown parameter 'units'.*resnet18 takes none"),
-    ("mobilenet_v2_keras(alpha=1)", "unknown parameter 'alpha'"), ("cnnn(units=3)", "unknown architecture 'cnnn'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cnn(dropuot=0.3)", "unknown parameter 'dropuot'.*Did you mean.*'dropout'"),
+        ("cnn(0.3)", "written as key=value"),
+        ("cnn(dropout=)", "written as key=value"),
+        ("cnn(units=open('x'))", "written as key=value"),
+        ("cnn(**{})", "written as key=value"),
+        ("cnn(units=1, units=2)", "written as key=value"),
+        ("cnn(units=x)", "written as key=value"),
+        ("cnn(units=64.0)", "units: 64.0 is not a whole number, as its default 128 is"),
+        ("cnn(units=True)", "units: True is not a whole number"),
+        ("cnn(dropout='a')", "dropout: 'a' is not a number"),
+        ("cnn(filters=3)", "filters: 3 is not a tuple"),
+        ("cnn(filters=(3,))", r"\(3,\) has 1 values, not 2"),
+        ("resnet18(units=3)", "unknown parameter 'units'.*resnet18 takes none"),
+        ("mobilenet_v2_keras(alpha=1)", "unknown parameter 'alpha'"),
+        ("cnnn(units=3)", "unknown architecture 'cnnn'"),
+    ],
+)
 @pytest.mark.parametrize("framework", ["torch", "keras"])
 def test_parameters_that_are_not_there(name, framework, message):
     with pytest.raises(InputError, match=message):
@@ -110,10 +176,16 @@ def test_parameters_that_are_not_there(name, framework, message):
 
 
 @pytest.mark.parametrize("framework", ["torch", "keras"])
-@pytest.mark.parametrize(("name", "message"), [
-    ("cnn(units=0)", "a size of 0"), ("dnn(units=(4, -1))", "a size of -1"), ("gru(dense=0)", "a size of 0"),
-    ("cnn_unpooled(dropout=1.0)", "a dropout rate of 1.0"), ("rnn(dropout=-0.1)", "a dropout rate of -0.1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cnn(units=0)", "a size of 0"),
+        ("dnn(units=(4, -1))", "a size of -1"),
+        ("gru(dense=0)", "a size of 0"),
+        ("cnn_unpooled(dropout=1.0)", "a dropout rate of 1.0"),
+        ("rnn(dropout=-0.1)", "a dropout rate of -0.1"),
+    ],
+)
 def test_parameters_that_make_no_network(name, framework, message):
     with pytest.raises(InputError, match=message):
         architectures.find(name, framework).build(framework, (1, 8, 8), 10)
@@ -171,10 +243,20 @@ def test_a_name_that_is_not_there(name, framework, message):
 
 @pytest.mark.parametrize(
     ("name", "framework", "shape"),
-    [("cnn", "torch", (1, 4, 4)), ("cnn", "keras", (1, 4, 4)), ("cnn_unpooled", "torch", (1, 4, 4)), ("cnn_unpooled", "keras", (1, 4, 4)),
-     ("cnn_batchnorm", "torch", (1, 3, 8)), ("cnn_batchnorm", "keras", (1, 3, 8)), ("resnet18", "torch", (1, 28, 28)), ("resnet18", "keras", (1, 28, 28)), ("mobilenet_v2", "keras", (3, 8, 8)),
-     ("mobilenet_v2_keras", "torch", (3, 8, 8)), ("mobilenet_v2_torchvision", "keras", (1, 32, 32))],
-)  # fmt: skip
+    [
+        ("cnn", "torch", (1, 4, 4)),
+        ("cnn", "keras", (1, 4, 4)),
+        ("cnn_unpooled", "torch", (1, 4, 4)),
+        ("cnn_unpooled", "keras", (1, 4, 4)),
+        ("cnn_batchnorm", "torch", (1, 3, 8)),
+        ("cnn_batchnorm", "keras", (1, 3, 8)),
+        ("resnet18", "torch", (1, 28, 28)),
+        ("resnet18", "keras", (1, 28, 28)),
+        ("mobilenet_v2", "keras", (3, 8, 8)),
+        ("mobilenet_v2_keras", "torch", (3, 8, 8)),
+        ("mobilenet_v2_torchvision", "keras", (1, 32, 32)),
+    ],
+)
 def test_images_that_a_network_cannot_take(name, framework, shape):
     with pytest.raises(InputError, match=f"{name} can't be built for images of {shape[0]} x {shape[1]} x {shape[2]}"):
         architectures.find(name, framework).build(framework, shape, 10)

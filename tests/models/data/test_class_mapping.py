@@ -61,11 +61,20 @@ def test_the_fruits_and_vegetables_of_the_study(tmp_path):
     assert len(data.class_names) == 1000
     told = {folder.lower(): label for folder, label in data.facts["classes"].items()}
     assert told == {
-        "apple": "948 Granny Smith", "banana": "954 banana", "bell pepper": "945 bell pepper", "cabbage": "936 head cabbage",
-        "capsicum": "945 bell pepper", "cauliflower": "938 cauliflower", "corn": "987 corn", "cucumber": "943 cucumber",
-        "lemon": "951 lemon", "orange": "950 orange", "pineapple": "953 pineapple", "pomegranate": "957 pomegranate",
+        "apple": "948 Granny Smith",
+        "banana": "954 banana",
+        "bell pepper": "945 bell pepper",
+        "cabbage": "936 head cabbage",
+        "capsicum": "945 bell pepper",
+        "cauliflower": "938 cauliflower",
+        "corn": "987 corn",
+        "cucumber": "943 cucumber",
+        "lemon": "951 lemon",
+        "orange": "950 orange",
+        "pineapple": "953 pineapple",
+        "pomegranate": "957 pomegranate",
         "sweetcorn": "987 corn",
-    }  # fmt: skip
+    }
     assert Counter(data.y.tolist()) == Counter(int(label.split()[0]) for label in told.values())
     assert len(data.facts["left_out"]) == 36 - len(told) + 1
     assert data.facts["left_out"]["Kiwi"] == class_mapping.NO_CLASS
@@ -126,16 +135,22 @@ def test_a_mapping_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"classes": {"fish": "golden fish"}}, r"classes\.fish: unknown class of ImageNet 'golden fish'\. Did you mean 'goldfish'"),
+        (
+            {"classes": {"fish": "golden fish"}},
+            r"classes\.fish: unknown class of ImageNet 'golden fish'\. Did you mean 'goldfish'",
+        ),
         ({"classes": {"fish": 1000}}, "1000 is no index of a class of ImageNet: they go from 0 to 999"),
         ({"classes": {"fish": None}}, r"has a class of ImageNet for none of the folders \(cat, fish\)"),
-        ({"classes": {"fish": 1}, "groups": {"wet": ["fisch"]}}, "groups.wet: unknown folder 'fisch'. Did you mean 'fish'"),
+        (
+            {"classes": {"fish": 1}, "groups": {"wet": ["fisch"]}},
+            "groups.wet: unknown folder 'fisch'. Did you mean 'fish'",
+        ),
         ({"classes": {"fish": 1}, "also": {"fisch": "fsh"}}, "also.fisch: unknown folder 'fsh'"),
         ({"classes": {"fish": [1]}}, "classes.fish: "),
         ({"clases": {"fish": 1}}, "classes: Field required"),
         (["fish"], "classes: Input should be a valid dict"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_a_mapping(tmp_path, content, message):
     spec = pictures(tmp_path, ["cat", "fish"])
     with pytest.raises(InputError, match=message) as error:

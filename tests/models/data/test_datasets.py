@@ -236,8 +236,13 @@ def test_images_to_fit_on_are_further_ones_of_the_same_permutation(stratified):
 @settings(max_examples=20, deadline=None)
 def test_classes_to_include_come_first(classes, more, stratified):
     spec = DataSpec(
-        name="digits", samples=len(classes) + more, fit=9, include=tuple(map(str, classes)), stratified=stratified, seed=more
-    )  # fmt: skip
+        name="digits",
+        samples=len(classes) + more,
+        fit=9,
+        include=tuple(map(str, classes)),
+        stratified=stratified,
+        seed=more,
+    )
     data, everything = datasets.load(spec, base=HERE), datasets.load(DataSpec(name="digits"), base=HERE)
     assert data.y[: len(classes)].tolist() == classes
     firsts = [everything.x[everything.y == c][0] for c in classes]
@@ -313,7 +318,7 @@ def changed(array, value, where=0):
         ({"x": np.zeros((12, 6, 5, 2)), "y": Y}, "neither axis"),
         ({"x": X.astype(object), "y": Y}, "pickled"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_an_npz(tmp_path, content, message):
     spec = npz(tmp_path / "my.npz", **content)
     with pytest.raises(InputError, match=message) as error:

@@ -28,9 +28,12 @@ def test_pictures_are_those_of_torchvisions_own_preset(real_data, enum):
 
     own = torchvision.models.get_weight(enum).transforms()
     bare = ImageClassification(
-        crop_size=own.crop_size[0], resize_size=own.resize_size[0], interpolation=own.interpolation,
-        mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0),
-    )  # fmt: skip
+        crop_size=own.crop_size[0],
+        resize_size=own.resize_size[0],
+        interpolation=own.interpolation,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
     data = datasets.load(DataSpec(name="imagenet-samples", samples=8, transforms=enum), base=HERE)
     assert data.facts["resize"] == own.resize_size[0]
     folders = sorted(p for p in (real_data / "imagenet-samples").iterdir() if p.is_dir())
@@ -99,9 +102,13 @@ def test_pictures_that_are_not_made_as_a_model_wants_them():
 def test_which_data_are_pictures(real_data, tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     for spec, expected in (
-        (DataSpec(name="imagenet-samples"), True), (DataSpec(name="Imagenet Samples"), True), (DataSpec(path="a"), True),
-        (DataSpec(name="mnist"), False), (DataSpec(name="digits"), False), (DataSpec(name="kmnist"), False),
-    ):  # fmt: skip
+        (DataSpec(name="imagenet-samples"), True),
+        (DataSpec(name="Imagenet Samples"), True),
+        (DataSpec(path="a"), True),
+        (DataSpec(name="mnist"), False),
+        (DataSpec(name="digits"), False),
+        (DataSpec(name="kmnist"), False),
+    ):
         assert datasets.of_pictures(spec, tmp_path) is expected
 
 

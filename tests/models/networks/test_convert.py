@@ -226,8 +226,15 @@ def test_a_network_of_the_users_is_recognised_by_its_weights():
     assert twin("my (1).keras", arrays_of(source("cnn_unpooled", "keras"))) == "cnn_unpooled"
 
 
-SIZED = ("cnn_batchnorm(filters=(5, 6), units=9)", "gru(units=12, dense=9)", "cnn(units=7)", "dnn(units=(5, 3))",
-         "simple_rnn(dense=3)", "rnn(units=4)", "cnn_unpooled(filters=(2, 3))")  # fmt: skip
+SIZED = (
+    "cnn_batchnorm(filters=(5, 6), units=9)",
+    "gru(units=12, dense=9)",
+    "cnn(units=7)",
+    "dnn(units=(5, 3))",
+    "simple_rnn(dense=3)",
+    "rnn(units=4)",
+    "cnn_unpooled(filters=(2, 3))",
+)
 
 
 @pytest.mark.parametrize("name", SIZED)
@@ -323,8 +330,11 @@ def test_a_safetensors_file_alone_is_a_model(tmp_path):
     expected = wrap(network.eval(), input_shape=(1, 8, 8), device="cpu", **said).logits(x)
     np.testing.assert_array_equal(load.open_model(ref, device="cpu").logits(x), expected)
 
-    for content, message in [({}, "needs an `architecture`"), ({"architecture": "cnnn"}, "unknown architecture 'cnnn'"),
-                             ({"architecture": "cnn", "options": {"mean": "x"}}, "says of itself what can't be")]:  # fmt: skip
+    for content, message in [
+        ({}, "needs an `architecture`"),
+        ({"architecture": "cnnn"}, "unknown architecture 'cnnn'"),
+        ({"architecture": "cnn", "options": {"mean": "x"}}, "says of itself what can't be"),
+    ]:
         path.write_bytes(save(weights.torch_arrays(network), {"sparring": json.dumps(content)}))
         with pytest.raises(InputError, match=message):
             load.prepare(model, data=DIGITS, base=tmp_path)
@@ -365,8 +375,14 @@ def test_parameters_of_an_architecture_travel_with_it(tmp_path):
     second = prepare({"net": first}, name="k", convert="net", framework="keras")
     exported = prepare({"net": first}, name="o", export="net")
     assert {ref.architecture for ref in (first, second, exported)} == {name}
-    portable.save_torch(networks.build(name, "torch", (1, 8, 8), 10), tmp_path / "n.safetensors", architecture=name,
-                        input_shape=(1, 8, 8), classes=10, options={})  # fmt: skip
+    portable.save_torch(
+        networks.build(name, "torch", (1, 8, 8), 10),
+        tmp_path / "n.safetensors",
+        architecture=name,
+        input_shape=(1, 8, 8),
+        classes=10,
+        options={},
+    )
     file = load.prepare(model_spec(name="f", weights="n.safetensors"), data=DIGITS, base=tmp_path)
     assert file.architecture == name
     for ref in (second, exported):

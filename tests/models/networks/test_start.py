@@ -88,11 +88,17 @@ def test_where_the_file_is_missing_the_message_says_where_it_goes(hub, monkeypat
         prepared(spec(start=ENUM))
 
 
-@pytest.mark.parametrize(("model", "message"), [
-    ({"architecture": "cnn", "framework": "torch"}, "cnn has no published weights"),
-    ({"architecture": "resnet18", "framework": "keras"}, "train.start: torchvision's weights are for its networks in torch"),
-    ({"architecture": "resnet18", "framework": "torch"}, "unknown weights of resnet18 'ShuffleNet"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"architecture": "cnn", "framework": "torch"}, "cnn has no published weights"),
+        (
+            {"architecture": "resnet18", "framework": "keras"},
+            "train.start: torchvision's weights are for its networks in torch",
+        ),
+        ({"architecture": "resnet18", "framework": "torch"}, "unknown weights of resnet18 'ShuffleNet"),
+    ],
+)
 def test_weights_that_no_such_network_has(hub, model, message):
     with pytest.raises(InputError, match=message):
         prepared(model_spec(name="net", train={**TRAIN, "start": ENUM}, **model))

@@ -62,9 +62,16 @@ def test_a_fine_tuning_takes_the_plain_training_from_the_cache(framework, tmp_pa
     part = datasets.load_train(DATA, base=Path(), samples=TRAIN.samples, seed=0)
     options = {"layout": "channels-first" if framework == "torch" else "channels-last"}
     network, facts = trained(
-        lambda: networks.build(whole.architecture, framework, (1, 8, 8), 10), framework, part.x, part.y, TRAIN,
-        defenses=training_changes(whole.defenses), before=preprocessing((1, 8, 8), **options), options=options, device="cpu",
-    )  # fmt: skip
+        lambda: networks.build(whole.architecture, framework, (1, 8, 8), 10),
+        framework,
+        part.x,
+        part.y,
+        TRAIN,
+        defenses=training_changes(whole.defenses),
+        before=preprocessing((1, 8, 8), **options),
+        options=options,
+        device="cpu",
+    )
     from sparring.adapters.wrap import wrap
 
     anew = wrap(network, input_shape=(1, 8, 8), device="cpu", **options).logits(sample.x)

@@ -131,9 +131,16 @@ def test_the_same_training_never_runs_twice():
 
 @pytest.mark.parametrize(
     "change",
-    [{"train": {**SMALL, "seed": 6}}, {"train": {**SMALL, "epochs": 2}}, {"train": {**SMALL, "samples": 65}}, {"train": None},
-     {"framework": "keras"}, {"architecture": "dnn"}, {"input_range": (0.0, 2.0)}],
-)  # fmt: skip
+    [
+        {"train": {**SMALL, "seed": 6}},
+        {"train": {**SMALL, "epochs": 2}},
+        {"train": {**SMALL, "samples": 65}},
+        {"train": None},
+        {"framework": "keras"},
+        {"architecture": "dnn"},
+        {"input_range": (0.0, 2.0)},
+    ],
+)
 def test_what_changes_the_weights_is_another_training(change):
     model = {"name": "net", "architecture": "cnn", "framework": "torch", "train": {**SMALL, "seed": 5}}
     ref = prepare(model_spec(**model))
@@ -391,11 +398,17 @@ def test_published_weights_with_their_own_normalisation(tmp_path, pictures, monk
 
     digest = hashlib.sha256(place.read_bytes()).hexdigest()
     assert ref.facts["weights"] == {
-        "enum": "ResNet18_Weights.IMAGENET1K_V1", "sha256": digest, "as_published": False,
-    }  # fmt: skip
+        "enum": "ResNet18_Weights.IMAGENET1K_V1",
+        "sha256": digest,
+        "as_published": False,
+    }
     assert ref.facts["transforms"] == {
-        "resize": 256, "crop": 224, "interpolation": "bilinear", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
-    }  # fmt: skip
+        "resize": 256,
+        "crop": 224,
+        "interpolation": "bilinear",
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+    }
     exported = load.prepare(spec(export="net"), data=pictures, base=BASE, others={"net": ref})
     assert exported.facts == ref.facts
 
@@ -415,9 +428,12 @@ def test_a_file_that_is_not_what_its_name_says(tmp_path, pictures, monkeypatch, 
     place.parent.mkdir(parents=True)
     net = torchvision.models.mobilenet_v3_small()
     why = {
-        "pickle": "would need unpickling, which runs code from the file", "another": "does not fit the architecture: it lacks",
-        "text": "can't be read|would need unpickling", "half": "can't be read", "list": "holds no state dict .* but a list",
-    }[content]  # fmt: skip
+        "pickle": "would need unpickling, which runs code from the file",
+        "another": "does not fit the architecture: it lacks",
+        "text": "can't be read|would need unpickling",
+        "half": "can't be read",
+        "list": "holds no state dict .* but a list",
+    }[content]
     torch.save(
         {"pickle": {**net.state_dict(), "evil": Evil()}, "another": net.features[1].state_dict(), "list": [1, 2]}.get(
             content, net.state_dict()
@@ -661,7 +677,7 @@ def test_the_digest_of_an_onnx_file_is_also_that_of_its_external_weights(tmp_pat
         ({"onnx": "absent.onnx"}, "there is no file .*absent.onnx"),
         ({"export": "net", "mean": (0.5,)}, "mean: `export` takes it from 'net'"),
     ],
-)  # fmt: skip
+)
 def test_keys_that_do_not_go_together(tmp_path, keys, message):
     with pytest.raises(ValueError, match=message):
         load.is_prepared(spec(**keys), data=DIGITS, base=tmp_path)

@@ -69,10 +69,15 @@ def test_a_trial_is_a_training_on_the_other_folds():
     accuracies = []
     for rest, held in StratifiedKFold(3, shuffle=True, random_state=3).split(x, y):
         network, _ = trained(
-            lambda: networks.build("dnn(units=(8, 6))", "torch", SHAPE, 10), "torch", x[rest], y[rest],
-            TrainSpec(epochs=3, seed=3, lr=0.01), before=preprocessing(SHAPE, layout="channels-first"),
-            options=OPTIONS["torch"], device="cpu",
-        )  # fmt: skip
+            lambda: networks.build("dnn(units=(8, 6))", "torch", SHAPE, 10),
+            "torch",
+            x[rest],
+            y[rest],
+            TrainSpec(epochs=3, seed=3, lr=0.01),
+            before=preprocessing(SHAPE, layout="channels-first"),
+            options=OPTIONS["torch"],
+            device="cpu",
+        )
         decided = wrap(network, input_shape=SHAPE, device="cpu").logits(x[held]).argmax(1)
         accuracies.append(float((decided == y[held]).mean()))
     assert trial["folds"] == accuracies
@@ -100,15 +105,18 @@ def test_random_points_are_different_ones_of_the_grid():
     assert len(many) == 4  # no more than there are, and no warning
 
 
-@pytest.mark.parametrize(("over", "message"), [
-    ({"dropuot": [0.1]}, "search.over: unknown hyperparameter 'dropuot'.*'dropout'"),
-    ({"seed": [1, 2]}, "unknown hyperparameter 'seed'"),
-    ({"lr": []}, "search.over.lr: no values to try"),
-    ({"lr": [0.1, -1]}, r"search\.over\.lr: Input should be greater than 0.*lr=-1"),
-    ({"dropout": [0.1, "much"]}, "dropout: 'much' is not a number"),
-    ({"units": [[1, 2], 3]}, "units: 3 is not a tuple"),
-    ({"keep": ["last", "best"]}, r"search\.over: .*needs a `validation` share \(keep=best\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({"dropuot": [0.1]}, "search.over: unknown hyperparameter 'dropuot'.*'dropout'"),
+        ({"seed": [1, 2]}, "unknown hyperparameter 'seed'"),
+        ({"lr": []}, "search.over.lr: no values to try"),
+        ({"lr": [0.1, -1]}, r"search\.over\.lr: Input should be greater than 0.*lr=-1"),
+        ({"dropout": [0.1, "much"]}, "dropout: 'much' is not a number"),
+        ({"units": [[1, 2], 3]}, "units: 3 is not a tuple"),
+        ({"keep": ["last", "best"]}, r"search\.over: .*needs a `validation` share \(keep=best\)"),
+    ],
+)
 def test_what_cannot_be_searched_is_said_before_anything_is_trained(over, message):
     with pytest.raises(InputError, match=message):
         search.check(model(over=over))

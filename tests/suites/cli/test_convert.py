@@ -44,8 +44,13 @@ def test_each_file_is_a_model_on_its_own_and_can_be_converted_again(net):
     """torch -> Keras -> torch -> ONNX, by file names alone; everything but the weights is in the files."""
     x = datasets.load(DIGITS, base=Path()).x
     expected = load.open_model(prepared("net.safetensors"), device="cpu").logits(x)
-    steps = [("net.safetensors", "keras", "a.keras"), ("a.keras", "torch", "b.safetensors"),
-             ("b.safetensors", "torch", "c.safetensors"), ("a.keras", "keras", "d.keras"), ("c.safetensors", "onnx", "e.onnx")]  # fmt: skip
+    steps = [
+        ("net.safetensors", "keras", "a.keras"),
+        ("a.keras", "torch", "b.safetensors"),
+        ("b.safetensors", "torch", "c.safetensors"),
+        ("a.keras", "keras", "d.keras"),
+        ("c.safetensors", "onnx", "e.onnx"),
+    ]
     for source, to, made in steps:
         said = write(prepared(source), to, Path(made), x[:32])
         assert float(said["largest difference of a logit, 32 images"]) < 1e-5
@@ -132,10 +137,15 @@ def test_a_file_that_computes_something_else_does_not_stay(net, monkeypatch):
 
 def test_an_ensemble_is_converted_by_its_members(tmp_path, monkeypatch):
     suite = {
-        "name": "s", "data": {"name": "digits"}, "attacks": [{"attack": "fgsm", "eps": [0.1]}],
-        "models": [{"name": "a", "architecture": "dnn"}, {"name": "b", "architecture": "dnn", "framework": "keras"},
-                   {"name": "both", "ensemble": ["a", "b"]}],
-    }  # fmt: skip
+        "name": "s",
+        "data": {"name": "digits"},
+        "attacks": [{"attack": "fgsm", "eps": [0.1]}],
+        "models": [
+            {"name": "a", "architecture": "dnn"},
+            {"name": "b", "architecture": "dnn", "framework": "keras"},
+            {"name": "both", "ensemble": ["a", "b"]},
+        ],
+    }
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(suite))
     with pytest.raises(InputError, match=r"both is an ensemble.*convert its members one by one"):
         convert_command("both", "onnx", suite=str(tmp_path / "s.yaml"))

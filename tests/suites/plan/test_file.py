@@ -78,7 +78,10 @@ BAD = {
     "misspelt attack": (("attack: fgsm", "attack: fgms"), ["attacks.0", "fgms", "'fgsm'"]),
     "unknown key": (("seeds: [0]", "seedz: [0]"), ["seedz", "'seeds'", "libraries"]),
     "unknown key below": (("samples: 200", "sampels: 200"), ["data.sampels", "'samples'"]),
-    "unknown training key": (("train: {epochs: 3, seed: 0}}\n  - {name: cnn-k", "train: {epoch: 3}}\n  - {name: cnn-k"), ["models.0.train.epoch", "'epochs'"]),
+    "unknown training key": (
+        ("train: {epochs: 3, seed: 0}}\n  - {name: cnn-k", "train: {epoch: 3}}\n  - {name: cnn-k"),
+        ["models.0.train.epoch", "'epochs'"],
+    ),
     "unknown library": (("[art, f", "[arrt, f"), ["libraries", "arrt", "'art'"]),
     "unknown parameter": (("overshoot: 0.02", "overshot: 0.02"), ["attacks.2", "overshot", "'overshoot'"]),
     "unknown norm": (("norm: linf", "norm: l1"), ["attacks.1", "l1", "linf", "l2"]),
@@ -89,10 +92,16 @@ BAD = {
     "eps a word": (("[0.05, 0.1]", "much"), ["eps", "much", "a number"]),
     "steps not whole": (("steps: 20", "steps: 2.5"), ["steps", "2.5", "whole"]),
     "no value in a grid": (("[0.05, 0.1]", "[]"), ["eps", "empty"]),
-    "two sources": (('object: "my_models:build"', 'object: "my_models:build", onnx: m.onnx'), ["models.2", "exactly one"]),
+    "two sources": (
+        ('object: "my_models:build"', 'object: "my_models:build", onnx: m.onnx'),
+        ["models.2", "exactly one"],
+    ),
     "no source": ((', object: "my_models:build"', ""), ["models.2", "exactly one"]),
     "same name twice": (("name: cnn-keras", "name: cnn-torch"), ["two models", "cnn-torch"]),
-    "unknown framework": (("framework: keras, train", "framework: keraz, train"), ["models.1.framework", "keraz", "keras-torch"]),
+    "unknown framework": (
+        ("framework: keras, train", "framework: keraz, train"),
+        ["models.1.framework", "keraz", "keras-torch"],
+    ),
     "no models": (("models:\n", "models: []\nmodelz:\n"), ["models"]),
     "negative seed": (("seeds: [0]", "seeds: [-1]"), ["seeds"]),
     "zero samples": (("samples: 200", "samples: 0"), ["data.samples", "0"]),
@@ -102,7 +111,7 @@ BAD = {
     "broken YAML": (("models:\n", "models: ][\n"), ["not valid YAML", "line 3"]),
     "a list at the top": ((CONTRACT, "- 1\n"), ["mapping", "models"]),
     "unknown export": (("onnx: model.onnx", "export: nobody"), ["theirs", "nobody"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)

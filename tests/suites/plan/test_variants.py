@@ -27,7 +27,12 @@ SUITE = {
     "variants": [
         {"name": "corrected"},
         {"name": "normalised", "space": "normalised", "data": ["digits"], "models": ["cnn"]},
-        {"name": "as-published", "space": "normalised-first", "libraries": ["torchattacks", "sparring"], "models": ["cnn"]},
+        {
+            "name": "as-published",
+            "space": "normalised-first",
+            "libraries": ["torchattacks", "sparring"],
+            "models": ["cnn"],
+        },
         {"name": "soft", "temperature": 50, "attacks": ["fgsm"], "data": ["digits"], "models": ["dnn"]},
     ],
     "transfer": {"data": "digits", "attacks": ["pgd"]},
@@ -35,10 +40,18 @@ SUITE = {
     "attacks": [
         {"attack": "none", "libraries": ["sparring"], "variants": ["corrected", "as-published"], "data": ["digits"]},
         {"attack": "fgsm", "eps": 0.1},
-        {"attack": "pgd", "norm": "linf", "eps": 0.4, "steps": 20, "target": ["3", 7], "libraries": ["foolbox"],
-         "variants": ["corrected"], "data": ["digits"]},
+        {
+            "attack": "pgd",
+            "norm": "linf",
+            "eps": 0.4,
+            "steps": 20,
+            "target": ["3", 7],
+            "libraries": ["foolbox"],
+            "variants": ["corrected"],
+            "data": ["digits"],
+        },
     ],
-}  # fmt: skip
+}
 
 
 def suite(**changes):
@@ -81,8 +94,11 @@ def test_the_plan_has_each_attack_in_each_of_its_ways(done) -> None:
         ("other", "cnn", "as-published", "fgsm"): {"torchattacks"},
     }
     assert {key: set(group) for key, group in rows.groupby("variant")["space"]} == {
-        "corrected": {"pixels"}, "normalised": {"normalised"}, "as-published": {"normalised-first"}, "soft": {"pixels"},
-    }  # fmt: skip
+        "corrected": {"pixels"},
+        "normalised": {"normalised"},
+        "as-published": {"normalised-first"},
+        "soft": {"pixels"},
+    }
     assert set(rows[rows["variant"] == "soft"]["temperature"]) == {50.0}
 
 
@@ -100,8 +116,10 @@ def test_as_published_loses_what_lies_below_the_mean(done) -> None:
 
 
 def test_a_variant_is_part_of_the_cell_and_its_name_is_not(done) -> None:
-    cells = [json.loads((done.folder / "cells" / cell / "result.json").read_text())["cell"]
-             for cell in done.frame[done.frame["attack"] == "fgsm"]["cell_id"]]  # fmt: skip
+    cells = [
+        json.loads((done.folder / "cells" / cell / "result.json").read_text())["cell"]
+        for cell in done.frame[done.frame["attack"] == "fgsm"]["cell_id"]
+    ]
     assert {cell.get("space", "") for cell in cells} == {"", "normalised", "normalised-first"}
     assert {cell.get("temperature", 1) for cell in cells} == {1, 50.0}
     assert not any("variant" in cell for cell in cells)
@@ -152,20 +170,41 @@ ATTACKS = SUITE["attacks"]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"variants": [{"name": "a", "space": "normalized"}]}, "variants.0.space: Input should be 'pixels', 'normalised'"),
+        (
+            {"variants": [{"name": "a", "space": "normalized"}]},
+            "variants.0.space: Input should be 'pixels', 'normalised'",
+        ),
         ({"variants": [{"name": "a"}, {"name": "a"}]}, "two variants are called 'a'"),
         ({"variants": [{"name": "a", "temperature": 0}]}, "variants.0.temperature: Input should be greater than 0"),
         ({"variants": [{"name": "a", "models": ["cn"]}]}, "variants.0.models: unknown model 'cn'. Did you mean 'cnn'"),
         ({"variants": [{"name": "a", "attacks": ["bim"]}]}, "variants.0.attacks: unknown attack 'bim'"),
-        ({"attacks": [{"attack": "fgsm", "eps": 0.1, "variants": ["correct"]}]}, "attacks.0.variants: unknown variant 'correct'"),
+        (
+            {"attacks": [{"attack": "fgsm", "eps": 0.1, "variants": ["correct"]}]},
+            "attacks.0.variants: unknown variant 'correct'",
+        ),
         ({"transfer": {}}, "say which: transfer.data"),
         ({"transfer": {"data": "digit"}}, "transfer.data: unknown data set 'digit'. Did you mean 'digits'"),
-        ({"models": [{"name": "cnn", "architecture": "cnn", "train": TRAIN, "data": ["digit"]}]}, "models.0 (cnn): data: unknown data set"),
-        ({"models": [{"name": "cnn", "architecture": "cnn", "train": TRAIN, "data": ["digits"]}]}, "no model is attacked on 'other'"),
-        ({"draws": {"sizes": [10, 20], "count": 3}}, "draws: 3 draws of 20 other images each need 60 images, and digits has 40"),
-        ({"variants": [{"name": "a", "space": "normalised"}], "attacks": [{"attack": "foolbox:LinfPGD", "params": {"eps": 0.1}}]}, "attacks.0: foolbox:LinfPGD has parameters of its own"),
+        (
+            {"models": [{"name": "cnn", "architecture": "cnn", "train": TRAIN, "data": ["digit"]}]},
+            "models.0 (cnn): data: unknown data set",
+        ),
+        (
+            {"models": [{"name": "cnn", "architecture": "cnn", "train": TRAIN, "data": ["digits"]}]},
+            "no model is attacked on 'other'",
+        ),
+        (
+            {"draws": {"sizes": [10, 20], "count": 3}},
+            "draws: 3 draws of 20 other images each need 60 images, and digits has 40",
+        ),
+        (
+            {
+                "variants": [{"name": "a", "space": "normalised"}],
+                "attacks": [{"attack": "foolbox:LinfPGD", "params": {"eps": 0.1}}],
+            },
+            "attacks.0: foolbox:LinfPGD has parameters of its own",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_can_not_be_meant_is_said_with_its_place(changes, message) -> None:
     one = {key: value for key, value in suite(**changes).items() if key != "transfer" or "transfer" in changes}
     if "variants" in changes and "attacks" not in changes:
@@ -190,8 +229,13 @@ def test_what_can_not_be_meant_is_said_with_its_place(changes, message) -> None:
     ],
 )
 def test_what_the_data_lack_is_said_before_anything_is_made(attack, message, tmp_path) -> None:
-    one = {"name": "one", "data": {"name": "digits", "samples": 8}, "models": [SUITE["models"][0]],
-           "libraries": ["sparring", "foolbox"], "attacks": [attack]}  # fmt: skip
+    one = {
+        "name": "one",
+        "data": {"name": "digits", "samples": 8},
+        "models": [SUITE["models"][0]],
+        "libraries": ["sparring", "foolbox"],
+        "attacks": [attack],
+    }
     with pytest.raises(InputError, match="attacks") as said:
         run(one, out=tmp_path / "run", device="cpu")
     assert message in str(said.value)

@@ -136,9 +136,10 @@ def test_members_and_exports_are_those_of_the_trained_model_and_training_is_done
     np.testing.assert_allclose(
         open_model(refs["onnx [AT]"]).logits(x), open_model(refs["cnn [AT]"]).logits(x), atol=1e-4
     )
-    probabilities = [np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None]) for logits in (
-        open_model(member).logits(x).astype(np.float64) for member in at.members
-    )]  # fmt: skip
+    probabilities = [
+        np.exp(logits - np.logaddexp.reduce(logits, axis=1)[:, None])
+        for logits in (open_model(member).logits(x).astype(np.float64) for member in at.members)
+    ]
     np.testing.assert_allclose(np.log(np.mean(probabilities, axis=0)), open_model(at).logits(x), atol=1e-5)
 
 
@@ -164,9 +165,14 @@ def test_again_nothing_is_computed_and_a_cell_is_known_by_who_attacked(done):
 
 def test_defended_models_judge_the_images_of_others(tmp_path):
     suite = {
-        **SUITE, "models": SUITE["models"][:1], "defenses": SUITE["defenses"][:2], "attackers": ["aware"],
-        "attacks": SUITE["attacks"][:1], "transfer": {"surrogates": ["cnn"]}, "libraries": ["art"],
-    }  # fmt: skip
+        **SUITE,
+        "models": SUITE["models"][:1],
+        "defenses": SUITE["defenses"][:2],
+        "attackers": ["aware"],
+        "attacks": SUITE["attacks"][:1],
+        "transfer": {"surrogates": ["cnn"]},
+        "libraries": ["art"],
+    }
     found = run(suite, out=tmp_path / "run", device="cpu").transfer
     assert sorted(set(found.rows["target"])) == ["cnn", "cnn [blur]"]
     assert sorted(set(found.rows["surrogate"])) == ["cnn", "cnn [blur]"]

@@ -28,10 +28,17 @@ def requests(suite: Path, out: Path) -> list[dict]:
     ahead = look_ahead(suite, out=out)
     data = ahead.suite.one_data.model_dump(exclude_defaults=True)
     return [
-        {"do": "cell", "cell": row.cell.to_json(), "data": data, "base": str(suite.parent), "run": str(out),
-         "replace": False, "device": "cpu"}
+        {
+            "do": "cell",
+            "cell": row.cell.to_json(),
+            "data": data,
+            "base": str(suite.parent),
+            "run": str(out),
+            "replace": False,
+            "device": "cpu",
+        }
         for row in ahead.planned
-    ]  # fmt: skip
+    ]
 
 
 def test_a_worker_that_nobody_listens_to_stores_nothing(suite_file, tmp_path):

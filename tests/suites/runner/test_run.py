@@ -156,8 +156,10 @@ def test_killed_at_random_moments_a_run_ends_with_the_table_of_an_undisturbed_on
 def test_no_worker_outlives_a_killed_runner(hostile, tmp_path):
     suite = hostile("mi-fgsm")  # sleeps
     process = subprocess.Popen(
-        [*SPARRING, "run", str(suite), "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [*SPARRING, "run", str(suite), "--out", str(tmp_path / "out")],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     workers = _wait(lambda: _workers(process.pid))
     process.kill()
     process.wait()
@@ -197,9 +199,12 @@ def test_stopped_by_a_signal_a_run_says_how_to_go_on(sign, hostile, tmp_path):
     out = tmp_path / "out"
     process = subprocess.Popen(
         [*SPARRING, "run", str(suite), "--out", str(out)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
-    )  # fmt: skip
+    )
     _wait(lambda: list(out.glob("cells/[!.]*/result.json")))  # with a dot it is still being written
     process.send_signal(sign)
     _, said = process.communicate(timeout=600)
@@ -233,9 +238,15 @@ BAD_RUNS = {
     "more samples than there are": (("samples: 24", "samples: 99999"), ["data", "99999"]),
     "unknown architecture": (("architecture: cnn", "architecture: cnnn"), ["models.0", "cnnn", "cnn"]),
     "missing data file": (("name: digits", "path: nowhere.npz"), ["data", "nowhere.npz"]),
-    "missing ONNX file": (("architecture: cnn, framework: torch, train: {epochs: 2, seed: 0}", "onnx: nowhere.onnx"), ["models.0", "nowhere.onnx"]),
-    "missing object": (("architecture: cnn, framework: torch, train: {epochs: 2, seed: 0}", 'object: "no_such_module:build"'), ["models.0", "no_such_module"]),
-}  # fmt: skip
+    "missing ONNX file": (
+        ("architecture: cnn, framework: torch, train: {epochs: 2, seed: 0}", "onnx: nowhere.onnx"),
+        ["models.0", "nowhere.onnx"],
+    ),
+    "missing object": (
+        ("architecture: cnn, framework: torch, train: {epochs: 2, seed: 0}", 'object: "no_such_module:build"'),
+        ["models.0", "no_such_module"],
+    ),
+}
 
 
 @pytest.mark.parametrize("name", BAD_RUNS)
