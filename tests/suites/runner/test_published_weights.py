@@ -47,7 +47,9 @@ def hub(tmp_path):
     return place, nets
 
 
-@pytest.mark.skipif("SPARRING_DATA" not in os.environ, reason="SPARRING_DATA is not set: this test reads the real data")
+@pytest.mark.skipif(
+    not os.environ.get("SPARRING_DATA"), reason="SPARRING_DATA is not set: this test reads the real data"
+)
 def test_the_whole_way_without_a_network(sparring, hub, tmp_path):
     place, nets = hub
     offline = {**OFFLINE, "TORCH_HOME": str(tmp_path / "torch"), "SPARRING_CACHE": str(tmp_path / "cache")}
