@@ -47,7 +47,7 @@ KINDS = [
     ("all", signal.SIGINT),
 ]
 ENDS = (0, 3, 130, *(-number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)))
-"""What a disturbed run may end with: done, cells left, stopped, or the signal itself where Python did not listen yet."""
+"""What a disturbed run may end with: done, cells left, stopped, or the signal itself if Python did not listen yet."""
 
 
 def main() -> None:
