@@ -6,18 +6,16 @@ or to reach where ``targeted``. Each gives images like ``x``. No image depends o
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
 
-from sparring.adapters.attacks.catalogue import ATTACKS as CANONICAL
-from sparring.adapters.attacks.library import AttackMapping, Call, Library, RawAttack, Route, Run, Unsupported, maps
+from sparring.adapters.attacks.library import AttackMapping, Unsupported, maps
 from sparring.adapters.attacks.starts import draw_start
+from sparring.adapters.libraries.functions import function_library
 from sparring.adapters.libraries.referee.square import square
 from sparring.adapters.libraries.referee.terms import (
     Array,
@@ -32,7 +30,7 @@ from sparring.adapters.libraries.referee.terms import (
     unit,
 )
 from sparring.adapters.libraries.saliency import best_pair
-from sparring.adapters.protocol import Classifier, Counter, Differentiable, Images, Labels, counted
+from sparring.adapters.protocol import Classifier, Differentiable, Images, Labels
 
 
 def fgsm(model: Differentiable, x: Array, y: Labels, *, eps: float, targeted: bool = False) -> Array:
@@ -272,7 +270,7 @@ def _square(norm: str) -> AttackMapping:
     )
 
 
-WRITTEN: dict[tuple[str, str], AttackMapping] = {
+MAPPINGS: dict[tuple[str, str], AttackMapping] = {
     ("fgsm", "linf"): maps("fgsm", eps="eps"),
     ("bim", "linf"): maps("bim", **ITERATED),
     ("pgd", "linf"): _pgd("linf"),
@@ -300,49 +298,20 @@ WRITTEN: dict[tuple[str, str], AttackMapping] = {
     ("square", "l2"): _square("l2"),
 }
 
-ATTACKS: dict[tuple[str, str], AttackMapping | Unsupported] = {
-    key: WRITTEN.get(key, Unsupported(f"the referee has no {attack.name}; its source is {attack.source}"))
-    for key, attack in CANONICAL.items()
-}
+
+def _of_float32(attack: Callable[..., Array]) -> Callable[..., Images]:
+    """The attack on the images that a library gets."""
+
+    @wraps(attack)
+    def rounded(model: Classifier, x: Images, y: Labels, **parameters: Any) -> Images:
+        return attack(model, x.astype(np.float64), y, **parameters).astype(np.float32) if len(x) else x.copy()
+
+    return rounded
 
 
-@contextmanager
-def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[Run]:
-    """The functions above on any classifier of the protocol."""
-    model = counted(classifier, counter)
-
-    def run(call: Call) -> Images:
-        if not len(call.x):
-            return call.x.copy()
-        attack = FUNCTIONS[call.target]
-        aim = {"targeted": call.targeted} if raw()[call.target].targeted else {}
-        return attack(model, call.x.astype(np.float64), call.labels, **aim, **call.kwargs).astype(np.float32)
-
-    yield run
-
-
-@lru_cache(maxsize=1)
-def raw() -> Mapping[str, RawAttack]:
-    """Every function by its name; its signature without what every call brings: model, x, y, targeted."""
-    return {name: _raw(name, inspect.signature(function)) for name, function in FUNCTIONS.items()}
-
-
-def _raw(name: str, signature: inspect.Signature) -> RawAttack:
-    own = [parameter for key, parameter in signature.parameters.items() if key not in ("model", "x", "y", "targeted")]
-    return RawAttack(
-        name=name,
-        needs="logits" if name == "square" else "gradients",
-        signature=signature.replace(parameters=own),
-        targeted="targeted" in signature.parameters,
-    )
-
-
-LIBRARY = Library(
-    name="referee",
-    package="sparring",
-    requires="sparring",
-    attacks=ATTACKS,
-    session=session,
-    raw=raw,
-    native=frozenset(),
+LIBRARY = function_library(
+    "referee",
+    {name: _of_float32(attack) for name, attack in FUNCTIONS.items()},
+    MAPPINGS,
+    why_missing=lambda attack: f"the referee has no {attack.name}; its source is {attack.source}",
 )
