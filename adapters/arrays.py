@@ -37,10 +37,10 @@ def mapped(
     if new and not isinstance(file, Path) and hasattr(os, "posix_fallocate"):
         # a disk that is full is an error now, and not a signal that ends the process later on
         os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * np.dtype(dtype).itemsize))
-    found = np.memmap(file, dtype=dtype, mode="w+" if new else "r", offset=offset, shape=shape)
-    if (held := _map(found)) is not None:
-        _OURS.add(held)
-    return np.asarray(found)
+    array = np.memmap(file, dtype=dtype, mode="w+" if new else "r", offset=offset, shape=shape)
+    if (memory := _map(array)) is not None:
+        _OURS.add(memory)
+    return np.asarray(array)
 
 
 def empty_like(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -72,9 +72,9 @@ def own(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def let_go(*arrays: npt.NDArray[Any]) -> None:
     """Take the pages of mapped arrays out of this process's memory; their content stays, and comes back when used."""
     for array in arrays:
-        held = _map(array)
-        if held is not None and held in _OURS and hasattr(mmap, "MADV_DONTNEED"):
-            held.madvise(mmap.MADV_DONTNEED)
+        memory = _map(array)
+        if memory is not None and memory in _OURS and hasattr(mmap, "MADV_DONTNEED"):
+            memory.madvise(mmap.MADV_DONTNEED)
 
 
 def trim() -> None:
@@ -90,10 +90,10 @@ def _c_library() -> Any:
 
 def _map(array: npt.NDArray[Any]) -> mmap.mmap | None:
     """The map that an array, or what it is a view of, lies in."""
-    held: Any = array
-    while isinstance(held, np.ndarray):
-        held = held.base
-    return held if isinstance(held, mmap.mmap) else None
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    return owner if isinstance(owner, mmap.mmap) else None
 
 
 def _scratch() -> str | None:

@@ -10,9 +10,18 @@ from sparring.adapters.errors import Disruption, StorageError, first_line
 
 FAULTS = {
     code: os.strerror(code)
-    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.EPIPE,
-                 errno.EMFILE, errno.ENFILE)
-}  # fmt: skip
+    for code in (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EIO,
+        errno.ESTALE,
+        errno.EPIPE,
+        errno.EMFILE,
+        errno.ENFILE,
+    )
+}
 """Errors of the system that say nothing of a library or a model, with their texts."""
 
 

@@ -13,6 +13,16 @@ Params = dict[str, Any]
 
 REQUIRED: Any = object()
 
+_WORDS = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "a name",
+    tuple: "a pair",
+    dict: "a mapping",
+    list: "a list",
+}
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -79,14 +89,10 @@ class Parameter:
 
     def described(self) -> str:
         """In words: ``a number above 0 and at most 1``."""
-        words = {
-            float: "a number", int: "a whole number", bool: "true or false", str: "a name", tuple: "a pair",
-            dict: "a mapping", list: "a list",
-        }  # fmt: skip
         bounds = [f"at least {self.low:g}"] if self.low is not None else []
         bounds += [f"above {self.above:g}"] if self.above is not None else []
         bounds += [f"at most {self.high:g}"] if self.high is not None else []
-        return " ".join([words[self.type], " and ".join(bounds)]).strip()
+        return " ".join([_WORDS[self.type], " and ".join(bounds)]).strip()
 
 
 def _fraction(text: str) -> float:

@@ -80,18 +80,18 @@ Pull: TypeAlias = Callable[[Logits], Images]
 
 
 @runtime_checkable
-class Linearisable(Differentiable, Protocol):
+class Linearizable(Differentiable, Protocol):
     """A door for attacks that want logits and gradients of the same images: one pass forwards does for all of them."""
 
-    def linearise(self, x: Images) -> tuple[Logits, Pull]:
+    def linearize(self, x: Images) -> tuple[Logits, Pull]:
         """``logits(x)``, and a function from a cotangent to ``vjp(x, cotangent)``. Raises as these do."""
         ...
 
 
-def linearised(classifier: Differentiable, x: Images) -> tuple[Logits, Pull]:
-    """``classifier.linearise(x)``, or the same of a classifier without that door, with a pass forwards for each."""
-    if isinstance(classifier, Linearisable):
-        return classifier.linearise(x)
+def linearized(classifier: Differentiable, x: Images) -> tuple[Logits, Pull]:
+    """``classifier.linearize(x)``, or the same of a classifier without that door, with a pass forwards for each."""
+    if isinstance(classifier, Linearizable):
+        return classifier.linearize(x)
     return classifier.logits(x), lambda cotangent: classifier.vjp(x, cotangent)
 
 
@@ -148,9 +148,9 @@ class CountedDifferentiable(Counted):
         self.counter.backwards += len(x)
         return self.inner.vjp(x, cotangent)
 
-    def linearise(self, x: Images) -> tuple[Logits, Pull]:
+    def linearize(self, x: Images) -> tuple[Logits, Pull]:
         self.counter.forwards += len(x)
-        logits, pull = linearised(self.inner, x)
+        logits, pull = linearized(self.inner, x)
 
         def counting(cotangent: Logits) -> Images:
             self.counter.backwards += len(x)

@@ -65,8 +65,8 @@ def wrap(
 
         return onnx_classifier(model, **options)
     kind = type(model)
-    given = repr(os.fspath(model)) if isinstance(model, str | os.PathLike) else f"a {kind.__module__}.{kind.__name__}"
-    raise InputError(f"a model is a torch.nn.Module, a Keras 3 model or the path of an .onnx file, not {given}")
+    name = repr(os.fspath(model)) if isinstance(model, str | os.PathLike) else f"a {kind.__module__}.{kind.__name__}"
+    raise InputError(f"a model is a torch.nn.Module, a Keras 3 model or the path of an .onnx file, not {name}")
 
 
 PROBABILITIES = "the model's output looks like probabilities (rows sum to 1), not logits: say `output: probabilities`"

@@ -24,10 +24,11 @@ Needs = Literal["gradients", "logits", "decisions", "nothing"]
 class Attack:
     """A canonical attack under one norm.
 
-    ``goal``: ``budget`` looks for the worst image within ``eps``; ``minimal`` for the nearest misclassified image.
-    ``needs``: what it asks of the classifier. ``aims``: it always moves towards one class, so that untargeted it is
-    given the next one, (y + 1) mod classes. ``fits``: it is trained on other images first (a patch), and is given them.
-    ``ensemble``: of several attacks, so that what counts of it is which images it fools, not by which picture.
+    - ``goal``: ``budget`` looks for the worst image within ``eps``, ``minimal`` for the nearest misclassified image.
+    - ``needs``: what it asks of the classifier.
+    - ``aims``: it always moves towards a class. An untargeted run gives it the next one, (y + 1) mod classes.
+    - ``fits``: it is first trained on other images, as a patch is.
+    - ``ensemble``: it is made of several attacks. What counts is which images it fools, not the images that it leaves.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Attack:
 
     @property
     def example(self) -> Params:
-        """Values of the parameters without a default, to show the others by: eps .1, 1 of what is counted."""
+        """Values for the parameters without a default, for a listing: 1 where it is a count, else 0.1."""
         return {key: 1 if self.parameters[key].type is int else 0.1 for key in self.required}
 
     def resolve(self, given: Mapping[str, Any]) -> Params:
@@ -56,27 +57,27 @@ class Attack:
 
 
 def shortest(attack: Attack, params: Params) -> Params:
-    """The least that has to be said for ``attack.resolve`` to give these parameters."""
-    told = {key: params[key] for key in attack.required}
+    """The fewest parameters from which ``attack.resolve`` makes these."""
+    least = {key: params[key] for key in attack.required}
     for key in attack.parameters:
-        if attack.resolve(told)[key] != params[key]:
-            told[key] = params[key]
-    return told
+        if attack.resolve(least)[key] != params[key]:
+            least[key] = params[key]
+    return least
 
 
 def in_words(value: Any) -> str:
-    """A parameter's value for a table; of a part of a ``worst-of`` whose it is, its name, and what is no default."""
+    """A parameter's value for a table. A part of a ``worst-of`` is its library, its name, and what is no default."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
         return f"[{', '.join(map(in_words, value))}]"
     if not isinstance(value, Mapping) or "attack" not in value:
         return str(value)
-    params = {key: given for key, given in value.items() if key not in ("attack", "library", "norm")}
-    known = catalogue().get((value["attack"], value.get("norm", "")))
-    told = shortest(known, known.resolve(params)) if known else params
-    named = [value["attack"]] if ":" in value["attack"] else [value.get("library", ""), value["attack"]]
-    return " ".join([*named, *(f"{key}={in_words(each)}" for key, each in told.items() if key != "eps")])
+    params = {key: parameter for key, parameter in value.items() if key not in ("attack", "library", "norm")}
+    canonical = catalogue().get((value["attack"], value.get("norm", "")))
+    least = shortest(canonical, canonical.resolve(params)) if canonical else params
+    names = [value["attack"]] if ":" in value["attack"] else [value.get("library", ""), value["attack"]]
+    return " ".join([*names, *(f"{key}={in_words(parameter)}" for key, parameter in least.items() if key != "eps")])
 
 
 EPS_LINF = Parameter(float, "largest change of a pixel, in units of [0, 1]", above=0, high=1)
@@ -106,29 +107,35 @@ MOMENTUM = {
 
 def _pgd(norm: Norm, eps: Parameter) -> Attack:
     return Attack(
-        "pgd", norm, "budget", "gradients",
-        "Madry et al. 2018, Towards Deep Learning Models Resistant to Adversarial Attacks, section 2.1",
-        {
+        name="pgd",
+        norm=norm,
+        goal="budget",
+        needs="gradients",
+        source="Madry et al. 2018, Towards Deep Learning Models Resistant to Adversarial Attacks, section 2.1",
+        parameters={
             "eps": eps,
             "steps": _count("number of steps", 40),
             "eps_step": MADRY_STEP,
             "random_start": Parameter(bool, "start from a random point of the ball", True),
             "restarts": _count("number of starts; the best counts", 1),
         },
-    )  # fmt: skip
+    )
 
 
 def _square(norm: Norm, eps: Parameter) -> Attack:
     return Attack(
-        "square", norm, "budget", "logits",
-        "Andriushchenko et al. 2020, Square Attack, algorithms 1 to 3",
-        {
+        name="square",
+        norm=norm,
+        goal="budget",
+        needs="logits",
+        source="Andriushchenko et al. 2020, Square Attack, algorithms 1 to 3",
+        parameters={
             "eps": eps,
             "queries": _count("number of queries an image", 5000),
             "p_init": Parameter(float, "share of the pixels that the first square covers", 0.8, above=0, high=1),
             "restarts": _count("number of starts; the best counts", 1),
         },
-    )  # fmt: skip
+    )
 
 
 APGD = (
@@ -138,33 +145,43 @@ APGD = (
 
 def _apgd(norm: Norm, eps: Parameter) -> Attack:
     return Attack(
-        "apgd", norm, "budget", "gradients",
-        f"{APGD}, algorithm 1",
-        {
+        name="apgd",
+        norm=norm,
+        goal="budget",
+        needs="gradients",
+        source=f"{APGD}, algorithm 1",
+        parameters={
             "eps": eps,
             "steps": _count("number of steps", 100),
             "restarts": _count("number of starts; the first that succeeds counts", 1),
             "loss": Parameter(
-                str, "ce: the cross-entropy; dlr: the difference of logits ratio (section 4)", "ce",
+                str,
+                "ce: the cross-entropy; dlr: the difference of logits ratio (section 4)",
+                "ce",
                 choices=("ce", "dlr"),
             ),
             "rho": Parameter(float, "share of rising steps below which the step is halved", 0.75, low=0, high=1),
         },
-    )  # fmt: skip
+    )
 
 
 def _autoattack(norm: Norm, eps: Parameter) -> Attack:
     return Attack(
-        "autoattack", norm, "budget", "gradients",
-        f"{APGD}, section 5: APGD-CE, targeted APGD-DLR, targeted FAB, Square, each on what the ones before left",
-        {
+        name="autoattack",
+        norm=norm,
+        goal="budget",
+        needs="gradients",
+        source=(
+            f"{APGD}, section 5: APGD-CE, targeted APGD-DLR, targeted FAB, Square, each on what the ones before left"
+        ),
+        parameters={
             "eps": eps,
             "steps": _count("steps of each APGD, and iterations of FAB", 100),
             "queries": _count("queries of Square", 5000),
             "targets": _count("classes that the targeted attacks aim at, the most probable first", 9),
         },
         ensemble=True,
-    )  # fmt: skip
+    )
 
 
 WORST_OF = ({"attack": "pgd", "library": "torchattacks"}, {"attack": "square", "library": "torchattacks"})
@@ -173,18 +190,25 @@ WORST_OF = ({"attack": "pgd", "library": "torchattacks"}, {"attack": "square", "
 
 def _worst_of(norm: Norm, eps: Parameter) -> Attack:
     return Attack(
-        "worst-of", norm, "budget", "logits",
-        "Carlini et al. 2019, On Evaluating Adversarial Robustness, section 4: the per-image worst of several attacks",
-        {
+        name="worst-of",
+        norm=norm,
+        goal="budget",
+        needs="logits",
+        source=(
+            "Carlini et al. 2019, On Evaluating Adversarial Robustness, section 4: "
+            "the per-image worst of several attacks"
+        ),
+        parameters={
             "eps": eps,
             "attacks": Parameter(
-                list, "attacks in their order, each {attack, library, and its parameters}; norm and eps are filled in",
+                list,
+                "attacks in their order, each {attack, library, and its parameters}; norm and eps are filled in",
                 WORST_OF,
             ),
             "survivors": Parameter(bool, "each attack only on the images that the ones before left", True),
         },
         ensemble=True,
-    )  # fmt: skip
+    )
 
 
 START_DRAWS = _count("images of uniform noise that are tried as a starting point", 100, low=0)
@@ -192,78 +216,111 @@ START_DRAWS = _count("images of uniform noise that are tried as a starting point
 
 def _hopskipjump(norm: Norm) -> Attack:
     return Attack(
-        "hopskipjump", norm, "minimal", "decisions",
-        "Chen, Jordan, Wainwright 2020, HopSkipJumpAttack, algorithm 2",
-        {
+        name="hopskipjump",
+        norm=norm,
+        goal="minimal",
+        needs="decisions",
+        source="Chen, Jordan, Wainwright 2020, HopSkipJumpAttack, algorithm 2",
+        parameters={
             "steps": _count("number of iterations", 50),
             "initial_evaluations": _count("queries for the first estimate of the gradient", 100),
             "max_evaluations": _count("most queries for one estimate of the gradient", 10000),
             "start_draws": START_DRAWS,
         },
-    )  # fmt: skip
+    )
 
 
 _ALL = (
     Attack(
-        "fgsm", "linf", "budget", "gradients",
-        "Goodfellow, Shlens, Szegedy 2015, Explaining and Harnessing Adversarial Examples, section 4",
-        {"eps": EPS_LINF},
+        name="fgsm",
+        norm="linf",
+        goal="budget",
+        needs="gradients",
+        source="Goodfellow, Shlens, Szegedy 2015, Explaining and Harnessing Adversarial Examples, section 4",
+        parameters={"eps": EPS_LINF},
     ),
     Attack(
-        "bim", "linf", "budget", "gradients",
-        "Kurakin, Goodfellow, Bengio 2017, Adversarial Examples in the Physical World, section 2.2",
-        {"eps": EPS_LINF, "steps": _count("number of steps", 10), "eps_step": MADRY_STEP},
+        name="bim",
+        norm="linf",
+        goal="budget",
+        needs="gradients",
+        source="Kurakin, Goodfellow, Bengio 2017, Adversarial Examples in the Physical World, section 2.2",
+        parameters={"eps": EPS_LINF, "steps": _count("number of steps", 10), "eps_step": MADRY_STEP},
     ),
     _pgd("linf", EPS_LINF),
     _pgd("l2", EPS_L2),
     Attack(
-        "mi-fgsm", "linf", "budget", "gradients",
-        "Dong et al. 2018, Boosting Adversarial Attacks with Momentum, algorithm 1",
-        MOMENTUM,
+        name="mi-fgsm",
+        norm="linf",
+        goal="budget",
+        needs="gradients",
+        source="Dong et al. 2018, Boosting Adversarial Attacks with Momentum, algorithm 1",
+        parameters=MOMENTUM,
     ),
     Attack(
-        "ni-fgsm", "linf", "budget", "gradients",
-        "Lin et al. 2020, Nesterov Accelerated Gradient and Scale Invariance, section 3.2",
-        MOMENTUM,
+        name="ni-fgsm",
+        norm="linf",
+        goal="budget",
+        needs="gradients",
+        source="Lin et al. 2020, Nesterov Accelerated Gradient and Scale Invariance, section 3.2",
+        parameters=MOMENTUM,
     ),
     Attack(
-        "si-ni-fgsm", "linf", "budget", "gradients",
-        "Lin et al. 2020, Nesterov Accelerated Gradient and Scale Invariance, algorithm 1",
-        {**MOMENTUM, "scales": _count("copies of the image, each at half the scale of the one before", 5)},
+        name="si-ni-fgsm",
+        norm="linf",
+        goal="budget",
+        needs="gradients",
+        source="Lin et al. 2020, Nesterov Accelerated Gradient and Scale Invariance, algorithm 1",
+        parameters={**MOMENTUM, "scales": _count("copies of the image, each at half the scale of the one before", 5)},
     ),
     Attack(
-        "vmi-fgsm", "linf", "budget", "gradients",
-        "Wang, He 2021, Enhancing the Transferability through Variance Tuning, algorithm 1",
-        {
+        name="vmi-fgsm",
+        norm="linf",
+        goal="budget",
+        needs="gradients",
+        source="Wang, He 2021, Enhancing the Transferability through Variance Tuning, algorithm 1",
+        parameters={
             **MOMENTUM,
-            "samples": _count("neighbours for the variance of the gradient", 20),
-            "beta": Parameter(float, "radius of the neighbourhood, in units of eps", 1.5, above=0),
+            "samples": _count("neighbors for the variance of the gradient", 20),
+            "beta": Parameter(float, "radius of the neighborhood, in units of eps", 1.5, above=0),
         },
     ),
     Attack(
-        "vni-fgsm", "linf", "budget", "gradients",
-        "Wang, He 2021, Enhancing the Transferability through Variance Tuning, algorithm 1, with NI-FGSM's look-ahead",
-        {
+        name="vni-fgsm",
+        norm="linf",
+        goal="budget",
+        needs="gradients",
+        source=(
+            "Wang, He 2021, Enhancing the Transferability through Variance Tuning, algorithm 1, "
+            "with NI-FGSM's look-ahead"
+        ),
+        parameters={
             **MOMENTUM,
-            "samples": _count("neighbours for the variance of the gradient", 20),
-            "beta": Parameter(float, "radius of the neighbourhood, in units of eps", 1.5, above=0),
+            "samples": _count("neighbors for the variance of the gradient", 20),
+            "beta": Parameter(float, "radius of the neighborhood, in units of eps", 1.5, above=0),
         },
     ),
     Attack(
-        "deepfool", "l2", "minimal", "gradients",
-        "Moosavi-Dezfooli, Fawzi, Frossard 2016, DeepFool, algorithm 2",
-        {
+        name="deepfool",
+        norm="l2",
+        goal="minimal",
+        needs="gradients",
+        source="Moosavi-Dezfooli, Fawzi, Frossard 2016, DeepFool, algorithm 2",
+        parameters={
             "steps": _count("most iterations", 50),
             "overshoot": Parameter(float, "how far past the boundary, as a share of the distance", 0.02, low=0),
             "candidates": _count("classes considered, the most probable first", 10, low=2),
         },
     ),
     Attack(
-        "cw", "l2", "minimal", "gradients",
-        "Carlini, Wagner 2017, Towards Evaluating the Robustness of Neural Networks, section VI.A",
-        {
-            "steps": _count("steps of the optimiser for one c", 1000),
-            "learning_rate": Parameter(float, "of the optimiser", 0.01, above=0),
+        name="cw",
+        norm="l2",
+        goal="minimal",
+        needs="gradients",
+        source="Carlini, Wagner 2017, Towards Evaluating the Robustness of Neural Networks, section VI.A",
+        parameters={
+            "steps": _count("steps of the optimizer for one c", 1000),
+            "learning_rate": Parameter(float, "of the optimizer", 0.01, above=0),
             "confidence": Parameter(float, "margin between the logits (kappa)", 0.0, low=0),
             # figure 2: below .1 the attack rarely succeeds, from 1 on it always does
             "initial_const": Parameter(float, "first value of c", 1.0, above=0),
@@ -272,9 +329,12 @@ _ALL = (
         },
     ),
     Attack(
-        "jsma", "l0", "minimal", "gradients",
-        "Papernot et al. 2016, The Limitations of Deep Learning in Adversarial Settings, algorithms 2 and 3",
-        {
+        name="jsma",
+        norm="l0",
+        goal="minimal",
+        needs="gradients",
+        source="Papernot et al. 2016, The Limitations of Deep Learning in Adversarial Settings, algorithms 2 and 3",
+        parameters={
             "theta": Parameter(float, "change of a feature in one step", 1.0, low=-1, high=1),
             "gamma": Parameter(float, "largest share of the features that is changed", 0.1, above=0, high=1),
         },
@@ -289,13 +349,18 @@ _ALL = (
     _worst_of("linf", EPS_LINF),
     _worst_of("l2", EPS_L2),
     Attack(
-        "pixle", "l0", "minimal", "logits",
-        "Pomponi, Scardapane, Uncini 2022, Pixle: a fast and effective black-box attack, section III",
-        {
+        name="pixle",
+        norm="l0",
+        goal="minimal",
+        needs="logits",
+        source="Pomponi, Scardapane, Uncini 2022, Pixle: a fast and effective black-box attack, section III",
+        parameters={
             "x_dimensions": Parameter(tuple, "least and greatest width of the patch, pixels", (2, 10), low=1),
             "y_dimensions": Parameter(tuple, "least and greatest height of the patch, pixels", (2, 10), low=1),
             "pixel_mapping": Parameter(
-                str, "where the pixels of the patch go", "random",
+                str,
+                "where the pixels of the patch go",
+                "random",
                 choices=("random", "similarity", "similarity_random", "distance", "distance_random"),
             ),
             "restarts": _count("number of rounds", 20),
@@ -304,9 +369,12 @@ _ALL = (
         },
     ),
     Attack(
-        "one-pixel", "l0", "minimal", "logits",
-        "Su, Vargas, Sakurai 2019, One Pixel Attack for Fooling Deep Neural Networks, section III",
-        {
+        name="one-pixel",
+        norm="l0",
+        goal="minimal",
+        needs="logits",
+        source="Su, Vargas, Sakurai 2019, One Pixel Attack for Fooling Deep Neural Networks, section III",
+        parameters={
             "pixels": _count("how many pixels may change", 1),
             "steps": _count("generations of the differential evolution", 100),
             "population": _count("size of a generation", 400),
@@ -315,9 +383,12 @@ _ALL = (
     _hopskipjump("l2"),
     _hopskipjump("linf"),
     Attack(
-        "boundary", "l2", "minimal", "decisions",
-        "Brendel, Rauber, Bethge 2018, Decision-Based Adversarial Attacks, algorithm 1",
-        {
+        name="boundary",
+        norm="l2",
+        goal="minimal",
+        needs="decisions",
+        source="Brendel, Rauber, Bethge 2018, Decision-Based Adversarial Attacks, algorithm 1",
+        parameters={
             "steps": _count("number of steps", 5000),
             "spherical_step": Parameter(float, "first step along the sphere, share of the distance", 0.01, above=0),
             "source_step": Parameter(float, "first step towards the image, share of the distance", 0.01, above=0),
@@ -326,26 +397,35 @@ _ALL = (
         },
     ),
     Attack(
-        "salt-and-pepper", "l2", "minimal", "decisions",
-        "Rauber, Brendel, Bethge 2017, Foolbox: SaltAndPepperNoiseAttack",
-        {
+        name="salt-and-pepper",
+        norm="l2",
+        goal="minimal",
+        needs="decisions",
+        source="Rauber, Brendel, Bethge 2017, Foolbox: SaltAndPepperNoiseAttack",
+        parameters={
             "steps": _count("amounts of noise that are tried", 100),
             "across_channels": Parameter(bool, "the same noise in all channels", True),
         },
     ),
     Attack(
-        "pixel-swap", "l0", "minimal", "decisions",
-        "Campbell, Lasselle, Enhancing the Robustness of Deep Neural Networks, iterative pixel swap",
-        {"steps": _count("most pairs of pixels that change places; 0: all", 0, low=0)},
+        name="pixel-swap",
+        norm="l0",
+        goal="minimal",
+        needs="decisions",
+        source="Campbell, Lasselle, Enhancing the Robustness of Deep Neural Networks, iterative pixel swap",
+        parameters={"steps": _count("most pairs of pixels that change places; 0: all", 0, low=0)},
     ),
     Attack(
-        "patch", "l0", "minimal", "gradients",
-        "Brown, Mané, Roy, Abadi, Gilmer 2017, Adversarial Patch, section 2",
-        {
+        name="patch",
+        norm="l0",
+        goal="minimal",
+        needs="gradients",
+        source="Brown, Mané, Roy, Abadi, Gilmer 2017, Adversarial Patch, section 2",
+        parameters={
             "size": _count("side of the patch, of a circle its diameter, in pixels", REQUIRED),
             "shape": Parameter(str, "of the patch", "square", choices=("square", "circle")),
             "steps": _count("number of steps", 200),
-            "learning_rate": Parameter(float, "of the optimiser, in units of [0, 1]", 0.2, above=0),
+            "learning_rate": Parameter(float, "of the optimizer, in units of [0, 1]", 0.2, above=0),
             "decay": Parameter(bool, "let the learning rate fall to 0, by the same each step", True),
             "batch": _count("training images a step", 4),
             # the greatest rotation in the authors' code
@@ -357,16 +437,22 @@ _ALL = (
     ),
     Attack("none", "linf", "minimal", "nothing", "the images as they are, a control"),
     Attack(
-        "uniform-noise", "linf", "budget", "nothing",
-        "noise drawn uniformly from [-eps, eps], a control: Foolbox's LinfAdditiveUniformNoiseAttack",
-        {"eps": EPS_LINF},
+        name="uniform-noise",
+        norm="linf",
+        goal="budget",
+        needs="nothing",
+        source="noise drawn uniformly from [-eps, eps], a control: Foolbox's LinfAdditiveUniformNoiseAttack",
+        parameters={"eps": EPS_LINF},
     ),
     Attack(
-        "gaussian-noise", "l2", "budget", "nothing",
-        "normal noise scaled to length eps, a control: Foolbox's L2AdditiveGaussianNoiseAttack",
-        {"eps": EPS_L2},
+        name="gaussian-noise",
+        norm="l2",
+        goal="budget",
+        needs="nothing",
+        source="normal noise scaled to length eps, a control: Foolbox's L2AdditiveGaussianNoiseAttack",
+        parameters={"eps": EPS_L2},
     ),
-)  # fmt: skip
+)
 
 
 ATTACKS: dict[tuple[str, str], Attack] = {(attack.name, attack.norm): attack for attack in _ALL}
@@ -379,13 +465,13 @@ def catalogue() -> dict[tuple[str, str], Attack]:
 
     A function, since loading an entry point imports its package, which may well import this module.
     """
-    found = dict(ATTACKS)
+    attacks = dict(ATTACKS)
     for point in importlib.metadata.entry_points(group="sparring.attacks"):
         attack = point.load()
         if not isinstance(attack, Attack):
             raise InputError(f"the entry point {point.name!r} of sparring.attacks is a {type(attack).__name__}")
-        found.setdefault((attack.name, attack.norm), attack)
-    return found
+        attacks.setdefault((attack.name, attack.norm), attack)
+    return attacks
 
 
 def names() -> list[str]:

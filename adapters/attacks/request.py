@@ -43,20 +43,20 @@ def request(
     name: str, *, norm: str | None = None, targeted: bool = False, params: Mapping[str, Any] | None = None
 ) -> Request:
     """Check an attack's name, norm and parameters. Raises ``InputError`` that names what is wrong and what is valid."""
-    given = dict(params or {})
+    keywords = dict(params or {})
     if ":" not in name:
         canonical = attacks.find(name, norm)
-        resolved = canonical.resolve(given)
+        resolved = canonical.resolve(keywords)
         if canonical.name == "worst-of":
             # every parameter of every part is part of the request, as those of one attack are
-            resolved["attacks"] = [told(asked, library) for asked, library in parts(canonical.norm, resolved)]
+            resolved["attacks"] = [as_mapping(part, library) for part, library in parts(canonical.norm, resolved)]
         return Request(name, canonical.norm, resolved, targeted, canonical)
     library_name, _, class_name = name.partition(":")
     if library_name not in library_names():
         raise InputError(unknown("library", library_name, library_names()))
     raw = raw_attack(load_library(library_name), class_name)
-    _check_keywords(name, raw, given)
-    return Request(name, norm, given, targeted, None, library_name)
+    _check_keywords(name, raw, keywords)
+    return Request(name, norm, keywords, targeted, None, library_name)
 
 
 def parts(norm: str, params: Mapping[str, Any]) -> list[tuple[Request, str]]:
@@ -65,86 +65,86 @@ def parts(norm: str, params: Mapping[str, Any]) -> list[tuple[Request, str]]:
     ``params`` are those of the ``worst-of``. A part of the same norm gets its norm and eps; one under another norm, and
     a library's own class, say theirs (what they find is brought into the budget).
     """
-    found = []
+    requests = []
     if not params["attacks"]:
         raise InputError("worst-of: attacks is an empty list: name two attacks or more")
     for index, part in enumerate(params["attacks"]):
         place = f"worst-of: attacks[{index}]"
         if not isinstance(part, Mapping) or "attack" not in part:
             raise InputError(f"{place}: {part!r} is not a mapping {{attack: ..., library: ..., parameters}}")
-        given = dict(part)
-        name, library = str(given.pop("attack")), given.pop("library", None)
+        keywords = dict(part)
+        name, library = str(keywords.pop("attack")), keywords.pop("library", None)
         try:
-            asked = _part(name, norm, params["eps"], given)
-            library = library or asked.raw_library
+            attack = _part(name, norm, params["eps"], keywords)
+            library = library or attack.raw_library
             if library is None:
                 raise InputError(f"say whose {name}: library: one of {', '.join(library_names())}")
             load_library(library)
         except InputError as error:
             raise InputError(f"{place}: {error}") from None
-        found.append((asked, str(library)))
-    return found
+        requests.append((attack, str(library)))
+    return requests
 
 
-def _part(name: str, norm: str, eps: float, given: dict[str, Any]) -> Request:
+def _part(name: str, norm: str, eps: float, keywords: dict[str, Any]) -> Request:
     if ":" in name:
-        return request(name, params=given)
-    canonical = attacks.find(name, given.pop("norm", norm))
+        return request(name, params=keywords)
+    canonical = attacks.find(name, keywords.pop("norm", norm))
     if canonical.fits:
         raise InputError(f"{name} is trained on other images first, and no part of a worst-of")
     if canonical.norm == norm and "eps" in canonical.parameters:
-        given.setdefault("eps", eps)
-    return request(name, norm=canonical.norm, params=given)
+        keywords.setdefault("eps", eps)
+    return request(name, norm=canonical.norm, params=keywords)
 
 
-def told(asked: Request, library: str) -> dict[str, Any]:
+def as_mapping(request: Request, library: str) -> dict[str, Any]:
     """The mapping from which ``parts`` makes this attack of this library."""
-    norm = {} if asked.canonical is None else {"norm": asked.norm}
-    return {"attack": asked.name, "library": library, **norm, **asked.params}
+    norm = {} if request.canonical is None else {"norm": request.norm}
+    return {"attack": request.name, "library": library, **norm, **request.params}
 
 
 def raw_attack(library: Library, class_name: str) -> RawAttack:
     """The attack class of that name. Raises ``InputError`` with the nearest names."""
-    found = library.raw()
-    if class_name not in found:
-        raise InputError(unknown(f"attack class of {library.name}", class_name, found))
-    return found[class_name]
+    classes = library.raw()
+    if class_name not in classes:
+        raise InputError(unknown(f"attack class of {library.name}", class_name, classes))
+    return classes[class_name]
 
 
-def _check_keywords(name: str, raw: RawAttack, given: Mapping[str, Any]) -> None:
+def _check_keywords(name: str, raw: RawAttack, keywords: Mapping[str, Any]) -> None:
     valid = [key for key in raw.signature.parameters if key not in ("self", "model", "classifier", "estimator")]
     valid += list(raw.call_keywords)
-    for key in given:
+    for key in keywords:
         if key not in valid:
             raise InputError(f"{name}: {unknown('parameter', key, valid)}")
     for key, parameter in raw.signature.parameters.items():
-        if key in valid and key not in given and parameter.default is parameter.empty and parameter.kind in (1, 3):
+        if key in valid and key not in keywords and parameter.default is parameter.empty and parameter.kind in (1, 3):
             raise InputError(f"{name} needs a value for {key}")
 
 
-def why_not(library: Library, asked: Request, framework: str, lacks: Mapping[str, str] | None = None) -> str | None:
+def why_not(library: Library, request: Request, framework: str, lacks: Mapping[str, str] | None = None) -> str | None:
     """Why this library can't run this attack on a model of this framework; None when it can.
 
     ``lacks`` says which of ``gradients`` and ``logits`` the model has not, and why.
     """
-    if asked.canonical is None:
-        if asked.raw_library != library.name:
-            return f"{asked.name} is a class of {asked.raw_library}"
-        raw = raw_attack(library, asked.name.partition(":")[2])
+    if request.canonical is None:
+        if request.raw_library != library.name:
+            return f"{request.name} is a class of {request.raw_library}"
+        raw = raw_attack(library, request.name.partition(":")[2])
         if raw.unsupported:
             return raw.unsupported
-        if asked.targeted and not raw.targeted:
+        if request.targeted and not raw.targeted:
             return f"{library.name}'s {raw.name} has no targeted version"
         if framework not in raw.runs_on:
             return f"{library.name}'s {raw.name} runs on {', '.join(raw.runs_on)} only"
         needs = raw.needs
     else:
-        mapping = library.find(asked.canonical)
+        mapping = library.find(request.canonical)
         if isinstance(mapping, Unsupported):
             return mapping.reason
-        if asked.targeted and mapping.targeted is not None:
+        if request.targeted and mapping.targeted is not None:
             return mapping.targeted.reason
-        needs = asked.canonical.needs
+        needs = request.canonical.needs
     # whoever gives no logits gives no gradients either, and says so better
     lacking = (lacks or {}).get(needs)
-    return f"{asked.name} {lacking}" if lacking else None
+    return f"{request.name} {lacking}" if lacking else None

@@ -233,8 +233,8 @@ def _craft(
     x = batch.x
     context = Context(request.params, classifier.input_shape, classifier.classes, len(x), batch.seed, request.targeted)
     target, kwargs, notes = _in_their_words(library, request, context)
-    named = context if request.canonical else None
-    call = Call(target, kwargs, x, batch.labels, request.aims, request.canonical, named, batch.fit)
+    canonical = context if request.canonical else None
+    call = Call(target, kwargs, x, batch.labels, request.aims, request.canonical, canonical, batch.fit)
     begin = time.perf_counter()
     with seeded(batch.seed, of_tensorflow=batch.of_tensorflow):
         crafted = run_call(library, run, call, reconcile)

@@ -49,14 +49,14 @@ def find_starts(decide: Decide, x: Images, labels: Labels, targeted: bool, draws
         hit = fits(noise, rows[missing])
         points[missing[hit]] = noise[hit]
         missing = missing[~hit]
-    found = np.ones(len(rows), bool)
+    startable = np.ones(len(rows), bool)
     for index in missing:
-        wanted = labels[rows[index]]
-        others = np.flatnonzero((predicted == wanted) if targeted else (predicted != wanted))
-        found[index] = len(others) > 0
+        label = labels[rows[index]]
+        others = np.flatnonzero((predicted == label) if targeted else (predicted != label))
+        startable[index] = len(others) > 0
         if len(others):
             points[index] = x[rng.choice(others)]
-    rows, points = rows[found], points[found]
+    rows, points = rows[startable], points[startable]
 
     if len(rows):
         near, far = np.zeros(len(rows), np.float32), np.ones(len(rows), np.float32)

@@ -39,9 +39,17 @@ from sparring.adapters.protocol import (
 )
 
 __all__ = [
-    "CLASSIFIER_CHECKS", "DIFFERENTIABLE_CHECKS", "LIBRARY_CHECKS", "Check", "LibraryCheck", "check_rebuilds",
-    "checks_for", "library_checks_for", "sample_cotangent", "sample_images",
-]  # fmt: skip
+    "CLASSIFIER_CHECKS",
+    "DIFFERENTIABLE_CHECKS",
+    "LIBRARY_CHECKS",
+    "Check",
+    "LibraryCheck",
+    "check_rebuilds",
+    "checks_for",
+    "library_checks_for",
+    "sample_cotangent",
+    "sample_images",
+]
 
 Check: TypeAlias = Callable[[Any], None]
 
@@ -102,9 +110,9 @@ def check_batch_independence(classifier: Classifier) -> None:
 def check_leaves_input_alone(classifier: Classifier) -> None:
     """``logits`` doesn't write to the images, and takes read-only ones and ones that are not contiguous."""
     x = sample_images(classifier)
-    for given in _guises(x):
-        _are_close(classifier.logits(given), classifier.logits(x.copy()), "logits depend on the array's memory layout")
-        assert np.array_equal(given, x), "logits writes to the images"
+    for guise in _guises(x):
+        _are_close(classifier.logits(guise), classifier.logits(x.copy()), "logits depend on the array's memory layout")
+        assert np.array_equal(guise, x), "logits writes to the images"
 
 
 def check_uses_input(classifier: Classifier) -> None:
@@ -160,11 +168,11 @@ def check_vjp_batch_independence(classifier: Differentiable) -> None:
 def check_vjp_leaves_input_alone(classifier: Differentiable) -> None:
     """``vjp`` writes neither to the images nor to the cotangent, and takes read-only and non-contiguous ones."""
     x, cotangent = sample_images(classifier), sample_cotangent(classifier)
-    for given, given_cotangent in zip(_guises(x), _guises(cotangent), strict=True):
-        result = classifier.vjp(given, given_cotangent)
+    for guise, cotangent_guise in zip(_guises(x), _guises(cotangent), strict=True):
+        result = classifier.vjp(guise, cotangent_guise)
         _are_close(result, classifier.vjp(x.copy(), cotangent.copy()), "vjp depends on the arrays' memory layout")
-        assert np.array_equal(given, x), "vjp writes to the images"
-        assert np.array_equal(given_cotangent, cotangent), "vjp writes to the cotangent"
+        assert np.array_equal(guise, x), "vjp writes to the images"
+        assert np.array_equal(cotangent_guise, cotangent), "vjp writes to the cotangent"
 
 
 def check_vjp_refuses_bad_arguments(classifier: Differentiable) -> None:
@@ -311,17 +319,17 @@ def check_rebuilds(build: str, x: Images | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         images, answers = Path(folder, "images.npy"), Path(folder, "answers.npz")
         np.save(images, x)
-        done = subprocess.run(
-            [sys.executable, "-c", f"from {__name__} import _answer; _answer(*__import__('sys').argv[1:])",
-             build, str(images), str(answers)],
+        code = f"from {__name__} import _answer; _answer(*__import__('sys').argv[1:])"
+        process = subprocess.run(
+            [sys.executable, "-c", code, build, str(images), str(answers)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             capture_output=True,
             text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{build} fails in a fresh process:\n{done.stderr[-2000:]}"
-        with np.load(answers) as there:
-            for name, here in _answers(classifier, x).items():
-                _are_same(there[name], here, f"{name} of {build} are others in a fresh process")
+        )
+        assert process.returncode == 0, f"{build} fails in a fresh process:\n{process.stderr[-2000:]}"
+        with np.load(answers) as stored:
+            for name, array in _answers(classifier, x).items():
+                _are_same(stored[name], array, f"{name} of {build} are others in a fresh process")
 
 
 def _build(build: str) -> Any:

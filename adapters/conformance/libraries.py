@@ -44,20 +44,45 @@ from sparring.adapters.protocol import (
 LibraryCheck: TypeAlias = Callable[[Library], None]
 
 LIGHT: dict[str, Any] = {
-    "steps": 4, "search_steps": 2, "scales": 2, "samples": 2, "queries": 40, "restarts": 1, "iterations": 3,
-    "initial_evaluations": 10, "max_evaluations": 20, "population": 40, "pixels": 3,
-    "size": 8, "batch": 4, "rotation": 0, "scale_min": 1, "scale_max": 1,  # one place: another is another input
-    "attacks": [{"attack": "square", "library": "referee", "queries": 20, "restarts": 1},
-                {"attack": "square", "library": "referee", "queries": 40, "restarts": 1}],
-}  # fmt: skip
+    "steps": 4,
+    "search_steps": 2,
+    "scales": 2,
+    "samples": 2,
+    "queries": 40,
+    "restarts": 1,
+    "iterations": 3,
+    "initial_evaluations": 10,
+    "max_evaluations": 20,
+    "population": 40,
+    "pixels": 3,
+    "size": 8,
+    "batch": 4,
+    # one place for the patch: at another it is another input
+    "rotation": 0,
+    "scale_min": 1,
+    "scale_max": 1,
+    "attacks": [
+        {"attack": "square", "library": "referee", "queries": 20, "restarts": 1},
+        {"attack": "square", "library": "referee", "queries": 40, "restarts": 1},
+    ],
+}
 """Values of canonical parameters that make an attack short, wherever it has them."""
 BUDGET = {"linf": 0.2, "l2": 1.0}
 ROUNDING = 1e-5
 """How far float32 may carry an image out of its budget or the box."""
 RANDOM = {
-    "square", "pixle", "one-pixel", "hopskipjump", "boundary", "uniform-noise", "gaussian-noise", "salt-and-pepper",
-    "apgd", "autoattack", "worst-of",
-}  # fmt: skip
+    "square",
+    "pixle",
+    "one-pixel",
+    "hopskipjump",
+    "boundary",
+    "uniform-noise",
+    "gaussian-noise",
+    "salt-and-pepper",
+    "apgd",
+    "autoattack",
+    "worst-of",
+}
 """The attacks that draw random numbers whatever their parameters; others do where ``random_start`` is true."""
 
 
@@ -104,10 +129,10 @@ def sample(n: int = 6) -> tuple[Images, Labels]:
 
 def light(attack: Attack) -> dict[str, Any]:
     """All parameters of an attack, those in ``LIGHT`` and the budget for a short run, the others by default."""
-    given: dict[str, Any] = {key: value for key, value in LIGHT.items() if key in attack.parameters}
+    params: dict[str, Any] = {key: value for key, value in LIGHT.items() if key in attack.parameters}
     for key in attack.required:
-        given.setdefault(key, BUDGET.get(attack.norm, 0.2) if key == "eps" else _some_value(attack.parameters[key]))
-    return request(attack.name, norm=attack.norm, params=given).params
+        params.setdefault(key, BUDGET.get(attack.norm, 0.2) if key == "eps" else _some_value(attack.parameters[key]))
+    return request(attack.name, norm=attack.norm, params=params).params
 
 
 def _some_value(parameter: Parameter) -> Any:
@@ -119,8 +144,8 @@ def _some_value(parameter: Parameter) -> Any:
 
 def mapped(library: Library) -> list[tuple[Attack, AttackMapping]]:
     """The canonical attacks that a library has."""
-    found = ((attack, library.find(attack)) for attack in catalogue().values())
-    return [(attack, mapping) for attack, mapping in found if isinstance(mapping, AttackMapping)]
+    pairs = ((attack, library.find(attack)) for attack in catalogue().values())
+    return [(attack, mapping) for attack, mapping in pairs if isinstance(mapping, AttackMapping)]
 
 
 # The table
@@ -272,8 +297,8 @@ def check_runs_without_gradients(library: Library) -> None:
 
 def check_frameworks(library: Library) -> None:
     """By the native route to every framework that is claimed and installed, all attacks give legal images."""
-    known = {"torch", "keras-torch", "keras-tensorflow"}
-    assert library.native <= known, f"{', '.join(sorted(library.native - known))} is no framework"
+    frameworks = {"torch", "keras-torch", "keras-tensorflow"}
+    assert library.native <= frameworks, f"{', '.join(sorted(library.native - frameworks))} is no framework"
     x, y = sample(4)
     for name in sorted(library.native):
         classifier = _native(name)
@@ -290,10 +315,10 @@ def check_leaves_arguments_alone(library: Library) -> None:
     """Neither the images nor the labels that were handed over are written to."""
     x, y = sample(4)
     for attack, mapping in mapped(library):
-        given_x, given_y = x.copy(), y.copy()
-        run(library, attack, mapping, given_x, given_y)
-        assert np.array_equal(given_x, x), f"{_name(attack)} writes to the images"
-        assert np.array_equal(given_y, y), f"{_name(attack)} writes to the labels"
+        images, labels = x.copy(), y.copy()
+        run(library, attack, mapping, images, labels)
+        assert np.array_equal(images, x), f"{_name(attack)} writes to the images"
+        assert np.array_equal(labels, y), f"{_name(attack)} writes to the labels"
 
 
 def check_leaves_the_process_alone(library: Library) -> None:
@@ -331,8 +356,8 @@ def check_is_quiet(library: Library) -> None:
         out, error = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
             run(library, attack, mapping, x, y)
-        said = (out.getvalue() + error.getvalue()).strip()
-        assert not said, f"{_name(attack)} writes {said.splitlines()[0]!r}"
+        output = (out.getvalue() + error.getvalue()).strip()
+        assert not output, f"{_name(attack)} writes {output.splitlines()[0]!r}"
 
 
 def check_reconciliations_are_undone(library: Library) -> None:
@@ -391,18 +416,26 @@ def library_checks_for(library: Library) -> list[LibraryCheck]:
 
 
 def run(
-    library: Library, attack: Attack, mapping: AttackMapping, x: Images, y: Labels, *,
-    classifier: Classifier | None = None, route: Route = "bridged", counter: Counter | None = None, seed: int = 0,
+    library: Library,
+    attack: Attack,
+    mapping: AttackMapping,
+    x: Images,
+    y: Labels,
+    *,
+    classifier: Classifier | None = None,
+    route: Route = "bridged",
+    counter: Counter | None = None,
+    seed: int = 0,
     targeted: bool = False,
-) -> Images:  # fmt: skip
+) -> Images:
     """What the library's own session makes of one batch. Raises ``AssertionError`` where it raises anything."""
     model = classifier or Small()
     goals = (y + 1) % Small.classes if attack.aims and not targeted else y
     call = _call(attack, mapping, x, goals, seed, targeted)
     try:
-        with library.session(model, route, counter or Counter()) as one, seeded(seed):
-            found = one(call)
-            return found.images if isinstance(found, Crafted) else found
+        with library.session(model, route, counter or Counter()) as session, seeded(seed):
+            result = session(call)
+            return result.images if isinstance(result, Crafted) else result
     except Exception as error:
         what = f"{_name(attack)} by the {route} route, {len(x)} images"
         raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error
@@ -461,12 +494,12 @@ def _state() -> dict[str, Any]:
 
 
 def _model(module: Any) -> dict[str, Any]:
-    named = dict(module.named_parameters())
+    parameters = dict(module.named_parameters())
     return {
         "the training mode": [part.training for part in module.modules()],
-        "what parameters want gradients": {name: one.requires_grad for name, one in named.items()},
-        "the parameters": {name: one.detach().numpy().tobytes() for name, one in named.items()},
-        "the gradients that parameters hold": {name: one.grad is None for name, one in named.items()},
+        "what parameters want gradients": {name: parameter.requires_grad for name, parameter in parameters.items()},
+        "the parameters": {name: parameter.detach().numpy().tobytes() for name, parameter in parameters.items()},
+        "the gradients that parameters hold": {name: parameter.grad is None for name, parameter in parameters.items()},
     }
 
 

@@ -101,14 +101,14 @@ class KerasJaxClassifier:
         import jax
 
         weights = jax.device_put([variable.value for variable in self._variables], self._device)
-        done = []
+        parts = []
         for start in range(0, len(arrays[0]), self._sizes[-1]):
             part = [array[start : start + self._sizes[-1]] for array in arrays]
             n = len(part[0])
             size = next(size for size in self._sizes if size >= n)
-            given = jax.device_put([_filled_up(array, size) for array in part], self._device)
-            done.append(np.asarray(function(weights, *given))[:n])
-        return np.concatenate(done)  # a copy: JAX's own arrays are read-only
+            inputs = jax.device_put([_filled_up(array, size) for array in part], self._device)
+            parts.append(np.asarray(function(weights, *inputs))[:n])
+        return np.concatenate(parts)  # a copy: JAX's own arrays are read-only
 
 
 def _functions(
@@ -150,9 +150,9 @@ def _choose_device(device: str) -> Any:
     if kind not in ("cpu", "cuda") or not (index or "0").isdecimal():
         raise InputError(f"unknown device {device!r}; valid: auto, cpu, cuda")
     try:
-        found = jax.devices(kind)
+        devices = jax.devices(kind)
     except RuntimeError:  # JAX has no such platform
-        found = []
-    if int(index or 0) >= len(found):
-        raise InputError(f"device {device!r} is not there: JAX sees {len(found)} {kind.upper()} devices")
-    return found[int(index or 0)]
+        devices = []
+    if int(index or 0) >= len(devices):
+        raise InputError(f"device {device!r} is not there: JAX sees {len(devices)} {kind.upper()} devices")
+    return devices[int(index or 0)]

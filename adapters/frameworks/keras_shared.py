@@ -55,10 +55,10 @@ def images_of(model: Any, input_shape: tuple[int, int, int] | None, layout: Layo
         if own is None or None in own:
             raise InputError("the model does not say what images it takes: give input_shape=(channels, height, width)")
         return check_input_shape(own)
-    given = check_input_shape(input_shape)
-    if own is not None and any(a is not None and a != b for a, b in zip(own, given, strict=True)):
-        raise InputError(f"input_shape is {given}, but the model takes {own} (channels, height, width)")
-    return given
+    shape = check_input_shape(input_shape)
+    if own is not None and any(a is not None and a != b for a, b in zip(own, shape, strict=True)):
+        raise InputError(f"input_shape is {shape}, but the model takes {own} (channels, height, width)")
+    return shape
 
 
 def probe(call: Callable[[Images], Logits], input_shape: tuple[int, int, int], classes: int | None) -> int:

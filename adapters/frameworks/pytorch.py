@@ -107,7 +107,7 @@ class TorchClassifier:
                 raise NotSupported(NO_GRADIENT)
             return _array(torch.autograd.grad(scores, leaf, _tensor(cotangent, self.device))[0])
 
-    def linearise(self, x: Images) -> tuple[Logits, Pull]:
+    def linearize(self, x: Images) -> tuple[Logits, Pull]:
         """``logits(x)``, and a function from a cotangent to ``vjp(x, cotangent)``, after one pass forwards.
 
         Raises as both do. What the backward pass needs is kept until the function is let go.
@@ -154,8 +154,10 @@ class TorchClassifier:
         except (RuntimeError, TypeError, ValueError, IndexError) as exc:
             raise InputError(f"the model does not take images of shape {self.input_shape}: {first_line(exc)}") from exc
         if not isinstance(scores, Tensor) or scores.ndim != 2 or len(scores) != 1:
-            got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
-            raise InputError(f"the model must give one row of class scores per image, (1, classes) for one, not {got}")
+            result = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+            raise InputError(
+                f"the model must give one row of class scores per image, (1, classes) for one, not {result}"
+            )
         return scores.shape[1], image._version > 0
 
 
@@ -164,12 +166,12 @@ def choose_device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        chosen = torch.device(device)
+        choice = torch.device(device)
     except RuntimeError as exc:
         raise InputError(f"unknown device {device!r}; valid: auto, cpu, cuda") from exc
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+    if choice.type == "cuda" and (choice.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device {device!r} is not there: torch sees {torch.cuda.device_count()} CUDA devices")
-    return chosen
+    return choice
 
 
 @contextmanager

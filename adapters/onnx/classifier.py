@@ -81,10 +81,10 @@ class OnnxOutputs:
             self.input_shape, input_range=input_range, mean=mean, std=std, channel_order=channel_order, layout=layout
         )
         self._batch = self._door.batch
-        found = self._probe()
-        if classes not in (None, found):
-            raise InputError(f"classes is {classes}, but {self.path} gives {found} scores per image")
-        self.classes: int = found
+        scores = self._probe()
+        if classes not in (None, scores):
+            raise InputError(f"classes is {classes}, but {self.path} gives {scores} scores per image")
+        self.classes: int = scores
         if self._probabilities:
             graph = self._leave_softmax_out(graph, device)
         self._gradients, reason = self._find_gradients(graph)

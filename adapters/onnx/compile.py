@@ -48,15 +48,15 @@ class Compiler:
         """The file's graph. Raises ``InputError`` for a file that is damaged."""
         return self._block(self._graph, _Place(lambda name: name, self.opsets, {}), {}, set())
 
-    def _block(self, graph: GraphProto, place: _Place, known: Mapping[str, Any], names: set[str]) -> Block:
-        """``known`` are the constants around it, ``names`` those of all values."""
+    def _block(self, graph: GraphProto, place: _Place, constants: Mapping[str, Any], names: set[str]) -> Block:
+        """``constants`` are those around it, ``names`` those of all values."""
         own: Values = {place.name(proto.name): self._tensor(proto) for proto in graph.initializer}
         for sparse in graph.sparse_initializer:
             own[place.name(sparse.values.name)] = onnx_read.dense(sparse, self._file, self._folder)
-        listed = [place.name(value.name) for value in graph.input]
-        inputs = tuple(name for name in listed if name not in own)  # the others are defaults
+        # an input with an initializer has that as its default
+        inputs = tuple(name for value in graph.input if (name := place.name(value.name)) not in own)
         names = names.union(own, inputs)
-        steps = self._steps(graph.node, place, ChainMap(own, known), names)  # type: ignore[arg-type]
+        steps = self._steps(graph.node, place, ChainMap(own, constants), names)  # type: ignore[arg-type]
         outputs = tuple(place.name(value.name) for value in graph.output)
         for name in outputs:
             if name not in names:
@@ -64,9 +64,9 @@ class Compiler:
         return Block(inputs, outputs, steps, own)
 
     def _steps(
-        self, nodes: Iterable[NodeProto], place: _Place, known: ChainMap[str, Any], names: set[str]
+        self, nodes: Iterable[NodeProto], place: _Place, constants: ChainMap[str, Any], names: set[str]
     ) -> list[Step]:
-        """Adds the constants that it finds to ``known``, and everything that the nodes give to ``names``."""
+        """Adds the constants that it finds to ``constants``, and everything that the nodes give to ``names``."""
         steps: list[Step] = []
         for node in nodes:
             for name in map(place.name, node.input):
@@ -74,15 +74,15 @@ class Compiler:
                     raise InputError(f"{self._file} is damaged: nothing gives {name!r}, which {_label(node)!r} takes")
             function = self._functions.get((domain_of(node), node.op_type, _overload(node)))
             if function is not None:
-                steps += self._written_out(node, function, place, known, names)
+                steps += self._written_out(node, function, place, constants, names)
             else:
-                step = _folded(self._step(node, place, known, names), known)
+                step = _folded(self._step(node, place, constants, names), constants)
                 steps += [] if step is None else [step]
             names.update(place.name(name) for name in node.output if name)
         return steps
 
     def _written_out(
-        self, node: NodeProto, function: FunctionProto, place: _Place, known: ChainMap[str, Any], names: set[str]
+        self, node: NodeProto, function: FunctionProto, place: _Place, constants: ChainMap[str, Any], names: set[str]
     ) -> list[Step]:
         """The nodes of a local function, in the place of the node that calls it."""
         if place.depth >= _DEEPEST:
@@ -104,10 +104,10 @@ class Compiler:
             attributes,
             place.depth + 1,
         )
-        steps = self._steps(function.node, inner, known, names)
-        return steps + [step for step in passed if _folded(step, known) is not None]
+        steps = self._steps(function.node, inner, constants, names)
+        return steps + [step for step in passed if _folded(step, constants) is not None]
 
-    def _step(self, node: NodeProto, place: _Place, known: Mapping[str, Any], names: set[str]) -> Step:
+    def _step(self, node: NodeProto, place: _Place, constants: Mapping[str, Any], names: set[str]) -> Step:
         domain, inputs = domain_of(node), tuple(map(place.name, node.input))
         outputs = [place.name(name) for name in node.output]
         while outputs and not outputs[-1]:
@@ -119,19 +119,19 @@ class Compiler:
             return replace(bare, reason=reason)
         takes = signature(function)
         try:
-            values, bodies = self._values(node, place, known, names)
-            reason = _refused(takes, {**values, **bodies}, [known.get(name) for name in inputs if name])
+            values, bodies = self._values(node, place, constants, names)
+            reason = _refused(takes, {**values, **bodies}, [constants.get(name) for name in inputs if name])
         except NotSupported as exc:
             reason = f"with {exc}"
         if reason or (len(inputs) > takes.inputs and not takes.variadic):
             return replace(bare, reason=reason or f"with {len(inputs)} inputs")
         facts = {"opset": opset, "outputs": len(outputs), "producer": self._producer}
         values.update({name: facts[name] for name in takes.facts})
-        host = {i: _numbers(known.get(inputs[i])) for i in takes.host if i < len(inputs)}
+        host = {i: _numbers(constants.get(inputs[i])) for i in takes.host if i < len(inputs)}
         return replace(bare, function=partial(function, **values) if values else function, host=host, bodies=bodies)
 
     def _values(
-        self, node: NodeProto, place: _Place, known: Mapping[str, Any], names: set[str]
+        self, node: NodeProto, place: _Place, constants: Mapping[str, Any], names: set[str]
     ) -> tuple[dict[str, Any], dict[str, Block]]:
         """The attributes, and those that are graphs."""
         values, graphs = {}, {}
@@ -142,10 +142,10 @@ class Compiler:
                 values[name] = onnx_read.dense(proto.sparse_tensor, self._file, self._folder)
             else:
                 values[name] = onnx_read.attribute(proto, self._tensor)
-        if node.op_type == "If" and isinstance(known.get(place.name(node.input[0])), torch.Tensor):
-            taken = graphs["then_branch" if bool(known[place.name(node.input[0])]) else "else_branch"]
-            graphs = dict.fromkeys(graphs, taken)
-        return values, {name: self._block(graph, place, known, names) for name, graph in graphs.items()}
+        if node.op_type == "If" and isinstance(constants.get(place.name(node.input[0])), torch.Tensor):
+            branch = graphs["then_branch" if bool(constants[place.name(node.input[0])]) else "else_branch"]
+            graphs = dict.fromkeys(graphs, branch)
+        return values, {name: self._block(graph, place, constants, names) for name, graph in graphs.items()}
 
     def _tensor(self, proto: TensorProto) -> Any:
         try:
@@ -169,8 +169,8 @@ def _label(node: NodeProto) -> str:
 
 def _attributes(node: NodeProto, place: _Place) -> dict[str, AttributeProto]:
     """By name; one that refers to an attribute of the function around it is that one, or none."""
-    found = {a.name: place.attributes.get(a.ref_attr_name) if a.ref_attr_name else a for a in node.attribute}
-    return {name: a for name, a in found.items() if a is not None}
+    attributes = {a.name: place.attributes.get(a.ref_attr_name) if a.ref_attr_name else a for a in node.attribute}
+    return {name: a for name, a in attributes.items() if a is not None}
 
 
 def _refused(takes: Signature, attributes: Mapping[str, Any], inputs: Iterable[Any]) -> str:
@@ -189,13 +189,13 @@ def _numbers(value: Any) -> list[Any] | None:
     return value.flatten().tolist() if isinstance(value, torch.Tensor) else None
 
 
-def _folded(step: Step, known: ChainMap[str, Any]) -> Step | None:
+def _folded(step: Step, constants: ChainMap[str, Any]) -> Step | None:
     """None where all that it takes is constant: its outputs are then, too."""
-    if step.missing or not all(name in known for name in step.needs):
+    if step.missing or not all(name in constants for name in step.needs):
         return step
     try:
         with torch.inference_mode(False), torch.no_grad():
-            known.update(zip(step.outputs, call(step, known, None), strict=False))
+            constants.update(zip(step.outputs, call(step, constants, None), strict=False))
     except NotSupported as exc:
         return replace(step, function=None, reason=str(exc.__cause__ or exc), bodies={})
     return None

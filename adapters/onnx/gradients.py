@@ -53,8 +53,8 @@ STEPS = (
 class Gradients:
     """The vjp of one graph, from the file's own input to its scores or, of ``probabilities``, their logarithm."""
 
-    def __init__(self, graph: Graph, it: Door, probabilities: bool, half: bool, device: str) -> None:
-        self.graph, self.door, self.probabilities, self.half = graph, it, probabilities, half
+    def __init__(self, graph: Graph, door: Door, probabilities: bool, half: bool, device: str) -> None:
+        self.graph, self.door, self.probabilities, self.half = graph, door, probabilities, half
         self.device = torch.device(device)
 
     def scores(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -78,14 +78,14 @@ class Gradients:
         return torch.from_numpy(array.copy()).to(self.device)
 
     def _scores(self, images: Tensor) -> Tensor:
-        found = evaluate(self.graph, {self.door.input: images}, [self.door.output])[self.door.output]
-        scores = found.flatten(1).to(torch.float32)
+        value = evaluate(self.graph, {self.door.input: images}, [self.door.output])[self.door.output]
+        scores = value.flatten(1).to(torch.float32)
         return scores.clamp(min=LEAST_PROBABILITY).log() if self.probabilities else scores
 
 
 def gradients_of(
     graph: Graph,
-    it: Door,
+    door: Door,
     probabilities: bool,
     device: str,
     images: npt.NDArray[Any],
@@ -97,36 +97,36 @@ def gradients_of(
     the graph evaluates to others, its gradient would be that of another function.
     """
     name = f"needs gradients, and {os.path.basename(graph.file)}"
-    if it.whole:
-        return None, f"{name} takes images of whole numbers, {np.dtype(it.dtype)}: rounding has none"
-    reached = list(_reached(graph, it))
-    for step in reached:
+    if door.whole:
+        return None, f"{name} takes images of whole numbers, {np.dtype(door.dtype)}: rounding has none"
+    steps = list(_reached(graph, door))
+    for step in steps:
         if step.operator in STAIRS:
             return None, f"{name} has {_called(step)}, whose values are steps: it has none"
-    for missing in graph.missing_for([it.output]):
+    for missing in graph.missing_for([door.output]):
         return None, f"{name} has {missing}, which can't be evaluated in torch"
     half = any(value.dtype in HALVES for value in graph.main.constants.values() if isinstance(value, Tensor))
-    found = Gradients(graph, it, probabilities, half or it.dtype is np.float16, device)
+    gradients = Gradients(graph, door, probabilities, half or door.dtype is np.float16, device)
     try:
-        scores = found.scores(images)
+        scores = gradients.scores(images)
         cotangent = np.random.default_rng(0).standard_normal(scores.shape).astype(np.float32)
-        gradient = found.vjp(images, cotangent)
+        gradient = gradients.vjp(images, cotangent)
     except NotSupported as exc:
         return None, f"{name} can't be evaluated in torch: {exc}"
     except RuntimeError as exc:  # of autograd
         return None, f"{name} can't be differentiated in torch: {first_line(exc)}"
-    allowed = HALF_TOLERANCE if found.half else TOLERANCE
+    limit = HALF_TOLERANCE if gradients.half else TOLERANCE
     off = float(np.abs(scores - expected).max()) / max(1.0, float(np.abs(expected).max()))
-    if not off <= allowed:
-        return None, f"{name}, evaluated in torch, gives scores {off:.1e} off ONNX Runtime's ({allowed:.0e} is allowed)"
+    if not off <= limit:
+        return None, f"{name}, evaluated in torch, gives scores {off:.1e} off ONNX Runtime's ({limit:.0e} is allowed)"
     if not np.isfinite(gradient).all():
         return None, f"{name} has a gradient that is NaN or infinite"
     if not gradient.any():
         # without such an operator it may be zero for these images alone
-        for step in reached:
+        for step in steps:
             if step.operator in STEPS:
                 return None, f"{name} has a gradient of zero everywhere, behind {_called(step)}"
-    return found, ""
+    return gradients, ""
 
 
 def softmax_input(graph: Graph, output: str) -> str | None:
@@ -163,12 +163,12 @@ def with_output(path: str, value: str) -> onnx.ModelProto | None:
     return model
 
 
-def _reached(graph: Graph, it: Door) -> Iterator[Step]:
+def _reached(graph: Graph, door: Door) -> Iterator[Step]:
     """The steps to the scores on whose values the images act, other than by their shape."""
-    known = {it.input}
-    for step, _ in graph.plan([it.output]):
-        if known.intersection(step.needs) and step.operator not in ("Shape", "Size"):
-            known.update(step.outputs)
+    names = {door.input}
+    for step, _ in graph.plan([door.output]):
+        if names.intersection(step.needs) and step.operator not in ("Shape", "Size"):
+            names.update(step.outputs)
             yield step
 
 

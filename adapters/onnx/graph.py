@@ -47,19 +47,19 @@ class Graph:
         """empty where every output can be evaluated; otherwise every one that the outputs need, bodies included"""
         self._plans: dict[tuple[str, ...], Schedule] = {}
 
-    def missing_for(self, wanted: Iterable[str]) -> tuple[Missing, ...]:
+    def missing_for(self, outputs: Iterable[str]) -> tuple[Missing, ...]:
         """What is missing for these values alone."""
-        steps = [step for step, _ in schedule(self.main.steps, wanted)]
+        steps = [step for step, _ in schedule(self.main.steps, outputs)]
         return tuple(dict.fromkeys(m for step in steps for m in step.missing))
 
-    def plan(self, wanted: Sequence[str]) -> Schedule:
+    def plan(self, outputs: Sequence[str]) -> Schedule:
         """The steps for these values. ``InputError`` for a name that is not in the graph."""
-        key = tuple(wanted)
+        key = tuple(outputs)
         if key not in self._plans:
-            made = {name for step in self.main.steps for name in step.outputs if name}
+            values = {name for step in self.main.steps for name in step.outputs if name}
             for name in key:
-                if name not in made and name not in self.main.constants and name not in self.main.inputs:
-                    raise InputError(unknown(f"value of {self.file}", name, made))
+                if name not in values and name not in self.main.constants and name not in self.main.inputs:
+                    raise InputError(unknown(f"value of {self.file}", name, values))
             self._plans[key] = schedule(self.main.steps, key)
         return self._plans[key]
 
@@ -73,14 +73,14 @@ def read_graph(model: str | os.PathLike[str] | onnx.ModelProto) -> Graph:
     return Graph(*onnx_read.load(model))
 
 
-def evaluate(graph: Graph, inputs: Mapping[str, Tensor], wanted: Sequence[str] | None = None) -> dict[str, Tensor]:
+def evaluate(graph: Graph, inputs: Mapping[str, Tensor], outputs: Sequence[str] | None = None) -> dict[str, Tensor]:
     """The values of these names (the outputs when None), on the inputs' device, in the caller's grad mode.
 
     Of float inputs any precision will do, as long as the operators take it together with the file's constants. Raises
     ``InputError`` for inputs that are not the graph's, or not of their kind and shape, and ``NotSupported``, naming
     operator and node, for what can't be evaluated. Sequences are lists of tensors.
     """
-    names = [output.name for output in graph.outputs] if wanted is None else list(wanted)
+    names = [output.name for output in graph.outputs] if outputs is None else list(outputs)
     _check(graph, inputs)
     devices = {x.device for x in inputs.values() if isinstance(x, Tensor) and x.device.type != "cpu"}
     device = next(iter(devices), None)

@@ -55,20 +55,20 @@ def open_session(model: str | bytes, graph: Graph, device: str) -> Any:
         raise missing_package("onnxruntime", "pip install 'sparring[cpu]'", "an ONNX model") from exc
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"unknown device {device!r}; valid: auto, cpu, cuda")
-    wanted = ["CPUExecutionProvider"]
+    providers = ["CPUExecutionProvider"]
     if device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        wanted.insert(0, "CUDAExecutionProvider")
+        providers.insert(0, "CUDAExecutionProvider")
     options = onnxruntime.SessionOptions()
     options.use_deterministic_compute = True
     options.log_severity_level = 4  # what fails is raised
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=wanted)
+        session = onnxruntime.InferenceSession(model, options, providers=providers)
     except Exception as exc:  # ONNX Runtime's errors have no base class of their own
         reason = reason_of(exc)
-        for one in graph.missing:
-            if one.operator in reason:
+        for node in graph.missing:
+            if node.operator in reason:
                 raise InputError(
-                    f"{graph.file} has {one}, which ONNX Runtime doesn't have: "
+                    f"{graph.file} has {node}, which ONNX Runtime doesn't have: "
                     "the file can't be run here, not even as a black box"
                 ) from exc
         raise InputError(f"{graph.file} is not an ONNX model that can be run here: {reason}") from exc
@@ -97,22 +97,22 @@ def door(session: Any, path: str, output: Output) -> Door:
     return Door(only.name, _scores(session, path, output), types[only.type], sides[0], sides[1:])
 
 
-def images_of(it: Door, path: str, input_shape: tuple[int, int, int] | None, layout: Layout) -> tuple[int, int, int]:
+def images_of(door: Door, path: str, input_shape: tuple[int, int, int] | None, layout: Layout) -> tuple[int, int, int]:
     """The images (channels, height, width) that go in: the given shape, or the file's own.
 
     Raises ``InputError`` where the file's is open and none is given, and where the two differ.
     """
-    own = it.sides
+    own = door.sides
     if len(own) == 1:
         if input_shape is None:
             raise InputError(
                 f"{path} takes rows of {own[0] or 'any number of'} values: give input_shape=(channels, height, width), "
                 "the images whose pixels they are"
             )
-        given = check_input_shape(input_shape)
-        if own[0] not in (None, math.prod(given)):
-            raise InputError(f"input_shape {given} is {math.prod(given)} values, but {path} takes rows of {own[0]}")
-        return given
+        shape = check_input_shape(input_shape)
+        if own[0] not in (None, math.prod(shape)):
+            raise InputError(f"input_shape {shape} is {math.prod(shape)} values, but {path} takes rows of {own[0]}")
+        return shape
     if len(own) == 2:
         own = (1, *own) if layout == "channels-first" else (*own, 1)
     sides = own if layout == "channels-first" else (own[2], own[0], own[1])
@@ -120,10 +120,10 @@ def images_of(it: Door, path: str, input_shape: tuple[int, int, int] | None, lay
         if None in sides:
             raise InputError(f"{path} takes images of any size: give input_shape=(channels, height, width)")
         return check_input_shape(sides)
-    given = check_input_shape(input_shape)
-    if any(a is not None and a != b for a, b in zip(sides, given, strict=True)):
-        raise InputError(f"input_shape is {given}, but {path} takes {sides} (channels, height, width)")
-    return given
+    shape = check_input_shape(input_shape)
+    if any(a is not None and a != b for a, b in zip(sides, shape, strict=True)):
+        raise InputError(f"input_shape is {shape}, but {path} takes {sides} (channels, height, width)")
+    return shape
 
 
 def reason_of(exc: BaseException) -> str:
@@ -136,9 +136,9 @@ def _scores(session: Any, path: str, output: Output) -> str:
     # ONNX Runtime leaves the shape empty where it doesn't know it
     fit = [one for one in outputs if one.type in FLOATS and (not one.shape or len(one.shape) != 1)]
     rows = [one for one in fit if len(one.shape) == 2] or fit
-    named = [one for one in rows if one.name == output] if len(rows) > 1 else rows
-    if len(named) == 1:
-        return str(named[0].name)
+    namesakes = [one for one in rows if one.name == output] if len(rows) > 1 else rows
+    if len(namesakes) == 1:
+        return str(namesakes[0].name)
     if any(one.type.startswith("seq(map(") for one in outputs):
         raise InputError(
             f"{path} gives its scores as a dictionary for each image ({_listed(outputs)}): export it without, "

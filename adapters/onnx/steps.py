@@ -17,8 +17,15 @@ Values = dict[str, Any]
 """name -> tensor, or a list of them (a sequence), or None (an optional without an element)"""
 
 _FAILURES = (
-    RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError, ZeroDivisionError,
-)  # fmt: skip
+    RuntimeError,
+    TypeError,
+    ValueError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+    ZeroDivisionError,
+)
 _SMALL = 64
 
 
@@ -81,9 +88,9 @@ class Block:
     constants: Values
 
     def __post_init__(self) -> None:
-        made = {*self.inputs, *self.constants, *(name for step in self.steps for name in step.outputs)}
-        used = {*self.outputs, *(name for step in self.steps for name in step.needs)}
-        self.captured = frozenset(used - made)
+        own = {*self.inputs, *self.constants, *(name for step in self.steps for name in step.outputs)}
+        needs = {*self.outputs, *(name for step in self.steps for name in step.needs)}
+        self.captured = frozenset(needs - own)
         self.schedule = schedule(self.steps, self.outputs)
         self._moved: dict[torch.device, Values] = {}
 
@@ -107,9 +114,9 @@ Schedule = list[tuple[Step, tuple[str, ...]]]
 """steps, and the names of values that nothing needs after them"""
 
 
-def schedule(steps: Iterable[Step], wanted: Iterable[str]) -> Schedule:
+def schedule(steps: Iterable[Step], outputs: Iterable[str]) -> Schedule:
     """The steps that are needed for the wanted values."""
-    needed, plan = set(wanted), []
+    needed, plan = set(outputs), []
     for step in reversed(list(steps)):
         if needed.intersection(step.outputs):
             last = step.needs - needed
@@ -121,9 +128,9 @@ def schedule(steps: Iterable[Step], wanted: Iterable[str]) -> Schedule:
 
 def run(plan: Schedule, values: Values, device: torch.device | None) -> None:
     """Carry the steps out; ``values`` has what they need at the start, and what is wanted at the end."""
-    for step, over in plan:
+    for step, unneeded in plan:
         values.update(zip(step.outputs, call(step, values, device), strict=False))
-        for name in over:
+        for name in unneeded:
             del values[name]
 
 
@@ -142,11 +149,11 @@ def call(step: Step, values: Mapping[str, Any], device: torch.device | None) -> 
         raise StepFailed(str(step.lacking(step.reason)))
     arguments: list[Any] = [values[name] if name else None for name in step.inputs]
     for position, numbers in step.host.items():
-        given = arguments[position]
-        if isinstance(given, Tensor):
-            if given.requires_grad:  # as a number it would lose its gradient in silence
+        argument = arguments[position]
+        if isinstance(argument, Tensor):
+            if argument.requires_grad:  # as a number it would lose its gradient in silence
                 raise StepFailed(str(step.lacking("with numbers that depend on the input")))
-            arguments[position] = given.flatten().tolist() if numbers is None else numbers
+            arguments[position] = argument.flatten().tolist() if numbers is None else numbers
     if device is not None and not step.bodies:
         arguments = _together(arguments, device)
     bodies = {name: partial(run_block, body, values, device) for name, body in step.bodies.items()}
@@ -157,8 +164,8 @@ def call(step: Step, values: Mapping[str, Any], device: torch.device | None) -> 
     except NotSupported as exc:
         raise StepFailed(str(step.lacking(str(exc)))) from exc
     except _FAILURES as exc:
-        why = first_line(exc)
-        raise StepFailed(str(step.lacking(f"which fails: {why}"))) from exc
+        reason = first_line(exc)
+        raise StepFailed(str(step.lacking(f"which fails: {reason}"))) from exc
     results: Sequence[Any] = result if isinstance(result, tuple) else (result,)
     if len(results) < len(step.outputs):
         raise StepFailed(str(step.lacking(f"which has {len(step.outputs)} outputs where {len(results)} are known")))

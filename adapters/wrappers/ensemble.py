@@ -89,8 +89,8 @@ class DifferentiableEnsemble(Ensemble):
         each = _log_softmax(self._members_logits(x))
         # d log p / d log s, the member's share of the probability: no quotient of numbers that may both be zero
         inner = cotangent * np.exp(each - _log_mean(each)) / len(self.members)
-        found: npt.NDArray[np.float64] = inner - np.exp(each) * inner.sum(axis=2, keepdims=True)
-        return found
+        shares: npt.NDArray[np.float64] = inner - np.exp(each) * inner.sum(axis=2, keepdims=True)
+        return shares
 
 
 def ensemble(members: Sequence[Classifier], combine: Combine = "probabilities") -> Ensemble:
@@ -108,13 +108,13 @@ def ensemble(members: Sequence[Classifier], combine: Combine = "probabilities") 
 def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     from scipy.special import log_softmax
 
-    found: npt.NDArray[np.float64] = log_softmax(logits, axis=-1)
-    return found
+    logarithms: npt.NDArray[np.float64] = log_softmax(logits, axis=-1)
+    return logarithms
 
 
 def _log_mean(each: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The logarithm of the mean over the members of exp(each)."""
     from scipy.special import logsumexp
 
-    found: npt.NDArray[np.float64] = logsumexp(each, axis=0) - np.log(len(each))
-    return found
+    mean: npt.NDArray[np.float64] = logsumexp(each, axis=0) - np.log(len(each))
+    return mean

@@ -37,9 +37,9 @@ class GradientNoise:
         check_images(x, self.input_shape)
         check_cotangent(cotangent, len(x), self.classes)
         gradient, coin = self.inner.vjp(x, cotangent).copy(), coins(self.seed, x, self.draws)
-        for row, given in enumerate(cotangent):
-            noise = coin(row).standard_normal((self.classes, x[row].size), np.float32)
-            gradient[row] += np.float32(self.eps / self.draws**0.5) * (given @ noise).reshape(x.shape[1:])
+        for index, weights in enumerate(cotangent):
+            noise = coin(index).standard_normal((self.classes, x[index].size), np.float32)
+            gradient[index] += np.float32(self.eps / self.draws**0.5) * (weights @ noise).reshape(x.shape[1:])
         return gradient
 
 

@@ -81,7 +81,7 @@ def _moved(x: Images, angle: Reals, shift: Reals, zoom: Reals) -> tuple[Images, 
 
 def _corners(source: list[Reals]) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
     """The four pixels around each point, flat indices (N, H * W), with their bilinear weights, float32."""
-    (n, height, width), found = source[0].shape, []
+    (n, height, width), corners = source[0].shape, []
     low = [
         np.minimum(one.astype(np.int64), max(side - 2, 0)) for one, side in zip(source, (height, width), strict=True)
     ]
@@ -91,8 +91,8 @@ def _corners(source: list[Reals]) -> list[tuple[npt.NDArray[np.int64], npt.NDArr
             weight = np.abs(1 - down - part[0]) * np.abs(1 - right - part[1])
             place = np.minimum(low[0] + down, height - 1) * width + np.minimum(low[1] + right, width - 1)
             flat = n, height * width
-            found.append((place.reshape(flat), weight.reshape(flat).astype(np.float32)))
-    return found
+            corners.append((place.reshape(flat), weight.reshape(flat).astype(np.float32)))
+    return corners
 
 
 def random_resize_pad(smallest: float) -> Transform:
@@ -138,41 +138,41 @@ def total_variation(weight: float, keep: float, steps: int) -> Transform:
 
     def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
         if keep == 1:
-            kept = np.ones_like(x)
+            mask = np.ones_like(x)
         else:
             drawn = [coins(row).random(x.shape[1:]) < keep for row in range(len(x))]
-            kept = np.reshape(drawn, x.shape).astype(np.float32)
-        return _least_varied(x * kept, kept, np.float32(weight), steps), straight_through
+            mask = np.reshape(drawn, x.shape).astype(np.float32)
+        return _least_varied(x * mask, mask, np.float32(weight), steps), straight_through
 
     return transform
 
 
-def _least_varied(x: Images, kept: Images, weight: np.float32, steps: int) -> Images:
+def _least_varied(x: Images, mask: Images, weight: np.float32, steps: int) -> Images:
     step = np.float32(8**-0.5)  # both steps: their product times the squared norm of the difference operator is 1
-    found = ahead = x
+    image = ahead = x
     dual = np.zeros((2, *x.shape), np.float32)
     for _ in range(steps):
         dual += step * _differences(ahead)
         dual /= np.maximum(1, np.sqrt((dual**2).sum(axis=0)) / weight)
-        before = found
-        found = np.clip((found - step * _summed(dual) + step * x) / (1 + step * kept), 0, 1)
-        ahead = 2 * found - before
-    return found
+        previous = image
+        image = np.clip((image - step * _summed(dual) + step * x) / (1 + step * mask), 0, 1)
+        ahead = 2 * image - previous
+    return image
 
 
 def _differences(x: Images) -> npt.NDArray[np.float32]:
     """To the pixel below and to the right, (2, N, C, H, W); 0 at the border."""
-    found = np.zeros((2, *x.shape), np.float32)
-    found[0, :, :, :-1] = x[:, :, 1:] - x[:, :, :-1]
-    found[1, :, :, :, :-1] = x[:, :, :, 1:] - x[:, :, :, :-1]
-    return found
+    differences = np.zeros((2, *x.shape), np.float32)
+    differences[0, :, :, :-1] = x[:, :, 1:] - x[:, :, :-1]
+    differences[1, :, :, :, :-1] = x[:, :, :, 1:] - x[:, :, :, :-1]
+    return differences
 
 
 def _summed(dual: npt.NDArray[np.float32]) -> Images:
     """The transpose of ``_differences``."""
-    found = np.zeros(dual.shape[1:], np.float32)
-    found[:, :, 1:] += dual[0, :, :, :-1]
-    found[:, :, :-1] -= dual[0, :, :, :-1]
-    found[:, :, :, 1:] += dual[1, :, :, :, :-1]
-    found[:, :, :, :-1] -= dual[1, :, :, :, :-1]
-    return found
+    sums = np.zeros(dual.shape[1:], np.float32)
+    sums[:, :, 1:] += dual[0, :, :, :-1]
+    sums[:, :, :-1] -= dual[0, :, :, :-1]
+    sums[:, :, :, 1:] += dual[1, :, :, :, :-1]
+    sums[:, :, :, :-1] -= dual[1, :, :, :, :-1]
+    return sums

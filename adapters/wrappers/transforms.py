@@ -50,14 +50,14 @@ def _to_the_medians(x: Images, gradient: Images, size: int) -> Images:
     before, after = size // 2, size - 1 - size // 2
     margin = ((before, after), (before, after))
     places = _windows(np.pad(np.arange(height * width).reshape(height, width), margin, mode="symmetric"), size)
-    found = np.zeros((*x.shape[:2], height * width), np.float64)
+    sums = np.zeros((*x.shape[:2], height * width), np.float64)
     for row, image in enumerate(x):  # one at a time, for the windows hold every pixel size ** 2 times
         for channel, plane in enumerate(image):
             windows = _windows(np.pad(plane, margin, mode="symmetric"), size)
             middle = np.argpartition(windows, size**2 // 2, axis=1)[:, size**2 // 2]
             source = places[np.arange(height * width), middle]
-            found[row, channel] = np.bincount(source, gradient[row, channel].ravel(), height * width)
-    return found.reshape(x.shape).astype(np.float32)
+            sums[row, channel] = np.bincount(source, gradient[row, channel].ravel(), height * width)
+    return sums.reshape(x.shape).astype(np.float32)
 
 
 def _windows(plane: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
@@ -106,8 +106,8 @@ def jpeg(quality: int) -> Transform:
 
     def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
         pixels = np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
-        found = np.stack([_through_jpeg(image, quality) for image in pixels]) if len(x) else pixels
-        return np.ascontiguousarray(found.transpose(0, 3, 1, 2), np.float32) / np.float32(255), straight_through
+        decoded = np.stack([_through_jpeg(image, quality) for image in pixels]) if len(x) else pixels
+        return np.ascontiguousarray(decoded.transpose(0, 3, 1, 2), np.float32) / np.float32(255), straight_through
 
     return transform
 
@@ -117,13 +117,13 @@ def _through_jpeg(image: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.
     from PIL import Image
 
     planes = [image] if image.shape[2] == 3 else [image[..., channel] for channel in range(image.shape[2])]
-    found = []
+    channels = []
     for plane in planes:
         file = BytesIO()
         Image.fromarray(np.ascontiguousarray(plane)).save(file, "jpeg", quality=quality, subsampling=2)
-        with Image.open(file) as opened:
-            found.append(np.asarray(opened).reshape(*image.shape[:2], -1))
-    return np.concatenate(found, axis=2)
+        with Image.open(file) as picture:
+            channels.append(np.asarray(picture).reshape(*image.shape[:2], -1))
+    return np.concatenate(channels, axis=2)
 
 
 def straight_through(gradient: Images) -> Images:

@@ -58,8 +58,8 @@ class Viewed:
     def logits(self, x: Images) -> Logits:
         """Logits (N, classes), float32. Raises ``InputError`` as the protocol says."""
         check_images(x, self.input_shape)
-        found: Logits = self.inner.logits(self._pixels(x)) / self.temperature
-        return found
+        logits: Logits = self.inner.logits(self._pixels(x)) / self.temperature
+        return logits
 
     def _pixels(self, x: Images) -> Images:
         return x * self.scale + self.shift
@@ -74,8 +74,8 @@ class ViewedDifferentiable(Viewed):
         """The exact gradient. Raises ``InputError`` as the protocol says."""
         check_images(x, self.input_shape)
         check_cotangent(cotangent, len(x), self.classes)
-        found: Images = self.inner.vjp(self._pixels(x), cotangent / self.temperature) * self.scale
-        return found
+        gradient: Images = self.inner.vjp(self._pixels(x), cotangent / self.temperature) * self.scale
+        return gradient
 
 
 def view(
@@ -107,10 +107,10 @@ def view(
         low, high = float(shift.min()), float((shift + scale).max())
         unit = 1 / (high - low)
         scale, shift = scale * np.float32(unit), (shift - np.float32(low)) * np.float32(unit)
-    seen = ViewedDifferentiable if isinstance(classifier, Differentiable) else Viewed
+    kind = ViewedDifferentiable if isinstance(classifier, Differentiable) else Viewed
     inverse = 1 / scale
     return View(
-        seen(classifier, inverse, -shift * inverse, temperature),  # type: ignore[arg-type]
+        kind(classifier, inverse, -shift * inverse, temperature),  # type: ignore[arg-type]
         lambda x: np.ascontiguousarray(x * scale + shift, np.float32),
         lambda x: np.ascontiguousarray(np.clip((x - shift) * inverse, 0, 1), np.float32),
         unit,

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.libraries.saliency import best_pair
-from sparring.adapters.protocol import Differentiable, Images, Labels, Logits, Pull, linearised
+from sparring.adapters.protocol import Differentiable, Images, Labels, Logits, Pull, linearized
 
 TURNS = 3
 """Fewer turns than that would leave no room to correct what was changed."""
@@ -54,7 +54,7 @@ def jsma(
     for done in range(0, most, a_turn):
         if not len(active):
             break
-        logits, pull = linearised(classifier, x_adv[active])
+        logits, pull = linearized(classifier, x_adv[active])
         going = logits.argmax(axis=1) != goals[active]
         if not going.any():
             break

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sparring.adapters.attacks.library import Call, Crafted, Fit
 from sparring.adapters.errors import InputError
 from sparring.adapters.libraries.own.patch_placement import Range, Reals, draw, mask, paste, place, pull
-from sparring.adapters.protocol import Classifier, Differentiable, Images, Labels, Logits, linearised
+from sparring.adapters.protocol import Classifier, Differentiable, Images, Labels, Logits, linearized
 from sparring.adapters.wrappers.transformed import coins
 
 START = 0.5
@@ -88,7 +88,7 @@ def train(
         x, labels = fit.x[rows], fit.labels[rows]
         places = [place(draw(generator, where, *x.shape[2:]), where, *x.shape[2:]) for _ in rows]
         pasted = paste(x, made, places)
-        logits, back = linearised(classifier, pasted)
+        logits, back = linearized(classifier, pasted)
         cotangent = towards(logits, labels)
         slope = pull(back(cotangent if targeted else -cotangent), places, where.size)
         mean = BETAS[0] * mean + (1 - BETAS[0]) * slope

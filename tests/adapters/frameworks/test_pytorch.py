@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparring.adapters.conformance.classifiers import DIFFERENTIABLE_CHECKS, Check, check_torch_module, checks_for
 from sparring.adapters.errors import InputError, NotSupported
 from sparring.adapters.frameworks.pytorch import TorchClassifier, choose_device
-from sparring.adapters.protocol import Counter, TorchNative, counted, linearised
+from sparring.adapters.protocol import Counter, TorchNative, counted, linearized
 
 CLASSES = 5
 
@@ -280,26 +280,26 @@ def test_is_native() -> None:
 
 
 @pytest.mark.parametrize("outer", [lambda inner: inner, lambda inner: counted(inner, Counter())])
-def test_linearised_it_gives_logits_and_gradients_after_one_pass_forwards(outer):
+def test_linearized_it_gives_logits_and_gradients_after_one_pass_forwards(outer):
     classifier, x = (
         outer(TorchClassifier(cnn(), input_shape=(3, 12, 12), device="cpu")),
         np.random.default_rng(0).random((4, 3, 12, 12), np.float32),
     )
     rng = np.random.default_rng(0)
-    logits, pull = linearised(classifier, x)
+    logits, pull = linearized(classifier, x)
     np.testing.assert_array_equal(logits, classifier.logits(x))
     for _ in range(2):
         cotangent = rng.normal(size=logits.shape).astype(np.float32)
         np.testing.assert_array_equal(pull(cotangent), classifier.vjp(x, cotangent))
     with pytest.raises(InputError, match="cotangent"):
         pull(cotangent[:2])
-    empty, pull_none = linearised(classifier, x[:0])
+    empty, pull_none = linearized(classifier, x[:0])
     assert (empty.shape, pull_none(empty).shape) == ((0, CLASSES), (0, 3, 12, 12))
 
 
-def test_linearised_counts_one_pass_forwards_for_several_backwards():
+def test_linearized_counts_one_pass_forwards_for_several_backwards():
     counter = Counter()
-    logits, pull = linearised(
+    logits, pull = linearized(
         counted(TorchClassifier(cnn(), input_shape=(3, 12, 12), device="cpu"), counter),
         np.zeros((3, 3, 12, 12), np.float32),
     )
@@ -308,11 +308,11 @@ def test_linearised_counts_one_pass_forwards_for_several_backwards():
     assert (counter.forwards, counter.backwards) == (3, 6)
 
 
-def test_linearised_it_says_that_a_module_cuts_the_gradient_off():
+def test_linearized_it_says_that_a_module_cuts_the_gradient_off():
     class Detached(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.detach().mean((2, 3))
 
-    logits, pull = wrapped(Detached()).linearise(images())
+    logits, pull = wrapped(Detached()).linearize(images())
     with pytest.raises(NotSupported, match="gives none with respect to its input"):
         pull(logits)
