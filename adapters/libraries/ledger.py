@@ -51,9 +51,15 @@ class Entry(BaseModel):
         return attacks
 
     def applies(
-        self, attack: str, norm: str | None, params: Mapping[str, Any], library: str, version: str,
-        framework: str | None = None, route: str | None = None,
-    ) -> bool:  # fmt: skip
+        self,
+        attack: str,
+        norm: str | None,
+        params: Mapping[str, Any],
+        library: str,
+        version: str,
+        framework: str | None = None,
+        route: str | None = None,
+    ) -> bool:
         """Whether this library, in this release, differs by it in this attack with these canonical parameters."""
         return (
             f"{attack} {norm}" in self.attacks
@@ -92,9 +98,14 @@ def whose(library: Library) -> str:
 
 
 def habits(
-    attack: str, norm: str | None, params: Mapping[str, Any], library: str, version: str,
-    framework: str | None = None, route: str | None = None,
-) -> tuple[Entry, ...]:  # fmt: skip
+    attack: str,
+    norm: str | None,
+    params: Mapping[str, Any],
+    library: str,
+    version: str,
+    framework: str | None = None,
+    route: str | None = None,
+) -> tuple[Entry, ...]:
     """The entries that a library has in one attack."""
     return tuple(
         entry for entry in entries().values() if entry.applies(attack, norm, params, library, version, framework, route)

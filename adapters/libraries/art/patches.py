@@ -48,11 +48,15 @@ MAPPING: AttackMapping = maps(
     scale_min=To("scale_min", _share),
     scale_max=To("scale_max", _share),
     pinned={
-        "distortion_scale_max": 0.0, "patch_location": None, "optimizer": "Adam", "summary_writer": False,
-        "targeted": lambda c: c.targeted, "verbose": False,
+        "distortion_scale_max": 0.0,
+        "patch_location": None,
+        "optimizer": "Adam",
+        "summary_writer": False,
+        "targeted": lambda c: c.targeted,
+        "verbose": False,
     },
     note=SUMMED,
-)  # fmt: skip
+)
 
 
 def session(build: Callable[[Call], Any], classes: int) -> Callable[[Call], Crafted]:

@@ -96,15 +96,13 @@ TRAINERS: dict[str, RawTrainer] = {
         RawTrainer(
             "AdversarialTrainerOAATPyTorch", "", "", unsupported="it needs a perceptual network (LPIPS) as well"
         ),
-        RawTrainer(
-            "AdversarialTrainerCertifiedPytorch", "", "", unsupported="it trains ART's zonotope networks only"
-        ),
+        RawTrainer("AdversarialTrainerCertifiedPytorch", "", "", unsupported="it trains ART's zonotope networks only"),
         RawTrainer(
             "AdversarialTrainerCertifiedIBPPyTorch", "", "", unsupported="it trains ART's interval networks only"
         ),
         RawTrainer("DPInstaHideTrainer", "", "", unsupported="it is for private data, not against adversarial images"),
     )
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

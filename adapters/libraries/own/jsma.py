@@ -26,9 +26,16 @@ Choose: TypeAlias = Callable[[int, Domain, int], Features]
 
 
 def jsma(
-    classifier: Differentiable, x: Images, y: Labels, *,
-    targeted: bool, theta: float, gamma: float, outputs: str = "probabilities", pairs: int = 3,
-) -> Images:  # fmt: skip
+    classifier: Differentiable,
+    x: Images,
+    y: Labels,
+    *,
+    targeted: bool,
+    theta: float,
+    gamma: float,
+    outputs: str = "probabilities",
+    pairs: int = 3,
+) -> Images:
     """Images (N, C, H, W) with pairs of values changed by ``theta`` until they are classified as ``y``.
 
     Untargeted, the class to reach is the one after ``y``: the algorithm always moves towards one. At most

@@ -28,9 +28,22 @@ PLACING = ("size", "shape", "rotation", "scale_min", "scale_max")
 
 
 def patch(
-    classifier: Differentiable, x: Images, *, fit: Fit, targeted: bool, seed: int, size: int, shape: str, steps: int,
-    learning_rate: float, decay: bool, batch: int, rotation: float, scale_min: float, scale_max: float,
-) -> Crafted:  # fmt: skip
+    classifier: Differentiable,
+    x: Images,
+    *,
+    fit: Fit,
+    targeted: bool,
+    seed: int,
+    size: int,
+    shape: str,
+    steps: int,
+    learning_rate: float,
+    decay: bool,
+    batch: int,
+    rotation: float,
+    scale_min: float,
+    scale_max: float,
+) -> Crafted:
     """A patch trained on ``fit`` and pasted into x (N, C, H, W), one place an image, drawn from seed and content.
 
     ``size`` in pixels, ``shape`` square or circle, ``rotation`` in degrees either way; ``batch`` training images a
@@ -40,9 +53,16 @@ def patch(
     """
     where = ranged(x.shape[1:], size, shape, rotation, scale_min, scale_max)
     made = train(
-        classifier, fit, where, targeted=targeted, seed=seed, steps=steps, learning_rate=learning_rate, decay=decay,
+        classifier,
+        fit,
+        where,
+        targeted=targeted,
+        seed=seed,
+        steps=steps,
+        learning_rate=learning_rate,
+        decay=decay,
         batch=batch,
-    )  # fmt: skip
+    )
     return put(x, made, where, seed)
 
 
@@ -77,9 +97,17 @@ def ranged(image: tuple[int, ...], size: int, shape: str, rotation: float, scale
 
 
 def train(
-    classifier: Differentiable, fit: Fit, where: Range, *, targeted: bool, seed: int, steps: int, learning_rate: float,
-    decay: bool, batch: int,
-) -> npt.NDArray[np.float32]:  # fmt: skip
+    classifier: Differentiable,
+    fit: Fit,
+    where: Range,
+    *,
+    targeted: bool,
+    seed: int,
+    steps: int,
+    learning_rate: float,
+    decay: bool,
+    batch: int,
+) -> npt.NDArray[np.float32]:
     """The patch, (C, size, size) in [0, 1]. Raises ``InputError`` without images to train on."""
     generator = np.random.default_rng(seed)
     made = np.full((fit.x.shape[1], where.size, where.size), START)

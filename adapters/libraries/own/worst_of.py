@@ -46,9 +46,15 @@ def worst_of(
 
 
 def run_parts(
-    classifier: Classifier, x: Images, y: Labels, norm: str, eps: float, asked: list[tuple[Request, str]],
-    survivors: bool, seed: int,
-) -> Crafted:  # fmt: skip
+    classifier: Classifier,
+    x: Images,
+    y: Labels,
+    norm: str,
+    eps: float,
+    asked: list[tuple[Request, str]],
+    survivors: bool,
+    seed: int,
+) -> Crafted:
     """``worst_of`` of attacks that are checked already."""
     worst, least, right = _judged(classifier, x, y)
     fooled_by: npt.NDArray[np.int64] = np.where(right, NONE, ALREADY)

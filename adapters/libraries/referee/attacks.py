@@ -50,10 +50,19 @@ def bim(
 
 
 def pgd(
-    model: Differentiable, x: Array, y: Labels, *,
-    norm: str, eps: float, eps_step: float, steps: int, random_start: bool, restarts: int, seed: int,
+    model: Differentiable,
+    x: Array,
+    y: Labels,
+    *,
+    norm: str,
+    eps: float,
+    eps_step: float,
+    steps: int,
+    random_start: bool,
+    restarts: int,
+    seed: int,
     targeted: bool = False,
-) -> Array:  # fmt: skip
+) -> Array:
     """Madry et al. 2018, section 2.1, from ``restarts`` points of ``draw_start``; of their ends, the lowest margin's.
 
     Without a random start there is one, the image itself.
@@ -66,9 +75,16 @@ def pgd(
 
 
 def pgd_from(
-    model: Differentiable, x: Array, y: Labels, start: Array,
-    norm: str, eps: float, eps_step: float, steps: int, targeted: bool = False,
-) -> Array:  # fmt: skip
+    model: Differentiable,
+    x: Array,
+    y: Labels,
+    start: Array,
+    norm: str,
+    eps: float,
+    eps_step: float,
+    steps: int,
+    targeted: bool = False,
+) -> Array:
     """Madry et al. 2018, section 2.1: the steepest step of the norm, back to the ball, back to the box."""
     x_adv = start
     for _ in range(steps):
@@ -86,9 +102,16 @@ def lowest_margin(model: Classifier, ends: list[Array], y: Labels, targeted: boo
 
 
 def mi_fgsm(
-    model: Differentiable, x: Array, y: Labels, *,
-    eps: float, eps_step: float, steps: int, decay: float, targeted: bool = False,
-) -> Array:  # fmt: skip
+    model: Differentiable,
+    x: Array,
+    y: Labels,
+    *,
+    eps: float,
+    eps_step: float,
+    steps: int,
+    decay: float,
+    targeted: bool = False,
+) -> Array:
     """Dong et al. 2018, algorithm 1 (equations 6 and 7), clipped to the ball, as section 3.1 says, and the box."""
     x_adv, g = x, np.zeros_like(x)
     for _ in range(steps):
@@ -98,9 +121,16 @@ def mi_fgsm(
 
 
 def ni_fgsm(
-    model: Differentiable, x: Array, y: Labels, *,
-    eps: float, eps_step: float, steps: int, decay: float, targeted: bool = False,
-) -> Array:  # fmt: skip
+    model: Differentiable,
+    x: Array,
+    y: Labels,
+    *,
+    eps: float,
+    eps_step: float,
+    steps: int,
+    decay: float,
+    targeted: bool = False,
+) -> Array:
     """Lin et al. 2020, section 3.2, equations 6 to 8. The point looked ahead to may lie outside the box, as there."""
     x_adv, g = x, np.zeros_like(x)
     for _ in range(steps):
@@ -147,10 +177,18 @@ def step_to_the_nearest(model: Differentiable, x: Array, z: Array, own: Labels, 
 
 
 def cw(
-    model: Differentiable, x: Array, y: Labels, *,
-    steps: int, learning_rate: float, confidence: float, initial_const: float, search_steps: int, abort_early: bool,
+    model: Differentiable,
+    x: Array,
+    y: Labels,
+    *,
+    steps: int,
+    learning_rate: float,
+    confidence: float,
+    initial_const: float,
+    search_steps: int,
+    abort_early: bool,
     targeted: bool = False,
-) -> Array:  # fmt: skip
+) -> Array:
     """Carlini, Wagner 2017, section VI.A, with the search for c as in the authors' code: tenfold until it succeeds,
     then halfway between the largest c that failed and the smallest that succeeded.
 
@@ -172,9 +210,16 @@ INSIDE = 0.999999
 
 
 def cw_for(
-    model: Differentiable, x: Array, y: Labels, c: Array,
-    steps: int, learning_rate: float, confidence: float, abort_early: bool, targeted: bool,
-) -> tuple[Array, Array]:  # fmt: skip
+    model: Differentiable,
+    x: Array,
+    y: Labels,
+    c: Array,
+    steps: int,
+    learning_rate: float,
+    confidence: float,
+    abort_early: bool,
+    targeted: bool,
+) -> tuple[Array, Array]:
     """Minimise ‖½(tanh w + 1) - x‖² + c f(½(tanh w + 1)) by Adam, f(x) = max(margin, -confidence), f₆ in the paper.
 
     The nearest image whose margin is below -confidence, and its squared distance; infinity where none was met. Ends

@@ -16,9 +16,18 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 def square(
-    model: Classifier, x: Array, y: Labels, *,
-    norm: str, eps: float, queries: int, p_init: float, restarts: int, seed: int, targeted: bool = False,
-) -> Array:  # fmt: skip
+    model: Classifier,
+    x: Array,
+    y: Labels,
+    *,
+    norm: str,
+    eps: float,
+    queries: int,
+    p_init: float,
+    restarts: int,
+    seed: int,
+    targeted: bool = False,
+) -> Array:
     """Algorithm 1, ``restarts`` times for the images that are not adversarial by then; the lowest loss counts.
 
     An image that is wrong to begin with stays as it is: to see that is one more query. Every image has random numbers
@@ -38,9 +47,16 @@ def square(
 
 
 def random_search(
-    model: Classifier, x: Array, y: Labels,
-    norm: str, eps: float, queries: int, p_init: float, generators: Sequence[np.random.Generator], targeted: bool,
-) -> tuple[Array, Array, npt.NDArray[np.bool_]]:  # fmt: skip
+    model: Classifier,
+    x: Array,
+    y: Labels,
+    norm: str,
+    eps: float,
+    queries: int,
+    p_init: float,
+    generators: Sequence[np.random.Generator],
+    targeted: bool,
+) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """Algorithm 1: x̂, its loss l*, and whether it is adversarial. One query an image and iteration."""
     initial, sample = (stripes, sample_linf) if norm == "linf" else (tiles, sample_l2)
     x_hat = box(np.stack([initial(eps, image, rng) for image, rng in zip(x, generators, strict=True)]))

@@ -198,9 +198,14 @@ def clip(
 
 
 def dequantize(
-    x: Tensor, scale: Tensor, zero: Tensor | None = None,
-    *, axis: int = 1, block_size: int = 0, output_dtype: ElementType | None = None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    scale: Tensor,
+    zero: Tensor | None = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: ElementType | None = None,
+) -> Tensor:
     """(x - zero) * scale, with one scale for all, for each place on the axis, or for each block of places."""
     dtype = dtype_of(output_dtype) if output_dtype else scale.dtype
     steps = x.to(dtype) if zero is None else x.to(dtype) - _spread(zero.to(dtype), x, axis, block_size)

@@ -29,10 +29,14 @@ def _vector(values: list[float], like: Tensor) -> Tensor:
 
 def linear_classifier(
     x: Tensor,
-    *, coefficients: list[float], intercepts: list[float] | None = None, multi_class: int = 0,
-    post_transform: Transform = "NONE", classlabels_ints: list[int] | None = None,
+    *,
+    coefficients: list[float],
+    intercepts: list[float] | None = None,
+    multi_class: int = 0,
+    post_transform: Transform = "NONE",
+    classlabels_ints: list[int] | None = None,
     classlabels_strings: list[str] | None = None,
-) -> tuple[Tensor | NoTensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor | NoTensor, Tensor]:
     """The label and the scores of each row."""
     x = _rows(x)
     names = classlabels_ints or classlabels_strings or []
@@ -48,9 +52,13 @@ def linear_classifier(
 
 
 def linear_regressor(
-    x: Tensor, *, coefficients: list[float], intercepts: list[float] | None = None,
-    post_transform: Transform = "NONE", targets: int = 1,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    *,
+    coefficients: list[float],
+    intercepts: list[float] | None = None,
+    post_transform: Transform = "NONE",
+    targets: int = 1,
+) -> Tensor:
     x = _rows(x)
     scores = x @ _vector(coefficients, x).reshape(targets, -1).T
     return _transformed(scores + _vector(intercepts, x) if intercepts else scores, post_transform)
@@ -73,9 +81,12 @@ def normalizer(x: Tensor, *, norm: Literal["MAX", "L1", "L2"] = "MAX") -> Tensor
 
 def imputer(
     x: Tensor,
-    *, imputed_value_floats: list[float] | None = None, imputed_value_int64s: list[int] | None = None,
-    replaced_value_float: float = 0.0, replaced_value_int64: int = 0,
-) -> Tensor:  # fmt: skip
+    *,
+    imputed_value_floats: list[float] | None = None,
+    imputed_value_int64s: list[int] | None = None,
+    replaced_value_float: float = 0.0,
+    replaced_value_int64: int = 0,
+) -> Tensor:
     values = imputed_value_floats if x.is_floating_point() else imputed_value_int64s
     old = replaced_value_float if x.is_floating_point() else replaced_value_int64
     gone = torch.isnan(x) if old != old else x == old

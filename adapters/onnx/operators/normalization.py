@@ -13,9 +13,18 @@ from sparring.adapters.onnx.operators.signature import ElementType, Floats, Tabl
 
 
 def batch_normalization(
-    x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor,
-    *, epsilon: float = 1e-5, momentum: float = 0.9, training_mode: int = 0, spatial: Literal[1] = 1, outputs: int,
-) -> Tensor | tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    training_mode: int = 0,
+    spatial: Literal[1] = 1,
+    outputs: int,
+) -> Tensor | tuple[Tensor, Tensor, Tensor]:
     if not training_mode:
         if outputs != 1:
             raise NotSupported("more outputs than one, which are for training")
@@ -56,9 +65,15 @@ def group_normalization(
 
 
 def layer_normalization(
-    x: Tensor, scale: Tensor, bias: Tensor | None = None,
-    *, axis: int = -1, epsilon: float = 1e-5, stash_type: ElementType = 1, outputs: int,
-) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
+    x: Tensor,
+    scale: Tensor,
+    bias: Tensor | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: ElementType = 1,
+    outputs: int,
+) -> Tensor | tuple[Tensor, ...]:
     first = axis % x.ndim
     wide = x.to(dtype_of(stash_type)) if x.dtype in (torch.float16, torch.bfloat16) else x
     if outputs == 1:
@@ -101,9 +116,15 @@ def lp_normalization(x: Tensor, *, axis: int = -1, p: Literal[1, 2] = 2) -> Tens
 
 
 def dropout(
-    x: Tensor, rate: Floats | None = None, training: Floats | None = None,
-    *, ratio: float = 0.5, seed: int = 0, opset: int, outputs: int,
-) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+    x: Tensor,
+    rate: Floats | None = None,
+    training: Floats | None = None,
+    *,
+    ratio: float = 0.5,
+    seed: int = 0,
+    opset: int,
+    outputs: int,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Only opset 12 and later can ask for training; before it ONNX Runtime's mask, which means nothing, is false."""
     if training and training[0] and (rate is None or rate[0]):
         raise NotSupported("training, which is random")

@@ -14,9 +14,15 @@ from sparring.adapters.onnx.operators.signature import ElementType, Table, dtype
 
 
 def gemm(
-    a: Tensor, b: Tensor, c: Tensor | None = None,
-    *, alpha: float = 1.0, beta: float = 1.0, transA: int = 0, transB: int = 0,
-) -> Tensor:  # fmt: skip
+    a: Tensor,
+    b: Tensor,
+    c: Tensor | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> Tensor:
     a = a.T if transA else a
     if alpha == beta == 1 and c is not None and c.ndim == 1 and transB and a.is_floating_point():
         return F.linear(a, b, c)
@@ -37,12 +43,25 @@ def det(x: Tensor) -> Tensor:
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, past_key: Tensor | None = None,
-    past_value: Tensor | None = None, lengths: Tensor | None = None,
-    *, is_causal: int = 0, kv_num_heads: int = 0, left_window_size: int = -1, q_num_heads: int = 0,
-    qk_matmul_output_mode: Literal[0, 1, 2, 3] = 0, right_window_size: int = -1, scale: float | None = None,
-    softcap: float = 0.0, softmax_precision: ElementType | None = None, outputs: int,
-) -> tuple[Tensor, ...]:  # fmt: skip
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    past_key: Tensor | None = None,
+    past_value: Tensor | None = None,
+    lengths: Tensor | None = None,
+    *,
+    is_causal: int = 0,
+    kv_num_heads: int = 0,
+    left_window_size: int = -1,
+    q_num_heads: int = 0,
+    qk_matmul_output_mode: Literal[0, 1, 2, 3] = 0,
+    right_window_size: int = -1,
+    scale: float | None = None,
+    softcap: float = 0.0,
+    softmax_precision: ElementType | None = None,
+    outputs: int,
+) -> tuple[Tensor, ...]:
     """(batch, heads, length, size) or (batch, length, heads * size); ``lengths`` are those of unpadded keys."""
     flat = q.ndim == 3
     if flat:
@@ -105,9 +124,15 @@ def _with_mask(bias: Tensor | None, mask: Tensor | None, scores: Tensor) -> Tens
 
 
 def rotary_embedding(
-    x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None = None,
-    *, interleaved: int = 0, num_heads: int = 0, rotary_embedding_dim: int = 0,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    positions: Tensor | None = None,
+    *,
+    interleaved: int = 0,
+    num_heads: int = 0,
+    rotary_embedding_dim: int = 0,
+) -> Tensor:
     """(batch, heads, length, size) or (batch, length, heads * size); pairs are neighbours, or the two halves."""
     flat = x.ndim == 3
     heads = torch.unflatten(x, 2, (num_heads, -1)) if flat else x.transpose(1, 2)  # (batch, length, heads, size)

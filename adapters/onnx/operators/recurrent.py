@@ -40,11 +40,22 @@ _BENT: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {
 
 
 def rnn(
-    x: Tensor, w: Tensor, r: Tensor, b: Tensor | None = None, lengths: Tensor | None = None, h: Tensor | None = None,
-    *, activation_alpha: list[float] | None = None, activation_beta: list[float] | None = None,
-    activations: list[str] | None = None, clip: float | None = None, direction: Direction = "forward",
-    hidden_size: int | None = None, layout: int = 0, outputs: int = 2,
-) -> tuple[Tensor, ...]:  # fmt: skip
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    lengths: Tensor | None = None,
+    h: Tensor | None = None,
+    *,
+    activation_alpha: list[float] | None = None,
+    activation_beta: list[float] | None = None,
+    activations: list[str] | None = None,
+    clip: float | None = None,
+    direction: Direction = "forward",
+    hidden_size: int | None = None,
+    layout: int = 0,
+    outputs: int = 2,
+) -> tuple[Tensor, ...]:
     functions = _functions(activations or ["Tanh"] * len(w), activation_alpha, activation_beta, len(w))
 
     def step_of(i: int) -> Step:
@@ -55,11 +66,23 @@ def rnn(
 
 
 def gru(
-    x: Tensor, w: Tensor, r: Tensor, b: Tensor | None = None, lengths: Tensor | None = None, h: Tensor | None = None,
-    *, activation_alpha: list[float] | None = None, activation_beta: list[float] | None = None,
-    activations: list[str] | None = None, clip: float | None = None, direction: Direction = "forward",
-    hidden_size: int | None = None, layout: int = 0, linear_before_reset: int = 0, outputs: int = 2,
-) -> tuple[Tensor, ...]:  # fmt: skip
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    lengths: Tensor | None = None,
+    h: Tensor | None = None,
+    *,
+    activation_alpha: list[float] | None = None,
+    activation_beta: list[float] | None = None,
+    activations: list[str] | None = None,
+    clip: float | None = None,
+    direction: Direction = "forward",
+    hidden_size: int | None = None,
+    layout: int = 0,
+    linear_before_reset: int = 0,
+    outputs: int = 2,
+) -> tuple[Tensor, ...]:
     """Gates update, reset, hidden. The recurrent bias of the hidden gate is inside what the reset gate multiplies."""
     size = r.shape[-1]
     functions = _functions(activations or ["Sigmoid", "Tanh"] * len(w), activation_alpha, activation_beta, len(w))
@@ -91,12 +114,25 @@ def gru(
 
 
 def lstm(
-    x: Tensor, w: Tensor, r: Tensor, b: Tensor | None = None, lengths: Tensor | None = None, h: Tensor | None = None,
-    c: Tensor | None = None, peepholes: Tensor | None = None,
-    *, activation_alpha: list[float] | None = None, activation_beta: list[float] | None = None,
-    activations: list[str] | None = None, clip: float | None = None, direction: Direction = "forward",
-    hidden_size: int | None = None, input_forget: int = 0, layout: int = 0, outputs: int = 3,
-) -> tuple[Tensor, ...]:  # fmt: skip
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    lengths: Tensor | None = None,
+    h: Tensor | None = None,
+    c: Tensor | None = None,
+    peepholes: Tensor | None = None,
+    *,
+    activation_alpha: list[float] | None = None,
+    activation_beta: list[float] | None = None,
+    activations: list[str] | None = None,
+    clip: float | None = None,
+    direction: Direction = "forward",
+    hidden_size: int | None = None,
+    input_forget: int = 0,
+    layout: int = 0,
+    outputs: int = 3,
+) -> tuple[Tensor, ...]:
     """Gates input, output, forget, cell; the peepholes input, output, forget."""
     size, kinds = r.shape[-1], activations or ["Sigmoid", "Tanh", "Tanh"] * len(w)
     functions = _functions(kinds, activation_alpha, activation_beta, len(w))
@@ -124,9 +160,16 @@ def lstm(
 
 
 def _run(
-    x: Tensor, w: Tensor, b: Tensor | None, lengths: Tensor | None, initial: tuple[Tensor | None, ...],
-    step_of: Callable[[int], Step], direction: str, layout: int, size: int,
-) -> tuple[Tensor, ...]:  # fmt: skip
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None,
+    lengths: Tensor | None,
+    initial: tuple[Tensor | None, ...],
+    step_of: Callable[[int], Step],
+    direction: str,
+    layout: int,
+    size: int,
+) -> tuple[Tensor, ...]:
     """All outputs (time, directions, batch, size) and the last states (directions, batch, size), or batch first."""
     if layout:
         x = x.transpose(0, 1)

@@ -20,9 +20,13 @@ def reduction(reduce: Reduce, alone: Callable[[Tensor], Tensor] | None = None) -
     """
 
     def function(
-        x: Tensor, chosen: Ints | None = None,
-        *, axes: list[int] | None = None, keepdims: int = 1, noop_with_empty_axes: int = 0,
-    ) -> Tensor:  # fmt: skip
+        x: Tensor,
+        chosen: Ints | None = None,
+        *,
+        axes: list[int] | None = None,
+        keepdims: int = 1,
+        noop_with_empty_axes: int = 0,
+    ) -> Tensor:
         over = chosen or axes or []
         if not over and noop_with_empty_axes:
             return x if alone is None else alone(x)

@@ -17,9 +17,14 @@ from sparring.adapters.onnx.operators.signature import Floats, Ints, Table
 
 Mode = Literal["nearest", "linear", "cubic"]
 Coordinates = Literal[
-    "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric",
-    "tf_half_pixel_for_nn", "tf_crop_and_resize",
-]  # fmt: skip
+    "half_pixel",
+    "half_pixel_symmetric",
+    "pytorch_half_pixel",
+    "align_corners",
+    "asymmetric",
+    "tf_half_pixel_for_nn",
+    "tf_crop_and_resize",
+]
 Nearest = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
 
 _ROUNDING: dict[str, Callable[[float], int]] = {
@@ -31,12 +36,22 @@ _ROUNDING: dict[str, Callable[[float], int]] = {
 
 
 def resize(
-    x: Tensor, roi: Floats | None = None, scales: Floats | None = None, sizes: Ints | None = None,
-    *, antialias: int = 0, axes: list[int] | None = None, coordinate_transformation_mode: Coordinates = "half_pixel",
-    cubic_coeff_a: float = -0.75, exclude_outside: int = 0, extrapolation_value: float = 0.0,
-    keep_aspect_ratio_policy: Literal["stretch", "not_larger", "not_smaller"] = "stretch", mode: Mode = "nearest",
-    nearest_mode: Nearest = "round_prefer_floor", opset: int,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    roi: Floats | None = None,
+    scales: Floats | None = None,
+    sizes: Ints | None = None,
+    *,
+    antialias: int = 0,
+    axes: list[int] | None = None,
+    coordinate_transformation_mode: Coordinates = "half_pixel",
+    cubic_coeff_a: float = -0.75,
+    exclude_outside: int = 0,
+    extrapolation_value: float = 0.0,
+    keep_aspect_ratio_policy: Literal["stretch", "not_larger", "not_smaller"] = "stretch",
+    mode: Mode = "nearest",
+    nearest_mode: Nearest = "round_prefer_floor",
+    opset: int,
+) -> Tensor:
     """In opset 10 the second input are the scales, and there is no choice of coordinates and rounding."""
     coordinates, rounding = str(coordinate_transformation_mode), str(nearest_mode)
     if opset < 11:
@@ -133,8 +148,16 @@ def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
 def upsample(
     x: Tensor, factors: Floats | None = None, *, mode: Mode = "nearest", scales: list[float] | None = None
 ) -> Tensor:
-    return resize(x, None, factors or scales, None, mode=mode, coordinate_transformation_mode="asymmetric",
-                  nearest_mode="floor", opset=11)  # fmt: skip
+    return resize(
+        x,
+        None,
+        factors or scales,
+        None,
+        mode=mode,
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+        opset=11,
+    )
 
 
 def affine_grid(theta: Tensor, size: Ints, *, align_corners: int = 0) -> Tensor:
@@ -142,10 +165,13 @@ def affine_grid(theta: Tensor, size: Ints, *, align_corners: int = 0) -> Tensor:
 
 
 def grid_sample(
-    x: Tensor, grid: Tensor,
-    *, align_corners: int = 0, mode: Literal["linear", "bilinear", "nearest", "cubic", "bicubic"] = "linear",
+    x: Tensor,
+    grid: Tensor,
+    *,
+    align_corners: int = 0,
+    mode: Literal["linear", "bilinear", "nearest", "cubic", "bicubic"] = "linear",
     padding_mode: Literal["zeros", "border", "reflection"] = "zeros",
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Of a volume too; there torch has no cubic."""
     if x.ndim == 5 and mode in ("cubic", "bicubic"):
         raise NotSupported(f"mode {mode!r} of a volume")

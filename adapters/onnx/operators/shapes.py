@@ -72,18 +72,30 @@ def concat(*inputs: Tensor, axis: int) -> Tensor:
 
 
 def split(
-    x: Tensor, sizes: Ints | None = None, *,
-    axis: int = 0, split: list[int] | None = None, num_outputs: int | None = None, outputs: int,
-) -> tuple[Tensor, ...]:  # fmt: skip
+    x: Tensor,
+    sizes: Ints | None = None,
+    *,
+    axis: int = 0,
+    split: list[int] | None = None,
+    num_outputs: int | None = None,
+    outputs: int,
+) -> tuple[Tensor, ...]:
     """``split`` is an input since opset 13; without it equal parts, and since opset 18 perhaps a smaller last one."""
     sizes = sizes or split
     return tuple(torch.split(x, sizes or max(1, -(-x.shape[axis] // outputs)), axis))
 
 
 def slice_(
-    x: Tensor, begin: Ints | None = None, end: Ints | None = None, over: Ints | None = None, steps: Ints | None = None,
-    *, starts: list[int] | None = None, ends: list[int] | None = None, axes: list[int] | None = None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    begin: Ints | None = None,
+    end: Ints | None = None,
+    over: Ints | None = None,
+    steps: Ints | None = None,
+    *,
+    starts: list[int] | None = None,
+    ends: list[int] | None = None,
+    axes: list[int] | None = None,
+) -> Tensor:
     """Attributes before opset 10."""
     begin, end, over = begin or starts or [], end or ends or [], over or axes
     for i, axis in enumerate(over if over else range(len(begin))):
@@ -97,10 +109,15 @@ def slice_(
 
 
 def pad(
-    x: Tensor, widths: Ints | None = None, fill: Floats | None = None, over: Ints | None = None,
-    *, mode: Literal["constant", "reflect", "edge", "wrap"] = "constant", pads: list[int] | None = None,
+    x: Tensor,
+    widths: Ints | None = None,
+    fill: Floats | None = None,
+    over: Ints | None = None,
+    *,
+    mode: Literal["constant", "reflect", "edge", "wrap"] = "constant",
+    pads: list[int] | None = None,
     value: float = 0.0,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Negative widths cut; ``pads`` and ``value`` are inputs since opset 11."""
     widths = widths or pads or []
     axes = range(x.ndim) if over is None else [axis % x.ndim for axis in over]
@@ -143,10 +160,16 @@ def range_(start: Tensor, limit: Tensor, delta: Tensor, *, stash_type: int = 1) 
 
 
 def constant(
-    *, value: Tensor | None = None, sparse_value: Tensor | None = None, value_float: float | None = None,
-    value_floats: list[float] | None = None, value_int: int | None = None, value_ints: list[int] | None = None,
-    value_string: str | None = None, value_strings: list[str] | None = None,
-) -> Tensor:  # fmt: skip
+    *,
+    value: Tensor | None = None,
+    sparse_value: Tensor | None = None,
+    value_float: float | None = None,
+    value_floats: list[float] | None = None,
+    value_int: int | None = None,
+    value_ints: list[int] | None = None,
+    value_string: str | None = None,
+    value_strings: list[str] | None = None,
+) -> Tensor:
     for tensor in (value, sparse_value):
         if tensor is not None:
             return tensor

@@ -23,9 +23,13 @@ _MEANS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 def widths(
-    sides: Sequence[int], kernel: Sequence[int], strides: list[int], dilations: list[int],
-    pads: list[int] | None, auto_pad: str,
-) -> tuple[list[int], list[int]]:  # fmt: skip
+    sides: Sequence[int],
+    kernel: Sequence[int],
+    strides: list[int],
+    dilations: list[int],
+    pads: list[int] | None,
+    auto_pad: str,
+) -> tuple[list[int], list[int]]:
     """How much is put before and after each side. SAME: so that it has ceil(side / stride) windows."""
     n = len(sides)
     if auto_pad == "NOTSET":
@@ -41,10 +45,17 @@ def widths(
 
 
 def conv(
-    x: Tensor, w: Tensor, b: Tensor | None = None,
-    *, auto_pad: AutoPad = "NOTSET", dilations: list[int] | None = None, group: int = 1,
-    kernel_shape: list[int] | None = None, pads: list[int] | None = None, strides: list[int] | None = None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    *,
+    auto_pad: AutoPad = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
     n = x.ndim - 2
     strides, dilations = strides or [1] * n, dilations or [1] * n
     before, after = widths(x.shape[2:], w.shape[2:], strides, dilations, pads, auto_pad)
@@ -55,11 +66,19 @@ def conv(
 
 
 def conv_transpose(
-    x: Tensor, w: Tensor, b: Tensor | None = None,
-    *, auto_pad: AutoPad = "NOTSET", dilations: list[int] | None = None, group: int = 1,
-    kernel_shape: list[int] | None = None, output_padding: list[int] | None = None,
-    output_shape: list[int] | None = None, pads: list[int] | None = None, strides: list[int] | None = None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    *,
+    auto_pad: AutoPad = "NOTSET",
+    dilations: list[int] | None = None,
+    group: int = 1,
+    kernel_shape: list[int] | None = None,
+    output_padding: list[int] | None = None,
+    output_shape: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
     """The whole of it, from which ``pads`` are cut off; ``output_padding`` adds at the end, where ``pads`` end."""
     n = x.ndim - 2
     strides, dilations, extra = strides or [1] * n, dilations or [1] * n, output_padding or [0] * n
@@ -88,9 +107,14 @@ def conv_transpose(
 
 
 def col2im(
-    x: Tensor, image: Ints, block: Ints,
-    *, dilations: list[int] | None = None, pads: list[int] | None = None, strides: list[int] | None = None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    image: Ints,
+    block: Ints,
+    *,
+    dilations: list[int] | None = None,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
     """Columns added up where the blocks of an image overlap."""
     if len(image) != 2:
         raise NotSupported(f"images of {len(image)} axes")
@@ -104,9 +128,14 @@ def col2im(
 
 
 def _frame(
-    x: Tensor, kernel: list[int], strides: list[int], dilations: list[int],
-    pads: list[int] | None, auto_pad: str, ceil_mode: int,
-) -> tuple[list[int], list[int], list[int]]:  # fmt: skip
+    x: Tensor,
+    kernel: list[int],
+    strides: list[int],
+    dilations: list[int],
+    pads: list[int] | None,
+    auto_pad: str,
+    ceil_mode: int,
+) -> tuple[list[int], list[int], list[int]]:
     """Widths before, after, and what ``ceil_mode`` adds (or an incomplete window leaves out) beyond them.
 
     A window that begins beyond the image and what is before it doesn't count, in torch, and in ONNX since opset 22.
@@ -128,10 +157,16 @@ def _frame(
 
 def max_pool(
     x: Tensor,
-    *, auto_pad: AutoPad = "NOTSET", ceil_mode: int = 0, dilations: list[int] | None = None,
-    kernel_shape: list[int], pads: list[int] | None = None, storage_order: int = 0,
-    strides: list[int] | None = None, outputs: int,
-) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+    *,
+    auto_pad: AutoPad = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: list[int] | None = None,
+    kernel_shape: list[int],
+    pads: list[int] | None = None,
+    storage_order: int = 0,
+    strides: list[int] | None = None,
+    outputs: int,
+) -> Tensor | tuple[Tensor, Tensor]:
     x_float = x if x.is_floating_point() else x.to(torch.float32)  # exact: such integers have 8 bits
     n, dtype = x.ndim - 2, x.dtype
     strides, dilations = strides or [1] * n, dilations or [1] * n
@@ -165,9 +200,14 @@ def _flat_indices(x: Tensor, indices: Tensor, padded: torch.Size, shift: list[in
 
 
 def max_unpool(
-    x: Tensor, indices: Tensor, shape: Ints | None = None,
-    *, kernel_shape: list[int], pads: list[int] | None = None, strides: list[int] | None = None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    indices: Tensor,
+    shape: Ints | None = None,
+    *,
+    kernel_shape: list[int],
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
     """Each number to its index over the whole tensor, zeros elsewhere."""
     n = x.ndim - 2
     strides, (before, after) = strides or [1] * n, (pads[:n], pads[n:]) if pads else ([0] * n, [0] * n)
@@ -183,10 +223,15 @@ def max_unpool(
 
 def average_pool(
     x: Tensor,
-    *, auto_pad: AutoPad = "NOTSET", ceil_mode: int = 0, count_include_pad: int = 0,
-    dilations: list[int] | None = None, kernel_shape: list[int], pads: list[int] | None = None,
+    *,
+    auto_pad: AutoPad = "NOTSET",
+    ceil_mode: int = 0,
+    count_include_pad: int = 0,
+    dilations: list[int] | None = None,
+    kernel_shape: list[int],
+    pads: list[int] | None = None,
     strides: list[int] | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """The mean over what a window has of the image, or with ``count_include_pad`` of the image and its padding."""
     n = x.ndim - 2
     strides, dilations = strides or [1] * n, dilations or [1] * n
@@ -216,9 +261,15 @@ def _window_sums(x: Tensor, kernel: list[int], strides: list[int], dilations: li
 
 def lp_pool(
     x: Tensor,
-    *, auto_pad: AutoPad = "NOTSET", ceil_mode: int = 0, dilations: list[int] | None = None,
-    kernel_shape: list[int], p: int = 2, pads: list[int] | None = None, strides: list[int] | None = None,
-) -> Tensor:  # fmt: skip
+    *,
+    auto_pad: AutoPad = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: list[int] | None = None,
+    kernel_shape: list[int],
+    p: int = 2,
+    pads: list[int] | None = None,
+    strides: list[int] | None = None,
+) -> Tensor:
     n = x.ndim - 2
     strides, dilations = strides or [1] * n, dilations or [1] * n
     before, after, beyond = _frame(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)

@@ -33,7 +33,9 @@ def run(key: tuple[str, str], library: str, **more: Any) -> Any:
     return attack(classifier, x, labels(classifier, x), key[0], norm=key[1], library=library, **{**LIGHT[key], **more})
 
 
-@pytest.mark.parametrize("parameters", [{"name": "fgsm"}, {"name": "pgd", "steps": 40, "random_start": False}, {"name": "bim"}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "parameters", [{"name": "fgsm"}, {"name": "pgd", "steps": 40, "random_start": False}, {"name": "bim"}], ids=str
+)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 12, 10)])
 def test_fgsm_bim_and_pgd_are_the_same_in_all_libraries_on_both_routes(parameters: dict[str, Any], shape: Any) -> None:
     classifier = cnn(shape)

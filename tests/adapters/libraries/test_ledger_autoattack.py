@@ -48,9 +48,15 @@ def run(model: Any, library: str, norm: str, reconcile: list[str] | None = None)
     x = digits(model, 16)
     y = model.logits(x).argmax(axis=1).astype(np.int64)
     return attack(
-        model, x, y, "autoattack", norm=norm, library=library, reconcile=reconcile or [],
+        model,
+        x,
+        y,
+        "autoattack",
+        norm=norm,
+        library=library,
+        reconcile=reconcile or [],
         params=PARAMS[norm],
-    )  # fmt: skip
+    )
 
 
 @cache

@@ -148,9 +148,17 @@ def run_anew(case: Case, library: str, reconcile: Sequence[str], route: Any) -> 
     classifier, x, y = problem(case)
     name, norm = case.attack.split()
     return attack(
-        classifier, x, y, name, norm=norm, library=library, route=route, reconcile=reconcile, params=case.params,
+        classifier,
+        x,
+        y,
+        name,
+        norm=norm,
+        library=library,
+        route=route,
+        reconcile=reconcile,
+        params=case.params,
         targeted=case.targeted,
-    )  # fmt: skip
+    )
 
 
 def gap(result: Attacked, other: Attacked) -> float:

@@ -19,12 +19,36 @@ from sparring.adapters.frameworks.pytorch import TorchClassifier
 
 LIBRARIES = ("art", "foolbox", "torchattacks")
 LIGHT: dict[str, Any] = {
-    "steps": 3, "max_iter": 3, "n_queries": 20, "restarts": 2, "max_iterations": 2, "popsize": 10,
-    "binary_search_steps": 2, "n_restarts": 1, "nb_random_init": 1, "num_trial": 3, "sample_size": 4, "nb_steps": 3,
-    "query_limit": 200, "directions": 20, "population": 4, "search_steps": 3, "repeats": 3, "num_rotations": 2,
-    "num_translations": 2, "conjugate_sinkhorn_max_iter": 3, "projected_sinkhorn_max_iter": 3, "max_inner_iter": 2,
-    "es": 1, "init_eval": 10, "max_eval": 20, "initial_gradient_eval_steps": 10, "th": 1, "m": 2, "N": 2,
-}  # fmt: skip
+    "steps": 3,
+    "max_iter": 3,
+    "n_queries": 20,
+    "restarts": 2,
+    "max_iterations": 2,
+    "popsize": 10,
+    "binary_search_steps": 2,
+    "n_restarts": 1,
+    "nb_random_init": 1,
+    "num_trial": 3,
+    "sample_size": 4,
+    "nb_steps": 3,
+    "query_limit": 200,
+    "directions": 20,
+    "population": 4,
+    "search_steps": 3,
+    "repeats": 3,
+    "num_rotations": 2,
+    "num_translations": 2,
+    "conjugate_sinkhorn_max_iter": 3,
+    "projected_sinkhorn_max_iter": 3,
+    "max_inner_iter": 2,
+    "es": 1,
+    "init_eval": 10,
+    "max_eval": 20,
+    "initial_gradient_eval_steps": 10,
+    "th": 1,
+    "m": 2,
+    "N": 2,
+}
 """Keywords that make any attack short, for whichever classes have them."""
 SPECIAL: dict[str, dict[str, Any]] = {
     "torchattacks:EADL1": {"max_iterations": 10},  # 3.5.1 divides by a tenth of it

@@ -30,9 +30,14 @@ def exported(name: str, module: nn.Module, shape: tuple[int, int, int]) -> Path:
     axes = {"images": {0: "batch"}, "logits": {0: "batch"}}
     with quiet():
         torch.onnx.export(
-            module.eval(), (torch.zeros(2, *shape),), str(path), dynamo=False,
-            input_names=["images"], output_names=["logits"], dynamic_axes=axes,
-        )  # fmt: skip
+            module.eval(),
+            (torch.zeros(2, *shape),),
+            str(path),
+            dynamo=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_axes=axes,
+        )
     return path
 
 
@@ -132,9 +137,12 @@ class Residual(nn.Module):
         super().__init__()
         self.first = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
         self.block = nn.Sequential(
-            nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-            nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16),
-        )  # fmt: skip
+            nn.Conv2d(16, 16, 3, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 16, 3, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+        )
         self.last = nn.Linear(16 * 16, 10)
 
     def forward(self, x: Tensor) -> Tensor:

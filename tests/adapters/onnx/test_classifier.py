@@ -386,7 +386,13 @@ def zipmap() -> Path:
 def external(location: str) -> Path:
     """The weights in a file of their own, which the model says is elsewhere."""
     path = FOLDER / "external.onnx"
-    onnx.save(onnx.load(exported("whole", cnn(), batch())), path, save_as_external_data=True, location="weights.bin", size_threshold=256)  # fmt: skip
+    onnx.save(
+        onnx.load(exported("whole", cnn(), batch())),
+        path,
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=256,
+    )
     model = onnx.load(path, load_external_data=False)
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:

@@ -66,9 +66,12 @@ def test_a_gradient_that_is_nan_is_said(tmp_path: Path) -> None:
         helper.make_node("MatMul", ["curved", "weights"], ["logits"]),
     ]
     path = saved(
-        tmp_path / "where.onnx", nodes, half=np.float32(0.5), tiny=np.float32(0.01),
+        tmp_path / "where.onnx",
+        nodes,
+        half=np.float32(0.5),
+        tiny=np.float32(0.01),
         weights=RNG.normal(size=(16, 16)).astype(np.float32),
-    )  # fmt: skip
+    )
     classifier = wrap(path)
     assert isinstance(classifier, Differentiable)
     x = RNG.uniform(0.3, 0.7, (3, 1, 4, 4)).astype(np.float32)

@@ -184,14 +184,27 @@ OURS = [
     ML("ArrayFeatureExtractor", X, np.array([2, 0])),
     ML("FeatureVectorizer", X, X[:, :2], inputdimensions=[4, 2]),
     ML("Imputer", X, imputed_value_floats=[0.5], replaced_value_float=float("nan")),
-    ML("LinearClassifier", X, outputs=2, coefficients=X.flatten().tolist(), intercepts=[0.1, 0.2, 0.3],
-       classlabels_ints=[0, 1, 2], post_transform="SOFTMAX"),
-    ML("LinearClassifier", X, outputs=2, coefficients=X.flatten().tolist(), classlabels_ints=[0, 1, 2],
-       post_transform="LOGISTIC"),
+    ML(
+        "LinearClassifier",
+        X,
+        outputs=2,
+        coefficients=X.flatten().tolist(),
+        intercepts=[0.1, 0.2, 0.3],
+        classlabels_ints=[0, 1, 2],
+        post_transform="SOFTMAX",
+    ),
+    ML(
+        "LinearClassifier",
+        X,
+        outputs=2,
+        coefficients=X.flatten().tolist(),
+        classlabels_ints=[0, 1, 2],
+        post_transform="LOGISTIC",
+    ),
     ML("LinearRegressor", X, coefficients=X[:2].flatten().tolist(), intercepts=[0.1, 0.2], targets=2),
     *(ML("Normalizer", X, norm=norm) for norm in ("MAX", "L1", "L2")),
     ML("Scaler", X, offset=[0.1, 0.2, 0.3, 0.4], scale=[1.0, 2.0, 3.0, 4.0]),
-]  # fmt: skip
+]
 """of operators that have no official test, or none with a derivative"""
 
 

@@ -58,9 +58,19 @@ def test_what_it_leaves(shape: str, seen: int) -> None:
     fit, test = Fit(images(8, (3, 12, 12)), np.zeros(8, np.int64)), images(5, (3, 12, 12), seed=1)
     model = cnn((3, 12, 12))
     result = attack(
-        model, test, np.ones(5, int), "patch", library="art", fit=(fit.x, fit.labels), size=7, shape=shape, steps=2,
-        rotation=0, scale_min=1, scale_max=1,
-    )  # fmt: skip
+        model,
+        test,
+        np.ones(5, int),
+        "patch",
+        library="art",
+        fit=(fit.x, fit.labels),
+        size=7,
+        shape=shape,
+        steps=2,
+        rotation=0,
+        scale_min=1,
+        scale_max=1,
+    )
     patch, mask = result.extras["patch"], result.extras["mask"]
     assert (patch.shape, patch.dtype, mask.shape, mask.dtype) == ((3, 7, 7), np.float32, (7, 7), bool)
     assert patch.min() >= 0
@@ -106,9 +116,16 @@ def test_art_1_20_1_sums_the_gradients_of_all_steps() -> None:
     fit, _ = digits()
     with network().torch_module(Counter()) as module:
         made = AdversarialPatchPyTorch(
-            _torch_estimator(module, network()), rotation_max=0.0, scale_min=0.99, scale_max=1.0, patch_shape=(1, 8, 8),
-            learning_rate=1e-9, max_iter=1, batch_size=8, verbose=False,
-        )  # fmt: skip
+            _torch_estimator(module, network()),
+            rotation_max=0.0,
+            scale_min=0.99,
+            scale_max=1.0,
+            patch_shape=(1, 8, 8),
+            learning_rate=1e-9,
+            max_iter=1,
+            batch_size=8,
+            verbose=False,
+        )
         sums = []
         for _ in range(3):
             np.random.seed(0)  # noqa: NPY002 - the same place each time
@@ -154,9 +171,12 @@ def test_art_1_20_1_of_tensorflow_mirrors_a_small_patch_all_over_the_image() -> 
     from art.estimators.classification import TensorFlowV2Classifier
 
     classifier = TensorFlowV2Classifier(
-        model=lambda x, training=False: tensorflow.reduce_mean(x, axis=(1, 2)), nb_classes=3, input_shape=(16, 16, 3),
-        loss_object=tensorflow.keras.losses.CategoricalCrossentropy(from_logits=True), clip_values=(0.0, 1.0),
-    )  # fmt: skip
+        model=lambda x, training=False: tensorflow.reduce_mean(x, axis=(1, 2)),
+        nb_classes=3,
+        input_shape=(16, 16, 3),
+        loss_object=tensorflow.keras.losses.CategoricalCrossentropy(from_logits=True),
+        clip_values=(0.0, 1.0),
+    )
     made = AdversarialPatchTensorFlowV2(classifier, patch_shape=(16, 16, 3), rotation_max=0.0, verbose=False)
     covered = made.apply_patch(np.zeros((1, 16, 16, 3), np.float32), scale=0.25)[0].any(axis=-1)
     assert covered.mean() > 0.9  # of a sixteenth

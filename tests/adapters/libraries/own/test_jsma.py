@@ -20,9 +20,11 @@ SOURCE = {"outputs": "logits", "pairs": 1}
 
 @settings(max_examples=40, deadline=None)
 @given(
-    theta=st.sampled_from([1.0, 0.25, -1.0, -0.25]), gamma=st.floats(0.01, 1), classes=st.integers(2, 5),
+    theta=st.sampled_from([1.0, 0.25, -1.0, -0.25]),
+    gamma=st.floats(0.01, 1),
+    classes=st.integers(2, 5),
     seed=st.integers(0, 10**6),
-)  # fmt: skip
+)
 def test_it_takes_the_referee_s_pairs(theta, gamma, classes, seed):
     """On derivatives that are the same in both precisions, with images at the bounds of the box."""
     rng = np.random.default_rng(seed)
@@ -74,8 +76,10 @@ def slowly(model, image, goal, theta, turns, pairs):
             left = [i for i in free if i not in taken]
             scores = {
                 (i, j): (alpha[i] + alpha[j]) ** 2
-                for i in left for j in left if i < j and np.sign(theta) * (alpha[i] + alpha[j]) > 0
-            }  # fmt: skip
+                for i in left
+                for j in left
+                if i < j and np.sign(theta) * (alpha[i] + alpha[j]) > 0
+            }
             taken += max(scores, key=scores.get) if scores else ()
         if not taken:
             break
@@ -85,9 +89,11 @@ def slowly(model, image, goal, theta, turns, pairs):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    theta=st.sampled_from([1.0, 0.25, -1.0, -0.25]), pairs=st.integers(1, 3), classes=st.integers(2, 5),
+    theta=st.sampled_from([1.0, 0.25, -1.0, -0.25]),
+    pairs=st.integers(1, 3),
+    classes=st.integers(2, 5),
     seed=st.integers(0, 10**6),
-)  # fmt: skip
+)
 def test_of_probabilities_it_takes_the_pairs_with_the_largest_product(theta, pairs, classes, seed):
     rng = np.random.default_rng(seed)
     shape = (2, 4, 6)

@@ -45,9 +45,16 @@ def test_larger_patches_are_stronger_on_images_that_they_were_not_trained_on() -
 
 def test_it_is_the_training_that_does_it() -> None:
     untrained = attack(
-        network(), *digits()[1], "patch", library="sparring", fit=digits()[0], size=5, steps=1, learning_rate=1e-9,
+        network(),
+        *digits()[1],
+        "patch",
+        library="sparring",
+        fit=digits()[0],
+        size=5,
+        steps=1,
+        learning_rate=1e-9,
         targets=np.full(len(digits()[1][0]), TARGET),
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(untrained.extras["patch"], 0.5, atol=1e-6)
     np.testing.assert_array_equal(untrained.extras["placement"], patched(5).extras["placement"])
     assert reached(patched(5)) > 0.6 + reached(untrained)

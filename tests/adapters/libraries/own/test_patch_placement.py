@@ -13,8 +13,12 @@ from sparring.adapters.libraries.own.patch_placement import Range, draw, mask, p
 
 RANGES = st.builds(
     lambda size, round, rotation, low, more: Range(size, round, rotation, (low, low + more)),
-    st.integers(1, 9), st.booleans(), st.floats(0, 180), st.floats(0.3, 1.2), st.floats(0, 0.5),
-)  # fmt: skip
+    st.integers(1, 9),
+    st.booleans(),
+    st.floats(0, 180),
+    st.floats(0.3, 1.2),
+    st.floats(0, 0.5),
+)
 SIDES = st.tuples(st.integers(9, 24), st.integers(9, 24))
 
 

@@ -59,8 +59,12 @@ def images(shape):
     return st.integers(1, 5).flatmap(lambda n: arrays(np.float32, (n, *shape), elements=levels))
 
 
-@given(st.sampled_from([(1, 3, 4), (3, 2, 3), (1, 1, 1), (3, 3, 3)]).flatmap(images), st.integers(0, 10**6),
-       st.booleans(), st.integers(0, 6))  # fmt: skip
+@given(
+    st.sampled_from([(1, 3, 4), (3, 2, 3), (1, 1, 1), (3, 3, 3)]).flatmap(images),
+    st.integers(0, 10**6),
+    st.booleans(),
+    st.integers(0, 6),
+)
 def test_every_image_comes_out_as_from_the_slow_reference(x, seed, targeted, steps):
     fast, slow = Places(x.shape[1:], seed), Places(x.shape[1:], seed)
     y = np.random.default_rng(seed).integers(0, CLASSES, len(x))

@@ -47,16 +47,23 @@ def run(name, norm="linf", **more):
 @settings(max_examples=6)
 @given(
     st.lists(st.sampled_from(["pgd", "square", "noise"]), min_size=1, max_size=3, unique=True),
-    st.floats(0.01, 0.2), st.integers(0, 5),
-)  # fmt: skip
+    st.floats(0.01, 0.2),
+    st.integers(0, 5),
+)
 def test_it_is_the_per_image_worst_of_its_parts_run_alone(names, eps, seed):
     chosen = [{"pgd": PGD, "square": SQUARE, "noise": NOISE}[name] for name in names]
     model, x, y = case()
     result = run("worst-of", eps=eps, attacks=chosen, survivors=False, seed=seed)
     alone = [
-        run(part["attack"], library=part["library"], eps=eps, seed=seed, params={k: v for k, v in part.items() if k in ("steps", "queries")})
+        run(
+            part["attack"],
+            library=part["library"],
+            eps=eps,
+            seed=seed,
+            params={k: v for k, v in part.items() if k in ("steps", "queries")},
+        )
         for part in chosen
-    ]  # fmt: skip
+    ]
     right = np.flatnonzero(model.logits(x).argmax(axis=1) == y)
     wins = np.stack([one.samples["success"] for one in alone])
     assert (result.samples["success"][right] == wins.any(axis=0)[right]).all()
@@ -166,10 +173,13 @@ def test_parts_are_checked_and_filled_in_once():
         ([{**PGD, "step": 3}], r"attacks\[0\]: pgd: unknown parameter 'step'"),
         ([{**PGD, "library": "fool"}], r"attacks\[0\]: unknown library 'fool'"),
         ([{"attack": "deepfool", "library": "art"}], r"attacks\[0\]: deepfool: unknown norm 'linf'.*l2"),
-        ([{"attack": "patch", "library": "sparring", "size": 3, "norm": "l0"}], "patch is trained on other images first"),
+        (
+            [{"attack": "patch", "library": "sparring", "size": 3, "norm": "l0"}],
+            "patch is trained on other images first",
+        ),
         ("pgd", "attacks: 'pgd' is not a list"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_a_part_is_said_before_anything_runs(attacks, says):
     with pytest.raises(InputError, match=says):
         request("worst-of", params={"eps": 0.1, "attacks": attacks})

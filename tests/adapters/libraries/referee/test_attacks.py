@@ -54,9 +54,18 @@ def run(name: str, norm: str, classifier: Any = None, x: Any = None, y: Any = No
 
 def test_it_has_the_attacks_of_the_plan() -> None:
     assert set(WRITTEN) == {
-        ("fgsm", "linf"), ("bim", "linf"), ("pgd", "linf"), ("pgd", "l2"), ("mi-fgsm", "linf"), ("ni-fgsm", "linf"),
-        ("deepfool", "l2"), ("cw", "l2"), ("jsma", "l0"), ("square", "linf"), ("square", "l2"),
-    }  # fmt: skip
+        ("fgsm", "linf"),
+        ("bim", "linf"),
+        ("pgd", "linf"),
+        ("pgd", "l2"),
+        ("mi-fgsm", "linf"),
+        ("ni-fgsm", "linf"),
+        ("deepfool", "l2"),
+        ("cw", "l2"),
+        ("jsma", "l0"),
+        ("square", "linf"),
+        ("square", "l2"),
+    }
     assert load_library("referee") is LIBRARY
 
 
@@ -128,9 +137,21 @@ def test_what_a_step_costs() -> None:
 def test_the_raw_door_takes_a_functions_own_keywords() -> None:
     x = images()
     y = labels(cnn(), x)
-    raw = attack(cnn(), x, y, "referee:pgd", params={
-        "norm": "linf", "eps": 0.05, "eps_step": 0.02, "steps": 3, "random_start": True, "restarts": 1, "seed": 5,
-    })  # fmt: skip
+    raw = attack(
+        cnn(),
+        x,
+        y,
+        "referee:pgd",
+        params={
+            "norm": "linf",
+            "eps": 0.05,
+            "eps_step": 0.02,
+            "steps": 3,
+            "random_start": True,
+            "restarts": 1,
+            "seed": 5,
+        },
+    )
     assert (raw.images == run("pgd", "linf", eps_step=0.02, seed=5).images).all()
     aimed = attack(cnn(), x, y, "referee:fgsm", eps=0.05, targets=(y + 1) % 10)
     assert (aimed.images == run("fgsm", "linf", targets=(y + 1) % 10).images).all()
@@ -237,9 +258,10 @@ MOMENTUM = {"eps": 0.3, "eps_step": 0.08, "steps": 6}
 
 @pytest.mark.parametrize("nesterov", [False, True])
 @given(
-    start=st.tuples(st.floats(0.4, 0.9), st.floats(0.4, 0.9)), step=st.floats(0.01, 0.1),
+    start=st.tuples(st.floats(0.4, 0.9), st.floats(0.4, 0.9)),
+    step=st.floats(0.01, 0.1),
     decay=st.sampled_from([0.0, 0.4, 0.7, 1.0]),
-)  # fmt: skip
+)
 def test_momentum_by_hand(nesterov: bool, start: tuple[float, float], step: float, decay: float) -> None:
     """Out of the ball the loss rises towards the centre: its gradient is a multiple of centre - x."""
     eps = 0.2
@@ -316,9 +338,17 @@ def test_cw_descends_as_autograd_and_adam_do_on_the_papers_objective(targeted: b
     outputs = model.logits
     model.logits = lambda at: (asked.append(at), outputs(at))[1]  # type: ignore[method-assign,func-returns-value]
     cw(
-        model, x, np.array([y]), steps=20, learning_rate=0.05, confidence=kappa, initial_const=c, search_steps=1,
-        abort_early=False, targeted=targeted,
-    )  # fmt: skip
+        model,
+        x,
+        np.array([y]),
+        steps=20,
+        learning_rate=0.05,
+        confidence=kappa,
+        initial_const=c,
+        search_steps=1,
+        abort_early=False,
+        targeted=targeted,
+    )
     assert np.concatenate(asked) == pytest.approx(np.concatenate(expected), abs=1e-5)
 
 
@@ -326,9 +356,16 @@ def test_cw_keeps_the_image_where_it_finds_nothing() -> None:
     flat = Linear(np.zeros((2, 1, 2, 2)), np.array([1.0, 0.0]))
     x = np.array([[[[0.0, 1.0], [0.3, 0.6]]]])
     found = cw(
-        flat, x, np.array([0]), steps=5, learning_rate=0.1, confidence=0.0, initial_const=1.0, search_steps=9,
+        flat,
+        x,
+        np.array([0]),
+        steps=5,
+        learning_rate=0.1,
+        confidence=0.0,
+        initial_const=1.0,
+        search_steps=9,
         abort_early=True,
-    )  # fmt: skip
+    )
     assert (found == x).all()
 
 
@@ -336,9 +373,16 @@ def test_cw_moves_pixels_that_start_at_the_border() -> None:
     model = Linear(np.array([[0.0, 0], [1, -1]]).reshape(2, 1, 1, 2), np.array([0.0, 0.5]))
     x = np.array([[[[0.0, 1.0]]]])  # logits 0 and -0.5: a quarter on each pixel
     found = cw(
-        model, x, np.array([0]), steps=300, learning_rate=0.05, confidence=0.0, initial_const=1.0, search_steps=9,
+        model,
+        x,
+        np.array([0]),
+        steps=300,
+        learning_rate=0.05,
+        confidence=0.0,
+        initial_const=1.0,
+        search_steps=9,
         abort_early=False,
-    )  # fmt: skip
+    )
     assert (found - x).ravel() == pytest.approx([0.25, -0.25], abs=0.01)
 
 
@@ -364,9 +408,12 @@ def test_the_squares_shrink_as_in_the_paper() -> None:
 
 
 @given(
-    h=st.integers(1, 6), channels=st.integers(1, 3), height=st.integers(6, 9), width=st.integers(6, 9),
+    h=st.integers(1, 6),
+    channels=st.integers(1, 3),
+    height=st.integers(6, 9),
+    width=st.integers(6, 9),
     seed=st.integers(0, 9999),
-)  # fmt: skip
+)
 def test_a_change_under_linf_is_one_square_with_one_sign_a_channel(
     h: int, channels: int, height: int, width: int, seed: int
 ) -> None:
@@ -420,9 +467,13 @@ def test_eta_has_length_1_and_two_halves(h: int) -> None:
 
 
 @given(
-    h=st.integers(2, 6), channels=st.integers(1, 3), height=st.integers(6, 9), width=st.integers(6, 9),
-    used=st.floats(0, 1), seed=st.integers(0, 9999),
-)  # fmt: skip
+    h=st.integers(2, 6),
+    channels=st.integers(1, 3),
+    height=st.integers(6, 9),
+    width=st.integers(6, 9),
+    used=st.floats(0, 1),
+    seed=st.integers(0, 9999),
+)
 def test_a_change_under_l2_spends_what_is_left_in_one_window(
     h: int, channels: int, height: int, width: int, used: float, seed: int
 ) -> None:

@@ -206,9 +206,17 @@ def test_cw_finds_the_nearest_point_of_a_sphere(shape: Any, inside: bool, target
     assume(truth.max() <= 0.95)
     labels = 1 - y if targeted else y
     found = cw(
-        model, x, labels, steps=300, learning_rate=0.01, confidence=0.0, initial_const=1.0, search_steps=9,
-        abort_early=True, targeted=targeted,
-    )  # fmt: skip
+        model,
+        x,
+        labels,
+        steps=300,
+        learning_rate=0.01,
+        confidence=0.0,
+        initial_const=1.0,
+        search_steps=9,
+        abort_early=True,
+        targeted=targeted,
+    )
     assert margin(model, found, y) < 0
     assert abs(radius - d) * (1 - 1e-4) <= np.linalg.norm(found - x) <= 1.03 * abs(radius - d) + 1e-3
 
@@ -227,9 +235,16 @@ def test_cw_with_confidence_goes_that_much_further(shape: Any, confidence: float
     assume(truth.min() >= 0.02)
     assume(truth.max() <= 0.98)
     found = cw(
-        model, x, y, steps=300, learning_rate=0.01, confidence=confidence, initial_const=1.0, search_steps=9,
+        model,
+        x,
+        y,
+        steps=300,
+        learning_rate=0.01,
+        confidence=confidence,
+        initial_const=1.0,
+        search_steps=9,
         abort_early=True,
-    )  # fmt: skip
+    )
     assert margin(model, found, y) < -confidence
     assert np.linalg.norm(found - x) == pytest.approx(far, rel=0.05, abs=1e-3)
 
@@ -247,9 +262,13 @@ def pairs_one_by_one(alpha: np.ndarray, beta: np.ndarray, free: list[int], sign:
 
 
 @given(
-    shape=shapes, k=classes, reach=reach, theta=st.sampled_from([1.0, 0.3, -1.0, -0.3]), gamma=st.floats(0.1, 1),
+    shape=shapes,
+    k=classes,
+    reach=reach,
+    theta=st.sampled_from([1.0, 0.3, -1.0, -0.3]),
+    gamma=st.floats(0.1, 1),
     seed=seeds,
-)  # fmt: skip
+)
 @example(shape=(1, 4, 4), k=3, reach=0.5, theta=1.0, gamma=1.0, seed=0)
 def test_jsma_takes_the_pairs_of_its_algorithms(
     shape: Any, k: int, reach: float, theta: float, gamma: float, seed: int

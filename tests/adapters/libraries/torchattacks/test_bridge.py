@@ -83,7 +83,10 @@ def test_the_model_is_as_it_was_afterwards() -> None:
     module.eval()
 
 
-@pytest.mark.parametrize(("name", "light"), [("square", {"eps": 0.1, "queries": 5}), ("pixle", {"restarts": 1}), ("one-pixel", {"steps": 1, "population": 20})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "light"),
+    [("square", {"eps": 0.1, "queries": 5}), ("pixle", {"restarts": 1}), ("one-pixel", {"steps": 1, "population": 20})],
+)
 def test_black_box_attacks_run_without_gradients(name: str, light: dict[str, Any]) -> None:
     result = attack(OutputsOnly(cnn()), X, labels(cnn(), X), name, library="torchattacks", **light)  # type: ignore[arg-type]
     assert (result.route, result.backwards) == ("bridged", 0)
@@ -115,7 +118,22 @@ def test_the_raw_door_leads_to_a_tensorflow_model(name: str) -> None:
     assert np.isfinite(result.images).all()
 
 
-@pytest.mark.parametrize("name", ["art:ElasticNet", "art:AutoProjectedGradientDescent", "art:ProjectedGradientDescentTensorFlowV2", "art:Wasserstein", "art:NewtonFool", "art:ZooAttack", "art:SimBA", "foolbox:DDNAttack", "foolbox:L2FMNAttack", "foolbox:GaussianBlurAttack", "foolbox:InversionAttack"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "art:ElasticNet",
+        "art:AutoProjectedGradientDescent",
+        "art:ProjectedGradientDescentTensorFlowV2",
+        "art:Wasserstein",
+        "art:NewtonFool",
+        "art:ZooAttack",
+        "art:SimBA",
+        "foolbox:DDNAttack",
+        "foolbox:L2FMNAttack",
+        "foolbox:GaussianBlurAttack",
+        "foolbox:InversionAttack",
+    ],
+)
 def test_so_do_those_of_the_others(name: str) -> None:
     library, _, cls = name.partition(":")
     light = {"steps": 2, "max_iter": 2, "nb_random_init": 1, "regularization": 100.0, "nb_parallel": 4}
