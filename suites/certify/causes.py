@@ -1,4 +1,4 @@
-"""What two outputs of the same layer have to do with one another: named only where the numbers show it."""
+"""The causes that make two outputs of the same layer differ; a cause is named only where the numbers show it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from scipy.special import erf, expit, log_softmax, softmax
 
-from sparring.suites.certify.pairs import (
+from sparring.suites.certify.layer_pair import (
     Cause,
     Floats,
-    Pair,
+    LayerPair,
     Wide,
     affine,
     close,
@@ -20,10 +20,10 @@ from sparring.suites.certify.pairs import (
     permutation,
     span,
 )
-from sparring.suites.certify.parameters import parameters
+from sparring.suites.certify.layer_parameters import parameters
 
 
-def recognised(pair: Pair) -> Cause | None:
+def cause_of(pair: LayerPair) -> Cause | None:
     """The first of the rules below that explains all of B's numbers by A's; None where none does."""
     if pair.a.size == 0 or not np.isfinite(pair.b).all() or not np.isfinite(pair.a).all():
         return _not_finite(pair)
@@ -31,18 +31,16 @@ def recognised(pair: Pair) -> Cause | None:
     return next((cause for rule in rules if (cause := rule(pair)) is not None), None)
 
 
-def _not_finite(pair: Pair) -> Cause | None:
-    bad = [int((~np.isfinite(values)).sum()) for values in (pair.a, pair.b)]
-    if not any(bad):
-        return None
-    return Cause(f"{bad[0]} numbers of A and {bad[1]} of B are NaN or infinite")
+def _not_finite(pair: LayerPair) -> Cause | None:
+    a, b = (int((~np.isfinite(values)).sum()) for values in (pair.a, pair.b))
+    return Cause(f"{a} numbers of A and {b} of B are NaN or infinite") if a or b else None
 
 
-# --- the rules ------------------------------------------------------------------------------------------------------
+# --- the rules
 
 
-def _softmax(pair: Pair) -> Cause | None:
-    """Probabilities in place of logits, or a softmax taken once more."""
+def _softmax(pair: LayerPair) -> Cause | None:
+    """B gives probabilities where A gives logits, or takes the softmax once more."""
     if pair.a.ndim != 2 or pair.a.shape[1] < 2:
         return None
     forms: list[tuple[str, Callable[[Wide], Wide]]] = [
@@ -57,15 +55,18 @@ def _softmax(pair: Pair) -> Cause | None:
             return Cause(f"what B gives is {words.format('what A gives')}")
         if close(form(b), a):
             return Cause(f"what A gives is {words.format('what B gives')}")
-    # a logit is known to a constant an image: the logarithm of probabilities may be shifted
+    # logits are known up to a constant for each image: the logarithm of probabilities may be shifted
     shifted = b - softmax(a, axis=1)
     if close(shifted, shifted[:, :1] + np.zeros_like(b)):
         return Cause("what B gives is the softmax of what A gives, but for a constant an image: a softmax too many")
     return None
 
 
-def _epsilon(pair: Pair) -> Cause | None:
-    """Another epsilon in a batch normalisation whose variances are known: one number explains all channels' factors."""
+def _epsilon(pair: LayerPair) -> Cause | None:
+    """Batch normalization with another epsilon: one number explains the factors of all channels.
+
+    The variances must be in the facts of one of the two layers.
+    """
     for who, facts, a, b in (("A", pair.layer_a.facts, pair.a, pair.b), ("B", pair.layer_b.facts, pair.b, pair.a)):
         if "variance" not in facts or a.ndim < 2 or a.shape[1] != len(facts["variance"]):
             continue
@@ -86,21 +87,21 @@ def _epsilon(pair: Pair) -> Cause | None:
         expected = np.sqrt((variance + own) / (variance + epsilon))
         offset = facts["offset"].astype(np.float64)
         axes = (slice(None), *(None for _ in range(a.ndim - 2)))
-        told = expected[axes] * (a - offset[axes]) + offset[axes]
+        predicted = expected[axes] * (a - offset[axes]) + offset[axes]
         scale = np.abs(b - a).max()
-        if np.abs(told - b)[:, usable].max() <= 0.02 * scale:
+        if np.abs(predicted - b)[:, usable].max() <= 0.02 * scale:
             other = "B" if who == "A" else "A"
             mine, theirs = (own, epsilon) if who == "A" else (epsilon, own)
             return Cause(
-                f"batch normalisation with another epsilon: {mine:.3g} in A, {theirs:.3g} in B (read off the outputs "
+                f"batch normalization with another epsilon: {mine:.3g} in A, {theirs:.3g} in B (read off the outputs "
                 f"of {other}: this number explains the factors of all channels, {factor[live].min():.6f} to "
                 f"{factor[live].max():.6f})"
             )
     return None
 
 
-def _batch_statistics(pair: Pair) -> Cause | None:
-    """Batch normalisation by the mean and variance of these images: training mode."""
+def _batch_statistics(pair: LayerPair) -> Cause | None:
+    """Batch normalization in training mode: it takes mean and variance from these images."""
     for who, facts, values in (("B", pair.layer_a.facts, pair.b), ("A", pair.layer_b.facts, pair.a)):
         if "offset" not in facts or values.ndim < 2 or values.shape[1] != len(facts["offset"]):
             continue
@@ -108,17 +109,20 @@ def _batch_statistics(pair: Pair) -> Cause | None:
         mean, spread = values.astype(np.float64).mean(axis=axes), values.astype(np.float64).std(axis=axes)
         if close(facts["offset"], mean, 1e-3) and close(np.abs(facts["scale"]), spread, 2e-2):
             return Cause(
-                f"the outputs of {who} have, over these images, the mean and spread that batch normalisation gives in "
+                f"the outputs of {who} have, over these images, the mean and spread that batch normalization gives in "
                 "training mode: it takes them from the batch"
             )
     return None
 
 
-def _activation(pair: Pair) -> Cause | None:
-    """Two activations of the same numbers; or one that only one of the two has, as has every layer and the next."""
+def _activation(pair: LayerPair) -> Cause | None:
+    """Two activations of the same numbers; or an activation that only one of the two has.
+
+    The second isn't certain: it also holds of a layer and its activation.
+    """
     for z in (pair.takes_a, pair.takes_b):
         if z is not None and pair.inputs_agree and z.values.shape == pair.a.shape:
-            one, other = _named(z.values, pair.a), _named(z.values, pair.b)
+            one, other = _activation_name(z.values, pair.a), _activation_name(z.values, pair.b)
             if one and other and one != other:
                 return Cause(f"the activation is {one} in A and {other} in B")
     far = float(np.abs(pair.b - pair.a).max())
@@ -130,7 +134,7 @@ def _activation(pair: Pair) -> Cause | None:
     return None
 
 
-def _named(z: Floats, values: Floats) -> str | None:
+def _activation_name(z: Floats, values: Floats) -> str | None:
     return next((name for name, function in ACTIVATIONS.items() if close(function(z), values)), None)
 
 
@@ -157,8 +161,8 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _channels_moved(pair: Pair) -> Cause | None:
-    """The same channels, or features, in another order."""
+def _channels_moved(pair: LayerPair) -> Cause | None:
+    """B gives the same channels, or features, in another order."""
     a, b = pair.a, pair.b
     if a.ndim < 2 or a.shape[1] < 2:
         return None
@@ -175,8 +179,8 @@ def _channels_moved(pair: Pair) -> Cause | None:
     return Cause(f"the same {what} in another order: {moves(moved)}")
 
 
-def _bias(pair: Pair) -> Cause | None:
-    """A constant for each channel."""
+def _bias(pair: LayerPair) -> Cause | None:
+    """B adds a constant for each channel."""
     fitted = affine(pair.a, pair.b)
     if fitted is None or not pair.biases_comparable or not (np.abs(fitted[0][fitted[2]] - 1) < 1e-4).all():
         return None
@@ -193,8 +197,8 @@ def _bias(pair: Pair) -> Cause | None:
     )
 
 
-def _factor(pair: Pair) -> Cause | None:
-    """A factor for all."""
+def _factor(pair: LayerPair) -> Cause | None:
+    """B multiplies all numbers by one factor."""
     a, b = pair.a.astype(np.float64), pair.b.astype(np.float64)
     square = float((a * a).sum())
     if not square:
@@ -205,8 +209,11 @@ def _factor(pair: Pair) -> Cause | None:
     return None
 
 
-def _normalisation(pair: Pair) -> Cause | None:
-    """A factor and a constant for each channel; a batch normalisation is that to the layer before it, too."""
+def _normalization(pair: LayerPair) -> Cause | None:
+    """B has a factor and a constant for each channel.
+
+    Of two inner layers this isn't certain: it also holds of a layer and its batch normalization.
+    """
     fitted = affine(pair.a, pair.b)
     if fitted is None:
         return None
@@ -214,15 +221,23 @@ def _normalisation(pair: Pair) -> Cause | None:
     if not factor[live].all():
         return None
     far = float(np.abs(pair.b - pair.a).max())
-    told = f"a factor ({span(factor[live])}) and a constant ({span(shift[live])}) for each channel"
+    terms = f"a factor ({span(factor[live])}) and a constant ({span(shift[live])}) for each channel"
     if {pair.layer_a.kind, pair.layer_b.kind} & {"preprocessing", "images"}:
-        return Cause(f"the images are normalised otherwise (range, mean, std): B takes what A takes with {told}")
-    return Cause(f"what B gives is what A gives with {told}", False, far)
+        return Cause(f"the images are normalized otherwise (range, mean, std): B takes what A takes with {terms}")
+    return Cause(f"what B gives is what A gives with {terms}", False, far)
 
 
-RULES: tuple[Callable[[Pair], Cause | None], ...] = (
-    parameters, _softmax, _epsilon, _batch_statistics, _activation, _bias, _factor, _channels_moved, _normalisation,
-)  # fmt: skip
+RULES: tuple[Callable[[LayerPair], Cause | None], ...] = (
+    parameters,
+    _softmax,
+    _epsilon,
+    _batch_statistics,
+    _activation,
+    _bias,
+    _factor,
+    _channels_moved,
+    _normalization,
+)
 
 FINE = (parameters, _epsilon)
-"""Of a difference so small that the other rules would hold of it as well as not."""
+"""The rules for a small difference, which the other rules would allow anyway."""

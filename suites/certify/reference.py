@@ -1,4 +1,4 @@
-"""A model that the command line names: by its name in a suite, by a file, or as in a suite file; with data that fit."""
+"""A model as the command line names it: by its name in a suite, by a file, or as in a suite file; and data that fit."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from sparring.suites.workers.local import LocalExecutor
 from sparring.suites.workers.reporter import Reporter
 
 FITTING = {(1, 28, 28): "mnist", (3, 32, 32): "cifar10", (1, 8, 8): "digits", (3, 224, 224): "imagenet-samples"}
-"""The data set for images (C, H, W) where nobody says which; of 43 classes gtsrb."""
+"""The default data set for images (C, H, W); for (3, 32, 32) and 43 classes it is gtsrb."""
 FILES = (".onnx", ".keras", ".safetensors")
 BARE = (".pt", ".pth", ".bin", ".npz", ".h5")
-"""Weights without the network that they belong to."""
+"""Files of weights alone, without their network."""
 Shape = tuple[int, int, int]
 
 
@@ -43,33 +43,34 @@ class Reference:
     """A model and the data that it is prepared for; every path in it is absolute."""
 
     text: str
-    """as it was given"""
+    """the words on the command line"""
     spec: ModelSpec
     base: Path
     """folder from which an ``object`` is imported"""
     data: DataSpec
     sources: tuple[Reference, ...] = ()
-    """the models of the suite that it is made of"""
+    """the other models of the suite from which it is made"""
 
 
 def resolve(text: str, *, suite: str | None = None, data: str | None = None) -> Reference:
-    """What ``text`` names: a model of the suite, a file (.onnx, .keras, .safetensors), or YAML as in a suite file.
+    """The model that ``text`` names: a model of the suite, a file (.onnx, .keras, .safetensors), or YAML.
 
-    ``data`` is a data set by name or by path. When it is None: the suite's, else the one whose images fit the file.
-    Raises ``InputError`` for what isn't there or lacks something, with what to say instead.
+    ``data`` is a data set by name or by path; None: that of the suite, else the one whose images fit the file. Raises
+    ``InputError`` for a model or data that aren't there or lack something; the message says what to write instead.
     """
     return resolve_all([text], suite=suite, data=data)[0]
 
 
 def resolve_all(texts: Sequence[str], *, suite: str | None = None, data: str | None = None) -> list[Reference]:
-    """Several models for the same data. Raises as ``resolve`` does."""
+    """Resolve several models for the same data. Raises as ``resolve`` does."""
     loaded = single(load_suite(suite), data) if suite is not None else None
     base = home(suite) if suite is not None else Path.cwd()
     specs = [_spec(text, loaded) for text in texts]
     for text, spec in zip(texts, specs, strict=True):
-        _check_sources(text, spec, loaded)
+        for name in spec.sources:
+            _check_source(text, name, loaded)
     if data is not None:
-        chosen = _said(data)
+        chosen = _data_spec(data)
     elif loaded is not None:
         chosen = loaded.one_data
         if chosen.path is not None:
@@ -80,13 +81,17 @@ def resolve_all(texts: Sequence[str], *, suite: str | None = None, data: str | N
 
 
 def open_reference(
-    reference: Reference, *, executor: Executor | None = None, device: str = "auto",
-    report: Reporter | None = None, probabilities: bool = False,
-) -> ModelRef:  # fmt: skip
-    """The model, prepared (trained, exported, loaded, and checked on a few images) in worker processes of its backends.
+    reference: Reference,
+    *,
+    executor: Executor | None = None,
+    device: str = "auto",
+    report: Reporter | None = None,
+    probabilities: bool = False,
+) -> ModelRef:
+    """Prepare the model (train, export, load it, and check it on a few images) in worker processes of its backends.
 
-    Raises ``InputError`` as ``models.load.prepare`` does, with the text that names the model in front. With
-    ``probabilities`` a model that gives these is none for itself.
+    ``probabilities``: a model that gives probabilities is accepted. Raises ``InputError`` as ``prepare`` does, with
+    the text that names the model in front.
     """
     if executor is None:
         executor = LocalExecutor(device)
@@ -112,27 +117,23 @@ def open_reference(
     return ModelRef.from_json(answer)
 
 
-# --- the model ------------------------------------------------------------------------------------------------------
+# --- the model
 
 
 def _reference(text: str, spec: ModelSpec, suite: Suite | None, base: Path, data: DataSpec) -> Reference:
-    every = {other.name: other for other in suite.models} if suite else {}
+    models = {other.name: other for other in suite.models} if suite else {}
     for name in spec.sources:
-        if name not in every:
-            there = (
-                unknown("model", name, every) if suite else f"{name!r} is a model of a suite: say which, with --suite"
-            )
-            raise InputError(f"{text}: {there}")
-    sources = tuple(_reference(name, every[name], suite, base, data) for name in spec.sources)
-    return Reference(text, spec, base if spec in every.values() else Path.cwd(), data, sources)
+        _check_source(text, name, suite)
+    sources = tuple(_reference(name, models[name], suite, base, data) for name in spec.sources)
+    return Reference(text, spec, base if spec in models.values() else Path.cwd(), data, sources)
 
 
-def _check_sources(text: str, spec: ModelSpec, suite: Suite | None) -> None:
-    every = {other.name for other in suite.models} if suite else set()
-    for name in spec.sources:
-        if name not in every:
-            lacking = f"{name!r} is a model of a suite: say which, with --suite"
-            raise InputError(f"{text}: {unknown('model', name, every) if suite else lacking}")
+def _check_source(text: str, name: str, suite: Suite | None) -> None:
+    if suite is None:
+        raise InputError(f"{text}: {name!r} is a model of a suite: say which, with --suite")
+    names = {other.name for other in suite.models}
+    if name not in names:
+        raise InputError(f"{text}: {unknown('model', name, names)}")
 
 
 def _spec(text: str, suite: Suite | None) -> ModelSpec:
@@ -146,10 +147,10 @@ def _spec(text: str, suite: Suite | None) -> ModelSpec:
         if not path.is_file():
             raise InputError(f"there is no file {path}")
         return _of_file(text, path)
-    there = f"{unknown('model', text, by_name)}. A model" if suite else f"there is no model {text!r}: it"
-    named = "" if suite else "the name of a model of a suite (say which, with --suite), "
+    problem = f"{unknown('model', text, by_name)}. A model" if suite else f"there is no model {text!r}: it"
+    by_suite = "" if suite else "the name of a model of a suite (say which, with --suite), "
     raise InputError(
-        f"{there} is {named}a file ({', '.join(FILES)}), or what a suite file would say of it, as in "
+        f"{problem} is {by_suite}a file ({', '.join(FILES)}), or what a suite file would say of it, as in "
         "'{architecture: cnn, weights: cnn.npz, framework: keras}'"
     )
 
@@ -168,14 +169,14 @@ def _validated(text: str, content: Mapping[str, Any]) -> ModelSpec:
     try:
         return model_spec(content)
     except ValidationError as error:
-        said = []
+        texts = []
         for detail in error.errors():
             place = ".".join(map(str, detail["loc"][1:]))  # the first is the kind
             message = detail["msg"].removeprefix("Value error, ")
             if detail["type"] == "extra_forbidden":
                 message = unknown("key", detail["loc"][-1], MODEL_KEYS)
-            said.append(f"{place}: {message}" if place else message)
-        raise InputError(f"{text}: {'; '.join(said)}") from None
+            texts.append(f"{place}: {message}" if place else message)
+        raise InputError(f"{text}: {'; '.join(texts)}") from None
 
 
 def _of_file(text: str, path: Path) -> ModelSpec:
@@ -183,21 +184,21 @@ def _of_file(text: str, path: Path) -> ModelSpec:
         return model_spec({"name": path.name, "onnx": str(path)})
     if path.suffix == ".keras":
         return model_spec({"name": path.name, "weights": str(path)})
-    said = portable.described(path) if path.suffix == ".safetensors" else {}
-    if not said:
+    metadata = portable.described(path) if path.suffix == ".safetensors" else {}
+    if not metadata:
         framework = "keras" if path.suffix in (".npz", ".h5") else "torch"
         example = f"{{architecture: cnn, weights: {text}, framework: {framework}}}"
         raise InputError(f"{text} holds weights alone, and not which network they belong to: say it, as in '{example}'")
-    options = {key: value for key, value in said.get("options", {}).items() if key in OPTIONS and value is not None}
+    options = {key: value for key, value in metadata.get("options", {}).items() if key in OPTIONS and value is not None}
     options.pop("layout", None)  # a named architecture has its own
-    network = {"framework": "torch", "architecture": said.get("architecture"), "weights": str(path)}
+    network = {"framework": "torch", "architecture": metadata.get("architecture"), "weights": str(path)}
     return _validated(text, {"name": path.name, **network, **options})
 
 
-# --- the data -------------------------------------------------------------------------------------------------------
+# --- the data
 
 
-def _said(data: str) -> DataSpec:
+def _data_spec(data: str) -> DataSpec:
     path = Path(data).expanduser()
     if path.suffix == ".npz" or path.is_dir() or len(path.parts) > 1:
         if not path.exists():
@@ -207,7 +208,7 @@ def _said(data: str) -> DataSpec:
 
 
 def _fitting(texts: Sequence[str], specs: Sequence[ModelSpec]) -> DataSpec:
-    """The data set by name that has images like those that the files take."""
+    """The data set whose images have the shape that the files declare."""
     for text, spec in zip(texts, specs, strict=True):
         shape, classes = takes(text, spec)
         if shape in FITTING:
@@ -219,7 +220,7 @@ def _fitting(texts: Sequence[str], specs: Sequence[ModelSpec]) -> DataSpec:
 
 
 def takes(text: str, spec: ModelSpec) -> tuple[Shape | None, int | None]:
-    """The images (C, H, W) and the classes of a model whose file tells; None for what it doesn't."""
+    """The shape of the images (C, H, W) and the number of classes that a model's file declares; else None."""
     path = Path((spec.onnx if isinstance(spec, OnnxModel) else getattr(spec, "weights", None)) or "").expanduser()
     if not path.is_file():
         return None, None
@@ -233,9 +234,9 @@ def takes(text: str, spec: ModelSpec) -> tuple[Shape | None, int | None]:
             raise InputError(f"{text} can't be read as a .keras file: {exc}") from exc
         return _sides(shapes[0][1:], options_of(spec)["layout"] or "channels-last") if shapes else None, None
     if path.suffix == ".safetensors":
-        said = portable.described(path)
-        shape = said.get("input_shape")
-        return (tuple(shape) if shape else None), said.get("classes")
+        metadata = portable.described(path)
+        shape = metadata.get("input_shape")
+        return (tuple(shape) if shape else None), metadata.get("classes")
     return None, None
 
 
@@ -270,6 +271,6 @@ def _batch_shapes(config: Any) -> Iterator[list[int | None]]:
 
 
 def images(data: DataSpec, samples: int) -> DataSpec:
-    """The data with so many images of its own split, or with all that there are. Raises ``InputError``."""
-    there = datasets.size(data, base=Path.cwd())
-    return data.model_copy(update={"samples": min(samples, there)})
+    """The data with so many images of its own split, or with all if there are fewer. Raises ``InputError``."""
+    available = datasets.size(data, base=Path.cwd())
+    return data.model_copy(update={"samples": min(samples, available)})

@@ -22,28 +22,28 @@ from sparring.adapters.frameworks.pytorch import TorchClassifier
 from sparring.models.data import datasets
 from sparring.models.layers.layer import Layer
 from sparring.models.spec import DataSpec
-from sparring.suites.certify import certificate, measures
-from sparring.suites.certify.certificate import Certificate
+from sparring.suites.certify import comparison, measures
+from sparring.suites.certify.certificate import Certificate, GradientsCompared
 from sparring.suites.certify.certify import certify
 from sparring.suites.cli.app import app
 from sparring.suites.workers.local import LocalExecutor
 
-# --- the numbers ----------------------------------------------------------------------------------------------------
+# --- the numbers
 
 
 def test_logits_compared_with_ties_set_apart() -> None:
     a = np.array([[1, 0, 0], [2, 2.00005, 0], [0, 3, 1], [0, 0, 4]], np.float32)
     b = np.array([[1, 0.5, 0], [2.00005, 2, 0], [0, 1, 3], [0, 0, 4]], np.float32)
-    found = certificate.compare_logits(a, b)
-    assert found.max_abs == pytest.approx(2)
-    assert found.mean_abs == pytest.approx((0.5 + 1e-4 + 4) / 12, rel=1e-4)
-    assert (found.ties, found.disagreeing, found.scale) == (1, (2,), 4.0)
-    assert found.agreement == pytest.approx(2 / 3)
-    assert found.relative == pytest.approx(0.5)
-    assert certificate.reasons(certificate.compare_logits(a, a), None) == ()
-    assert [text.split(" ")[0] for text in certificate.reasons(found, None)] == ["logits", "1"]
-    nan = certificate.compare_logits(a, np.full_like(a, np.nan))
-    assert certificate.reasons(nan, None)
+    compared = comparison.compare_logits(a, b)
+    assert compared.max_abs == pytest.approx(2)
+    assert compared.mean_abs == pytest.approx((0.5 + 1e-4 + 4) / 12, rel=1e-4)
+    assert (compared.ties, compared.disagreeing, compared.scale) == (1, (2,), 4.0)
+    assert compared.agreement == pytest.approx(2 / 3)
+    assert compared.relative == pytest.approx(0.5)
+    assert comparison.reasons(comparison.compare_logits(a, a), None) == ()
+    assert [text.split(" ")[0] for text in comparison.reasons(compared, None)] == ["logits", "1"]
+    nan = comparison.compare_logits(a, np.full_like(a, np.nan))
+    assert comparison.reasons(nan, None)
 
 
 def test_cotangents_are_the_gradient_of_cross_entropy_even_where_that_underflows() -> None:
@@ -53,10 +53,10 @@ def test_cotangents_are_the_gradient_of_cross_entropy_even_where_that_underflows
     torch.nn.functional.cross_entropy(z, torch.tensor(y), reduction="sum").backward()
     assert z.grad is not None
     expected = z.grad.numpy()
-    found = certificate.cotangents(logits, y).astype(np.float64)
-    cosines = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
+    cotangents = comparison.cotangents(logits, y).astype(np.float64)
+    cosines = (cotangents * expected).sum(1) / np.linalg.norm(cotangents, axis=1) / np.linalg.norm(expected, axis=1)
     assert cosines.min() > 1 - 1e-9
-    certain = certificate.cotangents(np.array([[500, 0, -1]], np.float32), np.array([0]))
+    certain = comparison.cotangents(np.array([[500, 0, -1]], np.float32), np.array([0]))
     assert certain[0] == pytest.approx([-1 - np.exp(-1), 1, np.exp(-1)])
 
 
@@ -66,24 +66,24 @@ def test_gradients_compared() -> None:
     a[0, 0, 0], b[0, 0, 0] = [1, 2, 3], [2, 4, 6]
     a[1, 0, 0], b[1, 0, 0] = [1, 1e-7, 0], [1, -1e-7, 0]  # the sign of what is rounding doesn't count
     a[2, 0, 0] = [1, 0, 0]  # one of the two is exactly zero; of the last both are
-    found = certificate.compare_gradients(a, b)
-    assert found.cosines == pytest.approx([1, 1, 0, 1])
-    assert found.signs == pytest.approx(4 / 5)
-    assert (found.least, found.turned) == (0.0, (2,))
-    apart = certificate.GradientsCompared(found.cosines, found.signs, kinks=(2,))
+    compared = comparison.compare_gradients(a, b)
+    assert compared.cosines == pytest.approx([1, 1, 0, 1])
+    assert compared.signs == pytest.approx(4 / 5)
+    assert (compared.least, compared.turned) == (0.0, (2,))
+    apart = GradientsCompared(compared.cosines, compared.signs, kinks=(2,))
     assert (apart.least, apart.turned) == (pytest.approx(1), ())
-    assert certificate.at_kinks([5, 7], np.full(8, 0.9), np.array([0.97, 0.99], np.float32)) == (5,)
+    assert comparison.at_kinks([5, 7], np.full(8, 0.9), np.array([0.97, 0.99], np.float32)) == (5,)
 
 
 def test_verdicts_that_flip() -> None:
     y = np.array([0, 1, 2])
     a = np.array([[2, 1, 0], [0, 1, 3], [0, 0, 1]], np.float32)
     b = np.array([[1, 2, 0], [0, 1, 3], [0, 0, 1]], np.float32)
-    found = certificate.judge("fgsm", "a", y, a, b)
-    (flip,) = found.flips
+    compared = comparison.judge("fgsm", "a", y, a, b)
+    (flip,) = compared.flips
     assert (flip.image, flip.label, flip.prediction_a, flip.prediction_b) == (0, 0, 0, 1)
     assert (flip.margin_a, flip.margin_b) == (1.0, -1.0)
-    assert (found.accuracy_a, found.accuracy_b) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
+    assert (compared.accuracy_a, compared.accuracy_b) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
 
 
 class Bent(nn.Module):
@@ -98,16 +98,14 @@ def test_a_kink_is_seen_where_there_is_one(tmp_path: Path) -> None:
     x = np.array([[0.3, 0.5], [0.3, 0.8]], np.float32).reshape(2, 1, 1, 2)
     np.save(tmp_path / "images.npy", x)
     np.save(tmp_path / "cotangents.npy", np.array([[1, 1], [1, 1]], np.float32))
-    asked = {
-        "images": "images.npy", "cotangents": "cotangents.npy", "chosen": [0, 1], "allowed": [1e-6, 1e-6],
-        "out": "kinks.npy",
-    }  # fmt: skip
+    files = {"images": "images.npy", "cotangents": "cotangents.npy", "out": "kinks.npy"}
+    request = {**files, "chosen": [0, 1], "allowed": [1e-6, 1e-6]}
     classifier = TorchClassifier(Bent(), input_shape=(1, 1, 2), device="cpu")
     ref: Any = None
-    measures.kinks(ref, classifier, tmp_path, asked, lambda done, total, what: None)
+    measures.kinks(ref, classifier, tmp_path, request, lambda done, total, what: None)
     own = np.load(tmp_path / "kinks.npy")
     assert own == pytest.approx([1 / np.sqrt(10), 1])
-    assert certificate.at_kinks([0, 1], np.array([0.4, 0.4]), own) == (0,)
+    assert comparison.at_kinks([0, 1], np.array([0.4, 0.4]), own) == (0,)
 
 
 def test_layers_pass_through_files(tmp_path: Path) -> None:
@@ -126,14 +124,14 @@ def test_layers_pass_through_files(tmp_path: Path) -> None:
         answer = measures.layers(ref, classifier, tmp_path, {"images": "x.npy", "out": "l.npz"}, lambda *_: None)
     finally:
         measures.open_network = original
-    found: list[Layer] = measures.read_layers(json.loads(json.dumps(answer)), tmp_path / "l.npz")
-    assert [layer.kind for layer in found] == ["images", "Flatten", "Linear", "output"]
-    assert found[2].takes == (1,)
-    assert found[2].facts["weight"].shape == (3, 36)
-    assert np.array_equal(found[2].values, classifier.logits(x))
+    read: list[Layer] = measures.read_layers(json.loads(json.dumps(answer)), tmp_path / "l.npz")
+    assert [layer.kind for layer in read] == ["images", "Flatten", "Linear", "output"]
+    assert read[2].takes == (1,)
+    assert read[2].facts["weight"].shape == (3, 36)
+    assert np.array_equal(read[2].values, classifier.logits(x))
 
 
-# --- the whole ------------------------------------------------------------------------------------------------------
+# --- the whole
 
 SUITE = """\
 name: mine
@@ -162,13 +160,13 @@ def trained() -> nn.Sequential:
 
 def written(net: nn.Sequential, path: Path) -> None:
     """The network as an ONNX file, node by node."""
-    nodes, held, value = [], [], "images"
+    nodes, weights, value = [], [], "images"
     for i, layer in enumerate(net):
         kind, extra = type(layer).__name__, {}
         names = [value]
         for key, tensor in layer.named_parameters():
-            held.append(onnx.numpy_helper.from_array(tensor.detach().numpy(), f"{i}.{key}"))
-            names.append(held[-1].name)
+            weights.append(onnx.numpy_helper.from_array(tensor.detach().numpy(), f"{i}.{key}"))
+            names.append(weights[-1].name)
         if kind == "Conv2d":
             extra = {"pads": [*layer.padding, *layer.padding]}
         elif kind == "Linear":
@@ -177,7 +175,7 @@ def written(net: nn.Sequential, path: Path) -> None:
         value = f"value{i}"
         nodes.append(helper.make_node(operator, names, [value], name=f"{operator.lower()}-{i}", **extra))
     takes = helper.make_tensor_value_info("images", 1, ["n", 1, 8, 8])
-    graph = helper.make_graph(nodes, "net", [takes], [helper.make_tensor_value_info(value, 1, ["n", 10])], held)
+    graph = helper.make_graph(nodes, "net", [takes], [helper.make_tensor_value_info(value, 1, ["n", 10])], weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
 
 
@@ -198,13 +196,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         model = onnx.load(path / "net.onnx")
         for step in range({"probabilities": 1, "twice": 2, "turned": 0}[name]):
             output = model.graph.output[0]
-            made = f"softmax-{step + 1}"
-            model.graph.node.append(helper.make_node("Softmax", [output.name], [made], name=made))
-            output.name = made
+            probabilities = f"softmax-{step + 1}"
+            model.graph.node.append(helper.make_node("Softmax", [output.name], [probabilities], name=probabilities))
+            output.name = probabilities
         if name == "turned":
-            held = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [6, 4, 3, 3])
-            array = onnx.numpy_helper.to_array(held)[[1, 0, 2, 3, 4, 5]]
-            held.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(array), held.name))
+            filters = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [6, 4, 3, 3])
+            array = onnx.numpy_helper.to_array(filters)[[1, 0, 2, 3, 4, 5]]
+            filters.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(array), filters.name))
         onnx.save(model, path / f"{name}.onnx")
     before = Path.cwd()
     os.chdir(path)
@@ -217,38 +215,37 @@ def certified(a: str, b: str, executor: LocalExecutor, **options: Any) -> Certif
 
 
 def test_a_network_and_its_export_are_one_function(folder: Path, executor: LocalExecutor) -> None:
-    found = certified("net", "file", executor, suite="mine.yaml")
-    told = json.loads(json.dumps(found.to_json()))
-    assert (told["passed"], told["first_difference"], told["reasons"]) == (True, None, [])
-    assert told["logits_max_abs"] < 1e-5
-    assert told["gradient_cosine_min"] > 0.99999
-    assert (told["argmax_agreement"], told["n"], told["verdict_flips"]) == (1.0, 60, 0)
-    assert [(one["attack"], one["made_on"]) for one in told["attacks"]] == [
-        ("fgsm", "a"), ("pgd", "a"), ("fgsm", "b"), ("pgd", "b"),
-    ]  # fmt: skip
-    assert (told["a"]["framework"], told["b"]["framework"]) == ("torch", "onnx")
-    assert {"torch", "onnxruntime"} <= set(told["b"]["versions"])
-    assert told["data"]["eps"] == 0.1
+    certificate = certified("net", "file", executor, suite="mine.yaml")
+    content = json.loads(json.dumps(certificate.to_json()))
+    assert (content["passed"], content["first_difference"], content["reasons"]) == (True, None, [])
+    assert content["logits_max_abs"] < 1e-5
+    assert content["gradient_cosine_min"] > 0.99999
+    assert (content["argmax_agreement"], content["n"], content["verdict_flips"]) == (1.0, 60, 0)
+    attacks = [(each["attack"], each["made_on"]) for each in content["attacks"]]
+    assert attacks == [("fgsm", "a"), ("pgd", "a"), ("fgsm", "b"), ("pgd", "b")]
+    assert (content["a"]["framework"], content["b"]["framework"]) == ("torch", "onnx")
+    assert {"torch", "onnxruntime"} <= set(content["b"]["versions"])
+    assert content["data"]["eps"] == 0.1
     # PGD is not weaker than FGSM on a network that was trained
-    assert told["attacks"][1]["accuracy_a"] <= told["attacks"][0]["accuracy_a"] < 1
+    assert content["attacks"][1]["accuracy_a"] <= content["attacks"][0]["accuracy_a"] < 1
 
 
 def test_two_swapped_filters_are_found_and_the_images_that_flip_are_listed(
     folder: Path, executor: LocalExecutor
 ) -> None:
-    found = certified("net.onnx", "turned.onnx", executor, eps=0.05)
-    told = found.to_json()
-    assert told["passed"] is False
-    assert (told["first_difference"]["layer_a"], told["first_difference"]["layer_b"]) == ("conv-2", "conv-2")
-    assert told["first_difference"]["why"] == "its filters are in another order: 0 and 1 are swapped"
-    assert told["first_difference"]["max_abs"] > 0.01
-    assert told["verdict_flips"] == len(told["flips"]) > 0
-    for flip in told["flips"]:
+    certificate = certified("net.onnx", "turned.onnx", executor, eps=0.05)
+    content = certificate.to_json()
+    assert content["passed"] is False
+    assert (content["first_difference"]["layer_a"], content["first_difference"]["layer_b"]) == ("conv-2", "conv-2")
+    assert content["first_difference"]["why"] == "its filters are in another order: 0 and 1 are swapped"
+    assert content["first_difference"]["max_abs"] > 0.01
+    assert content["verdict_flips"] == len(content["flips"]) > 0
+    for flip in content["flips"]:
         right = [flip[key] == flip["label"] for key in ("prediction_a", "prediction_b")]
         assert right[0] != right[1]
         assert right == [flip["margin_a"] > 0, flip["margin_b"] > 0]
         assert flip["image"] < 20
-    assert len(told["reasons"]) >= 2
+    assert len(content["reasons"]) >= 2
 
 
 @pytest.mark.parametrize(
@@ -262,19 +259,19 @@ def test_two_swapped_filters_are_found_and_the_images_that_flip_are_listed(
 def test_a_softmax_too_many_is_a_finding(
     folder: Path, executor: LocalExecutor, a: str, b: str, layer: str, why: str
 ) -> None:
-    found = certified(a, b, executor)
-    assert not found.passed
-    assert found.first_difference is not None
-    assert (found.first_difference.layer_a, found.first_difference.layer_b) == ("output", layer)
-    assert why in found.first_difference.why
+    certificate = certified(a, b, executor)
+    assert not certificate.passed
+    assert certificate.first_difference is not None
+    assert (certificate.first_difference.layer_a, certificate.first_difference.layer_b) == ("output", layer)
+    assert why in certificate.first_difference.why
 
 
 def test_probabilities_on_both_sides_are_compared_by_their_logarithms(folder: Path, executor: LocalExecutor) -> None:
-    found = certified("probabilities.onnx", "{onnx: net.onnx}", executor)
-    assert not found.passed  # nobody said so: the one gives probabilities, the other logits
-    assert "gives probabilities" in found.notes[0]
-    said = certified("{onnx: probabilities.onnx, output: probabilities}", "net.onnx", executor)
-    assert (said.passed, said.compared) == (True, "log-probabilities")
+    certificate = certified("probabilities.onnx", "{onnx: net.onnx}", executor)
+    assert not certificate.passed  # nobody said so: the one gives probabilities, the other logits
+    assert "gives probabilities" in certificate.notes[0]
+    declared = certified("{onnx: probabilities.onnx, output: probabilities}", "net.onnx", executor)
+    assert (declared.passed, declared.compared) == (True, "log-probabilities")
 
 
 def test_other_classes_and_other_images_are_bad_input(folder: Path, executor: LocalExecutor) -> None:
@@ -282,10 +279,9 @@ def test_other_classes_and_other_images_are_bad_input(folder: Path, executor: Lo
         pixels = int(np.prod(shape[1:]))
         weight = onnx.numpy_helper.from_array(np.eye(pixels, classes, dtype=np.float32), "w")
         nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])]
-        graph = helper.make_graph(
-            nodes, "g", [helper.make_tensor_value_info("x", 1, shape)],
-            [helper.make_tensor_value_info("y", 1, ["n", classes])], [weight],
-        )  # fmt: skip
+        inputs = [helper.make_tensor_value_info("x", 1, shape)]
+        outputs = [helper.make_tensor_value_info("y", 1, ["n", classes])]
+        graph = helper.make_graph(nodes, "g", inputs, outputs, [weight])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
         onnx.save(model, folder / f"{name}.onnx")
     with pytest.raises(InputError, match=r"net.onnx has 10 classes, few.onnx 11: they can't be compared"):
@@ -300,7 +296,7 @@ def test_the_command(folder: Path) -> None:
     assert result.exit_code == 1, result.output
     assert "Not the same function." in result.output
     assert "First difference: " in result.output
-    told = json.loads((folder / "c.json").read_text())
-    assert (told["passed"], told["data"]["eps"]) == (False, pytest.approx(16 / 255))
+    content = json.loads((folder / "c.json").read_text())
+    assert (content["passed"], content["data"]["eps"]) == (False, pytest.approx(16 / 255))
     wrong = CliRunner().invoke(app, [*words, "--json", "no/such/folder/c.json"])
     assert isinstance(wrong.exception, InputError)

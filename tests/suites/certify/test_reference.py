@@ -41,26 +41,25 @@ def an_onnx_file(path: Path, sides: list[int | str]) -> None:
     """The mean of every channel of an image, as scores."""
     axes = [2, 3] if sides[2] != 3 else [1, 2]
     node = helper.make_node("ReduceMean", ["images"], ["scores"], axes=axes, keepdims=0)
-    graph = helper.make_graph(
-        [node], "g", [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", *sides])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 3])],
-    )  # fmt: skip
+    inputs = [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", *sides])]
+    outputs = [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 3])]
+    graph = helper.make_graph([node], "g", inputs, outputs)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=9), path)
 
 
 def test_by_name_with_the_models_that_it_is_made_of_and_the_suites_data(folder: Path) -> None:
-    found = resolve("both", suite="mine.yaml")
-    assert (found.spec.name, [source.spec.name for source in found.sources]) == ("both", ["net", "file"])
-    assert [source.spec.name for source in found.sources[1].sources] == ["net"]
-    assert found.data.path == str(folder / "pictures.npz")
-    assert images(found.data, 1000).samples == 20
-    assert images(found.data, 7).samples == 7
+    reference = resolve("both", suite="mine.yaml")
+    assert (reference.spec.name, [source.spec.name for source in reference.sources]) == ("both", ["net", "file"])
+    assert [source.spec.name for source in reference.sources[1].sources] == ["net"]
+    assert reference.data.path == str(folder / "pictures.npz")
+    assert images(reference.data, 1000).samples == 20
+    assert images(reference.data, 7).samples == 7
     assert resolve("net", suite="mine.yaml", data="digits").data.name == "digits"
 
 
 def test_inline_as_in_a_suite_file(folder: Path) -> None:
-    found = resolve("{architecture: cnn, framework: keras, train: {epochs: 1}}", data="digits")
-    assert (found.spec.runtime, found.spec.architecture, found.base) == ("keras-tensorflow", "cnn", folder)
+    reference = resolve("{architecture: cnn, framework: keras, train: {epochs: 1}}", data="digits")
+    assert (reference.spec.runtime, reference.spec.architecture, reference.base) == ("keras-tensorflow", "cnn", folder)
     assert resolve("{export: net}", suite="mine.yaml").sources[0].spec.name == "net"
 
 
@@ -83,11 +82,16 @@ def test_a_file_and_the_data_that_fit_it(folder: Path) -> None:
 
 
 def test_a_safetensors_file_says_itself_what_it_is(folder: Path) -> None:
-    said = {"architecture": "dnn", "input_shape": [1, 8, 8], "classes": 4, "options": {"mean": [0.5], "layout": None}}
-    save_file({"w": np.zeros(2, np.float32)}, folder / "d.safetensors", metadata={"sparring": json.dumps(said)})
+    metadata = {
+        "architecture": "dnn",
+        "input_shape": [1, 8, 8],
+        "classes": 4,
+        "options": {"mean": [0.5], "layout": None},
+    }
+    save_file({"w": np.zeros(2, np.float32)}, folder / "d.safetensors", metadata={"sparring": json.dumps(metadata)})
     save_file({"w": np.zeros(2, np.float32)}, folder / "bare.safetensors")
-    found = resolve("d.safetensors")
-    assert (found.spec.architecture, found.spec.mean, found.data.name) == ("dnn", (0.5,), "digits")
+    reference = resolve("d.safetensors")
+    assert (reference.spec.architecture, reference.spec.mean, reference.data.name) == ("dnn", (0.5,), "digits")
     with pytest.raises(InputError, match=r"weights alone.*\{architecture: cnn, weights: bare.safetensors, framework"):
         resolve("bare.safetensors")
 

@@ -1,5 +1,4 @@
-"""Wrong conversions are found where they were made, and recognised: torch and Keras networks against altered files and
-copies, each with one mistake."""
+"""The first difference and its cause are found: torch and Keras networks against files and copies with one mistake."""
 
 from __future__ import annotations
 
@@ -23,7 +22,8 @@ from sparring.models.layers.layer import Layer
 from sparring.models.layers.record import record
 from sparring.models.networks import export
 from sparring.suites.certify.certificate import Difference
-from sparring.suites.certify.layers import first_difference, match
+from sparring.suites.certify.first_difference import first_difference
+from sparring.suites.certify.matching import match
 
 SHAPE = (3, 16, 16)
 X = np.random.default_rng(0).random((7, *SHAPE), np.float32)
@@ -32,15 +32,23 @@ FOLDER = Path(mkdtemp(prefix="sparring-layers-"))
 
 @lru_cache
 def torch_net() -> nn.Sequential:
-    """With a stride and padding, batch normalisation, a clipped activation, a smooth one, pooling, a square layer."""
+    """A network with stride and padding, batch normalization, a clipped activation, a smooth one, pooling, a square layer."""
     torch.manual_seed(0)
     net = nn.Sequential()
     parts: dict[str, nn.Module] = {
-        "conv1": nn.Conv2d(3, 6, 3, stride=2, padding=1), "bn1": nn.BatchNorm2d(6), "relu1": nn.ReLU6(),
-        "conv2": nn.Conv2d(6, 8, 3, padding=1), "gelu": nn.GELU(), "pool": nn.MaxPool2d(2), "flatten": nn.Flatten(),
-        "dense1": nn.Linear(128, 16), "relu2": nn.ReLU(), "dense2": nn.Linear(16, 16), "relu3": nn.ReLU(),
+        "conv1": nn.Conv2d(3, 6, 3, stride=2, padding=1),
+        "bn1": nn.BatchNorm2d(6),
+        "relu1": nn.ReLU6(),
+        "conv2": nn.Conv2d(6, 8, 3, padding=1),
+        "gelu": nn.GELU(),
+        "pool": nn.MaxPool2d(2),
+        "flatten": nn.Flatten(),
+        "dense1": nn.Linear(128, 16),
+        "relu2": nn.ReLU(),
+        "dense2": nn.Linear(16, 16),
+        "relu3": nn.ReLU(),
         "logits": nn.Linear(16, 10),
-    }  # fmt: skip
+    }
     for name, part in parts.items():
         net.add_module(name, part)
     with torch.no_grad():
@@ -55,9 +63,9 @@ def torch_net() -> nn.Sequential:
 
 def layers(network: Any, x: np.ndarray = X, **options: Any) -> list[Layer]:
     extra = {"input_shape": x.shape[1:]} if isinstance(network, nn.Module) else {}
-    found, why = record(network, wrap(network, device="cpu", **extra, **options), x, options)
+    recorded, why = record(network, wrap(network, device="cpu", **extra, **options), x, options)
     assert why == ""
-    return found
+    return recorded
 
 
 @lru_cache
@@ -67,7 +75,7 @@ def of_torch() -> tuple[Layer, ...]:
 
 @lru_cache
 def onnx_file() -> onnx.ModelProto:
-    """The same network as the exporter writes it: batch normalisation is folded into the convolution."""
+    """The same network as the exporter writes it: batch normalization is folded into the convolution."""
     path = FOLDER / "net.onnx"
     export.export(wrap(torch_net(), input_shape=SHAPE, device="cpu"), torch_net(), path, {})
     return onnx.load(path)
@@ -79,7 +87,7 @@ def of_file(model: onnx.ModelProto, x: np.ndarray = X) -> list[Layer]:
     return layers(str(path), x)
 
 
-# --- an ONNX file with one mistake ----------------------------------------------------------------------------------
+# --- an ONNX file with one mistake
 
 
 def node(model: onnx.ModelProto, operator: str, which: int = 0) -> Any:
@@ -87,15 +95,15 @@ def node(model: onnx.ModelProto, operator: str, which: int = 0) -> Any:
 
 
 def weights(model: onnx.ModelProto, one: Any, place: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    held = next(tensor for tensor in model.graph.initializer if tensor.name == one.input[place])
-    changed = np.ascontiguousarray(change(numpy_helper.to_array(held)), np.float32)
-    held.CopyFrom(numpy_helper.from_array(changed, held.name))
+    tensor = next(each for each in model.graph.initializer if each.name == one.input[place])
+    changed = np.ascontiguousarray(change(numpy_helper.to_array(tensor)), np.float32)
+    tensor.CopyFrom(numpy_helper.from_array(changed, tensor.name))
 
 
-def attributes(one: Any, **given: Any) -> None:
-    kept = [attribute for attribute in one.attribute if attribute.name not in given]
+def attributes(one: Any, **values: Any) -> None:
+    kept = [attribute for attribute in one.attribute if attribute.name not in values]
     del one.attribute[:]
-    one.attribute.extend([*kept, *(helper.make_attribute(key, value) for key, value in given.items())])
+    one.attribute.extend([*kept, *(helper.make_attribute(key, value) for key, value in values.items())])
 
 
 def bgr(model: onnx.ModelProto) -> None:
@@ -106,7 +114,7 @@ def two_filters(model: onnx.ModelProto) -> None:
     weights(model, node(model, "Conv", 1), 1, lambda w: w[[0, 4, 2, 3, 1, 5, 6, 7]])
 
 
-def two_filters_under_batch_normalisation(model: onnx.ModelProto) -> None:
+def two_filters_under_batch_normalization(model: onnx.ModelProto) -> None:
     weights(model, node(model, "Conv"), 1, lambda w: w[[0, 4, 2, 3, 1, 5]])
 
 
@@ -178,7 +186,7 @@ def two_softmaxes(model: onnx.ModelProto) -> None:
 FILES: list[tuple[Callable[[onnx.ModelProto], None], str, str]] = [
     (bgr, "bn1", "the three channels are reversed (RGB against BGR)"),
     (two_filters, "conv2", "its filters are in another order: 1 and 4 are swapped"),
-    (two_filters_under_batch_normalisation, "bn1", "its filters are in another order: 1 and 4 are swapped"),
+    (two_filters_under_batch_normalization, "bn1", "its filters are in another order: 1 and 4 are swapped"),
     (one_weight, "conv2", "its weights differ in 1 of 432 numbers"),
     (no_bias, "conv2", "the bias is missing in B"),
     (padding, "conv1", "padding (top, left, bottom, right): (1, 1, 1, 1) in A, (0, 0, 1, 1) in B"),
@@ -199,9 +207,9 @@ FILES: list[tuple[Callable[[onnx.ModelProto], None], str, str]] = [
 def test_a_mistake_in_an_onnx_file(mistake: Callable[[onnx.ModelProto], None], layer: str, why: str) -> None:
     model = copy.deepcopy(onnx_file())
     mistake(model)
-    found = first_difference(of_torch(), of_file(model))
-    assert found.layer_a == layer, found
-    assert why in found.why
+    difference = first_difference(of_torch(), of_file(model))
+    assert difference.layer_a == layer, difference
+    assert why in difference.why
 
 
 def test_another_epsilon_is_read_off_the_outputs_where_it_was_folded_away() -> None:
@@ -215,9 +223,9 @@ def test_another_epsilon_is_read_off_the_outputs_where_it_was_folded_away() -> N
         folded, node(folded, "Conv"), 2, lambda b: (b - bn.bias.detach().numpy()) * factor + bn.bias.detach().numpy()
     )
     theirs = of_file(folded)
-    found = first_difference(of_torch(), theirs)
-    assert (found.layer_a, found.after) == ("bn1", ("images", "images"))
-    assert "another epsilon: 1e-05 in A, 0.001 in B" in found.why
+    difference = first_difference(of_torch(), theirs)
+    assert (difference.layer_a, difference.after) == ("bn1", ("images", "images"))
+    assert "another epsilon: 1e-05 in A, 0.001 in B" in difference.why
     back = first_difference(theirs, of_torch())
     assert (back.layer_b, "0.001 in A, 1e-05 in B" in back.why) == ("bn1", True)
 
@@ -227,19 +235,29 @@ def test_a_right_file_differs_nowhere_though_its_layers_are_others() -> None:
     matched = match(a, b)
     lost = [layer.name for layer, good in zip(a, matched.good_a, strict=True) if not good]
     assert lost == ["conv1"]  # which is folded
-    found = first_difference(a, b)
-    assert "no layer stands out" in found.why
+    difference = first_difference(a, b)
+    assert "no layer stands out" in difference.why
 
 
-# --- a Keras copy with one mistake ----------------------------------------------------------------------------------
+# --- a Keras copy with one mistake
 
 
 def keras_net(
-    *, epsilon: float = 1e-5, bgr: bool = False, filters: bool = False, same: bool = False, clip: bool = True,
-    smooth: bool = True, pool: Any = keras.layers.MaxPooling2D, flatten: bool = True, transpose: bool = False,
-    softmax: bool = False, rescale: bool = False, activate: bool = True,
-) -> Any:  # fmt: skip
-    """The same network in Keras: the image padded apart, as torch pads it, activations in and out of layers."""
+    *,
+    epsilon: float = 1e-5,
+    bgr: bool = False,
+    filters: bool = False,
+    same: bool = False,
+    clip: bool = True,
+    smooth: bool = True,
+    pool: Any = keras.layers.MaxPooling2D,
+    flatten: bool = True,
+    transpose: bool = False,
+    softmax: bool = False,
+    rescale: bool = False,
+    activate: bool = True,
+) -> Any:
+    """The same network in Keras: a layer of its own pads the image as torch does; activations in and out of layers."""
     L = keras.layers
     x = images = keras.Input((16, 16, 3))
     if rescale:
@@ -254,19 +272,19 @@ def keras_net(
     x = L.Dense(16, "relu", name="dense1")(x)
     x = L.Dense(16, "relu" if activate else None, name="dense2")(x)
     model = keras.Model(images, L.Dense(10, "softmax" if softmax else None, name="logits")(x))
-    held = {key: value.numpy() for key, value in torch_net().state_dict().items()}
-    kernel = held["conv1.weight"].transpose(2, 3, 1, 0)
+    state = {key: value.numpy() for key, value in torch_net().state_dict().items()}
+    kernel = state["conv1.weight"].transpose(2, 3, 1, 0)
     kernel = kernel[:, :, ::-1] if bgr else kernel[..., [0, 4, 2, 3, 1, 5]] if filters else kernel
-    dense = held["dense1.weight"]
+    dense = state["dense1.weight"]
     dense = dense.reshape(16, 8, 4, 4).transpose(0, 2, 3, 1).reshape(16, -1) if flatten else dense
-    square = held["dense2.weight"]
+    square = state["dense2.weight"]
     values = {
-        "conv1": [kernel, held["conv1.bias"]],
-        "bn1": [held[f"bn1.{key}"] for key in ("weight", "bias", "running_mean", "running_var")],
-        "conv2": [held["conv2.weight"].transpose(2, 3, 1, 0), held["conv2.bias"]],
-        "dense1": [dense.T, held["dense1.bias"]],
-        "dense2": [square if transpose else square.T, held["dense2.bias"]],
-        "logits": [held["logits.weight"].T, held["logits.bias"]],
+        "conv1": [kernel, state["conv1.bias"]],
+        "bn1": [state[f"bn1.{key}"] for key in ("weight", "bias", "running_mean", "running_var")],
+        "conv2": [state["conv2.weight"].transpose(2, 3, 1, 0), state["conv2.bias"]],
+        "dense1": [dense.T, state["dense1.bias"]],
+        "dense2": [square if transpose else square.T, state["dense2.bias"]],
+        "logits": [state["logits.weight"].T, state["logits.bias"]],
     }
     for name, arrays in values.items():
         model.get_layer(name).set_weights(arrays)
@@ -294,25 +312,25 @@ COPIES: list[tuple[dict[str, Any], str, str, str]] = [
     ("mistake", "layer_a", "layer_b", "why"), COPIES, ids=lambda v: str(v) if isinstance(v, dict) else ""
 )
 def test_a_mistake_in_a_keras_copy(mistake: dict[str, Any], layer_a: str, layer_b: str, why: str) -> None:
-    found = first_difference(of_torch(), layers(keras_net(**mistake)))
-    assert (found.layer_a, found.layer_b) == (layer_a, layer_b)
-    assert why in found.why
+    difference = first_difference(of_torch(), layers(keras_net(**mistake)))
+    assert (difference.layer_a, difference.layer_b) == (layer_a, layer_b)
+    assert why in difference.why
 
 
 def test_a_right_copy_and_preprocessing_that_only_one_has() -> None:
     right = layers(keras_net())
     assert "no layer stands out" in first_difference(of_torch(), right).why
     assert match(of_torch(), right).good_a == (True,) * len(of_torch())
-    normalised = layers(torch_net(), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
-    found = first_difference(normalised, right)
-    assert (found.layer_a, found.layer_b) == ("input", "images")
-    assert "normalised otherwise" in found.why
-    assert "a factor (0.2, 0.25, 0.3) and a constant (0.5, 0.4, 0.3)" in found.why
-    found = first_difference(right, layers(torch_net(), channel_order="bgr"))
-    assert (found.layer_b, "RGB against BGR" in found.why) == ("input", True)
+    normalized = layers(torch_net(), mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
+    difference = first_difference(normalized, right)
+    assert (difference.layer_a, difference.layer_b) == ("input", "images")
+    assert "normalized otherwise" in difference.why
+    assert "a factor (0.2, 0.25, 0.3) and a constant (0.5, 0.4, 0.3)" in difference.why
+    difference = first_difference(right, layers(torch_net(), channel_order="bgr"))
+    assert (difference.layer_b, "RGB against BGR" in difference.why) == ("input", True)
 
 
-# --- recurrent networks, and from Keras to ONNX ---------------------------------------------------------------------
+# --- recurrent networks, and from Keras to ONNX
 
 
 class Rows(nn.Module):
@@ -328,14 +346,14 @@ def keras_rows(module: Rows, gates: list[int]) -> Any:
     L = keras.layers
     images = keras.Input((9, 8, 1))
     model = keras.Model(images, L.Dense(4, name="logits")(L.LSTM(6, name="rnn")(L.Reshape((9, 8))(images))))
-    held = {key: value.detach().numpy() for key, value in module.state_dict().items()}
+    state = {key: value.detach().numpy() for key, value in module.state_dict().items()}
 
     def ordered(array: np.ndarray) -> np.ndarray:
         return np.concatenate([np.split(array, 4)[gate] for gate in gates]).T
 
-    bias = ordered(held["rnn.bias_ih_l0"]) + ordered(held["rnn.bias_hh_l0"])
-    model.get_layer("rnn").set_weights([*map(ordered, (held["rnn.weight_ih_l0"], held["rnn.weight_hh_l0"])), bias])
-    model.get_layer("logits").set_weights([held["logits.weight"].T, held["logits.bias"]])
+    bias = ordered(state["rnn.bias_ih_l0"]) + ordered(state["rnn.bias_hh_l0"])
+    model.get_layer("rnn").set_weights([*map(ordered, (state["rnn.weight_ih_l0"], state["rnn.weight_hh_l0"])), bias])
+    model.get_layer("logits").set_weights([state["logits.weight"].T, state["logits.bias"]])
     return model
 
 
@@ -349,11 +367,11 @@ def test_gates_in_another_order_in_keras_and_in_the_file_that_it_exports() -> No
     path = FOLDER / "rows.onnx"
     export.export(wrap(wrong, device="cpu"), wrong, path, {})
     for theirs in (layers(wrong, x), layers(str(path), x)):
-        found = first_difference(mine, theirs)
-        assert found.layer_a == "rnn"
+        difference = first_difference(mine, theirs)
+        assert difference.layer_a == "rnn"
         assert (
             "for the gates input, forget, cell, output B has those that A has for input, cell, forget, output"
-            in found.why
+            in difference.why
         )
 
 
@@ -365,46 +383,46 @@ def test_from_keras_to_a_file_with_a_mistake() -> None:
     right = onnx.load(path)
     assert "no layer stands out" in first_difference(mine, of_file(right)).why
 
-    def found(mistake: Callable[[onnx.ModelProto], None]) -> Difference:
+    def with_mistake(mistake: Callable[[onnx.ModelProto], None]) -> Difference:
         altered = copy.deepcopy(right)
         mistake(altered)
         return first_difference(mine, of_file(altered))
 
-    assert "its filters are in another order: 1 and 4 are swapped" in found(two_filters).why
-    assert found(two_filters).layer_a == "conv2"
-    assert "RGB against BGR" in found(bgr).why
-    assert found(softmax).why == "what B gives is the softmax of what A gives"
+    assert "its filters are in another order: 1 and 4 are swapped" in with_mistake(two_filters).why
+    assert with_mistake(two_filters).layer_a == "conv2"
+    assert "RGB against BGR" in with_mistake(bgr).why
+    assert with_mistake(softmax).why == "what B gives is the softmax of what A gives"
     square = next(one for one in right.graph.node if one.op_type in ("MatMul", "Gemm") and "dense2" in one.name)
 
     def turn(altered: onnx.ModelProto) -> None:
         weights(altered, next(one for one in altered.graph.node if one.name == square.name), 1, np.transpose)
 
-    assert (found(turn).layer_a, "transposed" in found(turn).why) == ("dense2", True)
+    assert (with_mistake(turn).layer_a, "transposed" in with_mistake(turn).why) == ("dense2", True)
 
 
-def test_a_bias_that_stands_in_the_batch_normalisation_is_not_missing() -> None:
-    """One convolution with a bias, and one without that a batch normalisation of no other effect follows."""
+def test_a_bias_that_stands_in_the_batch_normalization_is_not_missing() -> None:
+    """One convolution with a bias, and one without that a batch normalization of no other effect follows."""
     torch.manual_seed(0)
-    held, apart = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3, bias=False)
-    normalisation = nn.BatchNorm2d(4, eps=1e-3)
+    with_bias, without_bias = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3, bias=False)
+    normalization = nn.BatchNorm2d(4, eps=1e-3)
     with torch.no_grad():
-        apart.weight.copy_(held.weight)
-        normalisation.weight.fill_(float(np.sqrt(1.001)))
-        normalisation.bias.copy_(held.bias)
+        without_bias.weight.copy_(with_bias.weight)
+        normalization.weight.fill_(float(np.sqrt(1.001)))
+        normalization.bias.copy_(with_bias.bias)
     last = [nn.Flatten(), nn.Linear(4 * 14 * 14, 3)]
-    one, other = nn.Sequential(held, *last).eval(), nn.Sequential(apart, normalisation, *last).eval()
+    one, other = nn.Sequential(with_bias, *last).eval(), nn.Sequential(without_bias, normalization, *last).eval()
     assert "no layer stands out" in first_difference(layers(one), layers(other)).why
-    normalisation.eps = 3e-3
-    found = first_difference(layers(one), layers(other))
-    assert (found.layer_a, found.layer_b) == ("0", "1")
-    assert "another epsilon: 0.001 in A, 0.003 in B" in found.why
+    normalization.eps = 3e-3
+    difference = first_difference(layers(one), layers(other))
+    assert (difference.layer_a, difference.layer_b) == ("0", "1")
+    assert "another epsilon: 0.001 in A, 0.003 in B" in difference.why
 
 
-# --- what can't be looked into --------------------------------------------------------------------------------------
+# --- what can't be looked into
 
 
 def test_a_shortcut_beside_the_difference_hides_it_not() -> None:
-    """What is found in a branch that doesn't take the wrong layer's output says nothing of it."""
+    """A match in a branch that doesn't take the wrong layer's output tells nothing of it."""
 
     class Block(nn.Module):
         def __init__(self) -> None:
@@ -419,16 +437,16 @@ def test_a_shortcut_beside_the_difference_hides_it_not() -> None:
     one = Block().eval()
     other = copy.deepcopy(one)
     other.bn.eps = 0.1
-    found = first_difference(layers(one), layers(other))
-    assert (found.layer_a, found.why) == ("bn", "epsilon: 1e-05 in A, 0.1 in B")
+    difference = first_difference(layers(one), layers(other))
+    assert (difference.layer_a, difference.why) == ("bn", "epsilon: 1e-05 in A, 0.1 in B")
 
 
 def test_a_network_that_cant_be_looked_into_still_has_images_and_output() -> None:
     path = FOLDER / "net.onnx"
     onnx_file()
     classifier = wrap(str(path), device="cpu")
-    found, why = record(str(FOLDER / "gone.onnx"), classifier, X, {})
-    assert [layer.name for layer in found] == ["images", "output"]
+    recorded, why = record(str(FOLDER / "gone.onnx"), classifier, X, {})
+    assert [layer.name for layer in recorded] == ["images", "output"]
     assert "gone.onnx" in why
-    wrong = [found[0], Layer("output", "output", 3 * found[1].values, (0,))]
-    assert first_difference(found, wrong).why == "what B gives is 3 times what A gives"
+    wrong = [recorded[0], Layer("output", "output", 3 * recorded[1].values, (0,))]
+    assert first_difference(recorded, wrong).why == "what B gives is 3 times what A gives"

@@ -1,4 +1,4 @@
-"""Two layers beside one another, and what arithmetic says of their numbers."""
+"""A layer of A beside a layer of B, and the arithmetic that tells how their numbers are related."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Floats = npt.NDArray[np.float32]
 Wide = npt.NDArray[np.float64]
 
 CLOSE = 2e-5
-"""Numbers that a rule explains are this near to what it says, as a share of the largest."""
+"""A rule explains numbers that are this near to what it gives, as a share of the largest."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A layer of A and one of B with outputs of one size, ``b`` laid out as ``a``; and what they take.
+class LayerPair:
+    """A layer of A and one of B with outputs of one size, ``b`` laid out as ``a``; and the layers that they take.
 
-    ``inputs_agree``: what the two take is the same, in whatever layout. ``biases_comparable``: not so where one of the
-    two is followed by a batch normalisation, which may hold its bias, and the other is not.
+    ``inputs_agree``: both take the same numbers, in whatever layout. ``biases_comparable``: False where only one of
+    the two is followed by a batch normalization, which may hold its bias.
     """
 
     layer_a: Layer
@@ -38,21 +38,24 @@ class Pair:
 
 @dataclass(frozen=True)
 class Cause:
-    """What it is, in words. One that isn't ``certain`` would also hold of a layer and the next; ``far`` is then how far
-    the two outputs are from one another."""
+    """Why two outputs differ, in words.
+
+    A cause that isn't ``certain`` would also hold of a layer and the next one; ``far`` is then the largest difference
+    of the two outputs.
+    """
 
     text: str
     certain: bool = True
     far: float = 0.0
 
 
-def close(expected: Any, found: Any, share: float = CLOSE, scale: float | None = None) -> bool:
-    """Whether no number is further off than this share of the largest expected."""
-    expected, found = np.asarray(expected), np.asarray(found)
-    if expected.shape != found.shape:
+def close(expected: Any, actual: Any, share: float = CLOSE, scale: float | None = None) -> bool:
+    """Whether no number is further off than this share of the largest expected, or of ``scale``."""
+    expected, actual = np.asarray(expected), np.asarray(actual)
+    if expected.shape != actual.shape:
         return False
     size = float(np.abs(expected).max(initial=0)) if scale is None else scale
-    return bool(np.abs(expected - found).max(initial=0) <= share * max(size, 1e-30))
+    return bool(np.abs(expected - actual).max(initial=0) <= share * max(size, 1e-30))
 
 
 def same(one: Any, other: Any) -> bool:
@@ -61,8 +64,10 @@ def same(one: Any, other: Any) -> bool:
 
 
 def affine(a: Floats, b: Floats) -> tuple[Wide, Wide, npt.NDArray[np.bool_]] | None:
-    """Factor and constant (channels,) that make every channel of ``a`` that of ``b``, and which channels vary at all;
-    None where there are none that do."""
+    """The factor and the constant, (channels,), that turn every channel of ``a`` into that of ``b``.
+
+    The third value says which channels vary at all. None where no such factors exist.
+    """
     if a.ndim < 2 or (a.shape[1] == 1 and a.ndim == 2):
         return None
     one, other = (v.astype(np.float64).swapaxes(0, 1).reshape(v.shape[1], -1) for v in (a, b))
@@ -75,8 +80,7 @@ def affine(a: Floats, b: Floats) -> tuple[Wide, Wide, npt.NDArray[np.bool_]] | N
         return None
     factor = np.where(live, ((one - mean_a) * (other - mean_b)).sum(axis=1) / np.where(live, square, 1), 1.0)
     shift = (mean_b - factor[:, None] * mean_a)[:, 0]
-    told = factor[:, None] * one + shift[:, None]
-    if not close(told, other, 1e-5):
+    if not close(factor[:, None] * one + shift[:, None], other, 1e-5):
         return None
     return factor, shift, live
 
@@ -92,11 +96,11 @@ def permutation(one: Floats, other: Floats) -> npt.NDArray[np.int64] | None:
         tree, wanted = cKDTree(a[:, picked]), b[:, picked]
     else:
         tree, wanted = cKDTree(a), b
-    _, found = tree.query(wanted, k=min(4, len(a)))
-    found = found.reshape(len(b), -1)
+    _, neighbors = tree.query(wanted, k=min(4, len(a)))
+    neighbors = neighbors.reshape(len(b), -1)
     taken: set[int] = set()
     order = np.zeros(len(b), np.int64)
-    for row, near in enumerate(found):
+    for row, near in enumerate(neighbors):
         fits = [int(k) for k in near if np.abs(a[k] - b[row]).max() <= CLOSE * size]
         if not fits:
             return None
@@ -109,24 +113,28 @@ def permutation(one: Floats, other: Floats) -> npt.NDArray[np.int64] | None:
 
 
 def moves(order: npt.NDArray[np.int64]) -> str:
-    """What moved where, in a few words."""
+    """Describe in a few words what moved where."""
     moved = [(row, int(k)) for row, k in enumerate(order) if row != k]
     if len(moved) == 2 and moved[0] == moved[1][::-1]:
         return f"{moved[0][0]} and {moved[0][1]} are swapped"
     if (order == np.arange(len(order))[::-1]).all():
         return "they are reversed"
-    told = ", ".join(f"{k} of A at {row}" for row, k in moved[:3])
-    return f"{len(moved)} of {len(order)} moved ({told}{', ...' if len(moved) > 3 else ''})"
+    examples = ", ".join(f"{k} of A at {row}" for row, k in moved[:3])
+    return f"{len(moved)} of {len(order)} moved ({examples}{', ...' if len(moved) > 3 else ''})"
 
 
 def span(values: Wide) -> str:
+    """The values as text: up to three of them, or the smallest and the largest."""
     if len(values) <= 3:
         return ", ".join(f"{value:.4g}" for value in values)
     return f"{values.min():.4g} to {values.max():.4g}"
 
 
 def flatten_order(order: npt.NDArray[np.int64]) -> str:
-    """In words, if it is the order of an image flattened with its channels last in place of first, or the reverse."""
+    """Describe the order if it is that of an image flattened channels-last in place of channels-first, or the reverse.
+
+    "" for any other order.
+    """
     size = len(order)
     if size == 3 and tuple(order) == (2, 1, 0):
         return "the three channels are reversed (RGB against BGR)"
