@@ -1,4 +1,4 @@
-"""`sparring agree`: run a suite with the referee beside its libraries, or take a run, and compare every pair."""
+"""`sparring agree`: compare every pair of libraries, in a suite that runs with the referee or in a finished run."""
 
 from __future__ import annotations
 
@@ -37,20 +37,21 @@ def agree(
     device: str = "auto",
     reporter: Reporter | None = None,
 ) -> Agreement:
-    """Compare every pair of libraries, routes and frameworks of a suite (which is run first) or of a run folder.
+    """Compare every pair of libraries, routes and frameworks of a suite (which runs first) or of a run folder.
 
-    A suite runs with the referee beside its libraries and by both routes, into ``runs/NAME-agree`` (with ``reconcile``
-    ``runs/NAME-reconciled``) unless ``out`` says where. With ``verify``, attacks whose differences the ledger explains
-    run once more with these taken away, into ``OUT/reconciled``: a pair that still differs is unexplained.
+    A suite runs with the referee beside its libraries and by both routes, into ``out``, by default
+    ``runs/NAME-agree`` (with ``reconcile`` ``runs/NAME-reconciled``). With ``verify``, attacks whose differences the
+    ledger explains run once more without these differences, into ``OUT/reconciled``: a pair that still differs is
+    unexplained.
 
-    Leaves ``agreement.csv``, ``agreement.json`` and a heat map for each attack in the run folder. Raises ``InputError``
-    and ``Interrupted`` as ``run`` does.
+    Writes ``agreement.csv``, ``agreement.json`` and a heat map for each attack into the run folder. Raises
+    ``InputError`` and ``Interrupted`` as ``run`` does.
     """
     report = reporter or Reporter()
 
-    def compared(where: Path, nudged: Sequence[Path] = ()) -> Agreement:
+    def compare(folder: Path, nudged: Sequence[Path] = ()) -> Agreement:
         report.stage("comparing every pair")
-        return measure(where, _marker(where, device, report), nudged)
+        return measure(folder, _marker(folder, device, report), nudged)
 
     if Path(source).is_dir():
         if reconcile or profile or tuple(overrides) or out:
@@ -58,72 +59,84 @@ def agree(
                 f"{source} is a finished run: it is compared as it is. --reconcile, --profile, --set and --out go with "
                 "a suite, which is run anew"
             )
-        found = compared(Path(source))
+        agreement = compare(Path(source))
     else:
         suite = load_suite(source, profile=profile, overrides=overrides)
         suffix = "reconciled" if reconcile else "agree"
         folder = Path(out) if out else Path(f"{default_folder(suite, profile)}-{suffix}")
-        ran = partial(
-            run, source, profile=profile, overrides=overrides, workers=workers, limit_seconds=limit_seconds,
-            device=device, reporter=reporter,
-        )  # fmt: skip
-        ran(out=folder, amend=partial(with_referee, reconcile=reconcile))
-        found = _steady(compared(folder), reconcile, ran, compared, report)
+        run_suite = partial(
+            run,
+            source,
+            profile=profile,
+            overrides=overrides,
+            workers=workers,
+            limit_seconds=limit_seconds,
+            device=device,
+            reporter=reporter,
+        )
+        run_suite(out=folder, amend=partial(with_referee, reconcile=reconcile))
+        agreement = _steady(compare(folder), reconcile, run_suite, compare, report)
         if verify and not reconcile:
-            found = _verified(found, ran, compared, report)
-    store.write_whole(found.folder / "agreement.csv", found.pairs.to_csv(index=False, lineterminator="\n"))
-    store.write_whole(found.folder / "agreement.json", json.dumps(agreement_table.plain(found), indent=2) + "\n")
+            agreement = _verified(agreement, run_suite, compare, report)
+    store.write_whole(agreement.folder / "agreement.csv", agreement.pairs.to_csv(index=False, lineterminator="\n"))
+    store.write_whole(
+        agreement.folder / "agreement.json", json.dumps(agreement_table.plain(agreement), indent=2) + "\n"
+    )
     report.stage("drawing heat maps")
-    heatmap.draw(found)
-    return found
+    heatmap.draw(agreement)
+    return agreement
 
 
 def _steady(
-    found: Agreement, reconcile: bool, ran: Callable[..., object], compared: Callable[..., Agreement], report: Reporter
+    agreement: Agreement,
+    reconcile: bool,
+    run_suite: Callable[..., object],
+    compare: Callable[..., Agreement],
+    report: Reporter,
 ) -> Agreement:
-    """Where something is unexplained, images on which an attack hangs on a rounding are set apart."""
-    attacks = found.unexplained_attacks
+    """Where a pair is unexplained, set the images apart on which the attack hangs on a rounding."""
+    attacks = agreement.unexplained_attacks
     if not attacks:
-        return found
+        return agreement
     report.stage("once more, with every image moved by a rounding: does what is unexplained hang on it?")
     folders = []
     for seed in SEEDS:
-        folders.append(found.folder / f"nudged-{seed}")
-        ran(
+        folders.append(agreement.folder / f"nudged-{seed}")
+        run_suite(
             out=folders[-1],
             amend=lambda checked, seed=seed: only(
                 with_referee(checked, reconcile=reconcile).model_copy(update={"nudge": seed}), attacks
             ),
         )
-    return compared(found.folder, folders)
+    return compare(agreement.folder, folders)
 
 
 def _verified(
-    found: Agreement, ran: Callable[..., object], compared: Callable[..., Agreement], report: Reporter
+    agreement: Agreement, run_suite: Callable[..., object], compare: Callable[..., Agreement], report: Reporter
 ) -> Agreement:
-    """The explained pairs checked, and the causes that do nothing on these images left out."""
-    explained = found.explained_attacks()
+    """Check the explained pairs, and leave out the causes that change nothing on these images."""
+    explained = agreement.explained_attacks()
     if explained:
         report.stage("once more, with the ledger's differences taken away")
-        again = found.folder / "reconciled"
-        store.share(found.folder, again)
-        ran(out=again, amend=lambda checked: only(with_referee(checked, reconcile=True), explained))
-        found = verified(found, _steady(compared(again), True, ran, compared, report))
-    doubtful = found.explained_attacks(doubtful=True)
+        again = agreement.folder / "reconciled"
+        store.share(agreement.folder, again)
+        run_suite(out=again, amend=lambda checked: only(with_referee(checked, reconcile=True), explained))
+        agreement = verified(agreement, _steady(compare(again), True, run_suite, compare, report))
+    doubtful = agreement.explained_attacks(doubtful=True)
     if doubtful:
         report.stage("once more, with the differences that may show taken away one at a time")
-        each = found.folder / "each"
-        store.share(found.folder, each)
-        ran(out=each, amend=lambda checked: only(checked.model_copy(update={"reconcile": "each"}), doubtful))
-        found = narrowed(found, each)
-    return found
+        each = agreement.folder / "each"
+        store.share(agreement.folder, each)
+        run_suite(out=each, amend=lambda checked: only(checked.model_copy(update={"reconcile": "each"}), doubtful))
+        agreement = narrowed(agreement, each)
+    return agreement
 
 
 def _marker(folder: Path, device: str, report: Reporter) -> Callable[[dict[str, list[str]]], None]:
-    """Stores where pixels have no gradient; in worker processes, for that takes the models."""
+    """A function that stores which pixels have no gradient; worker processes open the models for it."""
 
-    def mark(wanted: dict[str, list[str]]) -> None:
-        if not wanted:
+    def mark(cells_of: dict[str, list[str]]) -> None:
+        if not cells_of:
             return
         content = manifest.read(folder)
         base = Path(content.get("home", "."))
@@ -132,7 +145,7 @@ def _marker(folder: Path, device: str, report: Reporter) -> Callable[[dict[str, 
         try:
             data = datasets.load(suite.one_data, base=base)
             models = prepare(str(folder), suite, data, base, executor, device, report)
-            for name, cells in wanted.items():
+            for name, cells in cells_of.items():
                 if name not in models or models[name].digest != content["models"][name]["digest"]:
                     report.stage(f"{name} is not there any more: pixels without a gradient are not set apart")
                     continue

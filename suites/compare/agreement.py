@@ -1,4 +1,4 @@
-"""Agreement: every pair of libraries, routes and frameworks on the same model, images and seeds, with a verdict."""
+"""The agreement of every pair of libraries, routes and frameworks on the same model, images and seeds, as a verdict."""
 
 from __future__ import annotations
 
@@ -31,24 +31,65 @@ if TYPE_CHECKING:
 
 REFEREE = "referee"
 COLUMNS = (
-    "attack", "params", "model", "library_a", "library_b", "version_a", "version_b", "route_a", "route_b",
-    "framework_a", "framework_b", "n", "max_abs_diff", "mean_abs_diff", "pixels_differing", "label_agreement",
-    "success_a", "success_b", "p_value", "verdict", "ledger_id", "norm", "targeted", "model_a", "model_b",
-    "pixels_flat", "max_abs_diff_flat", "images_differing", "images_unsteady",
-    "success_difference", "success_low", "success_high", "distance_a", "distance_b",
-    "distance_difference", "distance_ratio", "forwards_a", "forwards_b", "backwards_a", "backwards_b", "reason",
-    "reconciled", "dataset", "defense", "attacker", "outcomes_differing",
-)  # fmt: skip
-"""Of ``agreement.csv``. ``verdict`` is identical, equal, explained, unexplained or failed (``reason``); ``ledger_id``
-holds the entries behind an explained one, joined by ' + '. ``model`` is the one that both are, or were exported from.
-``forwards`` and ``backwards`` are per image; ``reconciled`` is an explained pair's verdict with its causes taken away,
-where that was run. ``images_unsteady`` is the share of images that were set apart (n are the others), for what becomes
-of them hangs on a rounding (``steadiness``). The others are told in ``pairs.Compared``."""
+    "attack",
+    "params",
+    "model",
+    "library_a",
+    "library_b",
+    "version_a",
+    "version_b",
+    "route_a",
+    "route_b",
+    "framework_a",
+    "framework_b",
+    "n",
+    "max_abs_diff",
+    "mean_abs_diff",
+    "pixels_differing",
+    "label_agreement",
+    "success_a",
+    "success_b",
+    "p_value",
+    "verdict",
+    "ledger_id",
+    "norm",
+    "targeted",
+    "model_a",
+    "model_b",
+    "pixels_flat",
+    "max_abs_diff_flat",
+    "images_differing",
+    "images_unsteady",
+    "success_difference",
+    "success_low",
+    "success_high",
+    "distance_a",
+    "distance_b",
+    "distance_difference",
+    "distance_ratio",
+    "forwards_a",
+    "forwards_b",
+    "backwards_a",
+    "backwards_b",
+    "reason",
+    "reconciled",
+    "dataset",
+    "defense",
+    "attacker",
+    "outcomes_differing",
+)
+"""The columns of ``agreement.csv``.
+
+``verdict`` is identical, equal, explained, unexplained or failed (then ``reason`` says why). ``ledger_id`` holds the
+entries that explain the pair, joined by ' + '. ``model`` is the model of both, or the one from which they were
+exported. ``forwards`` and ``backwards`` are per image. ``reconciled`` is an explained pair's verdict with its causes
+taken away, where that was run. ``images_unsteady`` is the share of images that were set apart because their end hangs
+on a rounding (``steadiness``); n counts the others. ``pairs.Compared`` describes the other columns."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """All pairs of a run (``COLUMNS``), and the ledger's entries that should have shown and did not."""
+    """All pairs of a run (``COLUMNS``), and the stale entries of the ledger: they should show here and don't."""
 
     folder: Path
     reconciled: bool
@@ -57,7 +98,7 @@ class Agreement:
 
     @property
     def disagreements(self) -> int:
-        """Pairs that are unexplained or failed."""
+        """The number of pairs that are unexplained or failed."""
         return int(self.pairs["verdict"].isin(["unexplained", "failed"]).sum())
 
     @property
@@ -67,32 +108,34 @@ class Agreement:
 
     @property
     def unexplained_attacks(self) -> set[tuple[str, str | None, str]]:
-        """Attacks of which a pair is unexplained, as (name, norm, parameters)."""
+        """The attacks with an unexplained pair, as (name, norm, parameters)."""
         pairs = self.pairs[self.pairs["verdict"] == "unexplained"]
         return set(zip(pairs["attack"], pairs["norm"], pairs["params"], strict=True))
 
     def explained_attacks(self, *, doubtful: bool = False) -> set[tuple[str, str | None, str]]:
-        """The attacks to be checked, as (name, norm, parameters): of pairs that are explained, or that failed where the
-        ledger may know why. ``doubtful``: of explained ones with several entries, some of which may not show."""
+        """The attacks to check, as (name, norm, parameters): their pairs are explained, or failed for a known cause.
+
+        ``doubtful``: only those of explained pairs with several entries, some of which may not show.
+        """
         pairs = self.pairs[self.pairs["ledger_id"] != ""]
         if doubtful:
             pairs = self.explained
-            ids = [text.split(" + ") for text in pairs["ledger_id"]]
-            some_may_not = [len(some) > 1 and not all(entries()[one].always for one in some) for some in ids]
-            pairs = pairs[np.array(some_may_not, bool)]
+            ids_of_pairs = [text.split(" + ") for text in pairs["ledger_id"]]
+            may_hide = [len(ids) > 1 and not all(entries()[name].always for name in ids) for ids in ids_of_pairs]
+            pairs = pairs[np.array(may_hide, bool)]
         return set(zip(pairs["attack"], pairs["norm"], pairs["params"], strict=True))
 
 
 def with_referee(suite: Suite, *, reconcile: bool = False) -> Suite:
-    """The suite with the referee beside its libraries, and by both routes unless it names them."""
+    """The suite with the referee beside its libraries, and with both routes unless it names its own."""
 
     def joined(names: tuple[str, ...]) -> tuple[str, ...]:
         return names if REFEREE in names else (*names, REFEREE)
 
     referee = load_library(REFEREE)
 
-    def has(asked: Request) -> bool:
-        return asked.canonical is not None and not isinstance(referee.find(asked.canonical), Unsupported)
+    def has(request: Request) -> bool:
+        return request.canonical is not None and not isinstance(referee.find(request.canonical), Unsupported)
 
     attacks = tuple(
         spec.model_copy(update={"libraries": joined(spec.libraries)})
@@ -112,20 +155,20 @@ def with_referee(suite: Suite, *, reconcile: bool = False) -> Suite:
 
 
 def only(suite: Suite, attacks: Collection[tuple[str, str | None, str]]) -> Suite:
-    """The suite with just the attacks some of whose requests (name, norm, parameters as JSON) are among these."""
+    """The suite with only those attacks that make a request in ``attacks`` (name, norm, parameters as JSON)."""
 
-    def wanted(asked: Request) -> bool:
-        return (asked.name, asked.norm, json.dumps(asked.params, sort_keys=True)) in attacks
+    def listed(request: Request) -> bool:
+        return (request.name, request.norm, json.dumps(request.params, sort_keys=True)) in attacks
 
-    kept = tuple(spec for spec in suite.attacks if any(map(wanted, spec.requests())))
-    return suite.model_copy(update={"attacks": kept})
+    specs = tuple(spec for spec in suite.attacks if any(map(listed, spec.requests())))
+    return suite.model_copy(update={"attacks": specs})
 
 
 def verified(plain: Agreement, reconciled: Agreement) -> Agreement:
-    """``plain`` with every explained pair checked: one that differs though its causes are taken away is unexplained.
+    """``plain`` with every explained pair checked: a pair that differs without its causes, too, is unexplained.
 
-    A pair that failed is explained where it no longer does. ``reconciled`` is the same suite, with the ledger's
-    differences taken away; its verdict becomes ``reconciled``.
+    A failed pair is explained if it no longer fails without them. ``reconciled`` is the same suite without the
+    ledger's differences; its verdicts go into the column ``reconciled``.
     """
     keys = [*_SUBJECT, "attack", "norm", "params", "targeted", "model_a", "model_b"]
     keys += [f"{key}_{side}" for key in ("library", "route") for side in "ab"]
@@ -136,8 +179,8 @@ def verified(plain: Agreement, reconciled: Agreement) -> Agreement:
         verdict = "missing" if then is None else str(then["verdict"])
         pairs.loc[index, "reconciled"] = verdict
         if row["verdict"] == "failed":
-            mended = verdict in ("identical", "equal", "explained")
-            pairs.loc[index, ["verdict", "ledger_id"]] = ["explained", row["ledger_id"]] if mended else ["failed", ""]
+            works = verdict in ("identical", "equal", "explained")
+            pairs.loc[index, ["verdict", "ledger_id"]] = ["explained", row["ledger_id"]] if works else ["failed", ""]
         elif then is None or verdict in ("unexplained", "failed"):
             left = "it was not run again" if then is None else then["reason"] or f"max |Δ| {then['max_abs_diff']:.2g}"
             why = f"{row['ledger_id']} taken away, it still differs: {left}"
@@ -146,10 +189,10 @@ def verified(plain: Agreement, reconciled: Agreement) -> Agreement:
 
 
 def narrowed(plain: Agreement, each: Path) -> Agreement:
-    """``plain`` with only those entries behind an explained pair that change anything on these images.
+    """``plain`` with only those entries of an explained pair that change anything on these images.
 
-    ``each`` is the same suite, run with one entry taken away at a time. An entry that was not tried stays, and where
-    none of a pair's is left all stay: they may show only together.
+    ``each`` is a run of the same suite with one entry taken away at a time. An entry that was not tried stays. Where
+    none of a pair's entries changes anything alone, all stay: they may show only together.
     """
     results = read_results(each)
     before = {
@@ -169,8 +212,8 @@ def narrowed(plain: Agreement, each: Path) -> Agreement:
         on, common = _key(row, _SUBJECT), _key(row, ["attack", "norm", "params", "targeted"])
         parties = [(str(row[f"library_{side}"]), *on, str(row[f"model_{side}"]), *common) for side in "ab"]
         ids = row["ledger_id"].split(" + ")
-        left = [name for name in ids if any(shows.get((*party, name), True) for party in parties if _has(party, name))]
-        pairs.loc[index, "ledger_id"] = " + ".join(left or ids)
+        shown = [name for name in ids if any(shows.get((*party, name), True) for party in parties if _has(party, name))]
+        pairs.loc[index, "ledger_id"] = " + ".join(shown or ids)
     return replace(plain, pairs=pairs)
 
 
@@ -198,11 +241,11 @@ def measure(
 ) -> Agreement:
     """Compare every pair of a run folder. Raises ``InputError`` when it holds no results.
 
-    ``nudged`` are runs of the same suite, or a part of it, on images moved by a rounding: with them, images that end
-    elsewhere so are set apart.
+    ``nudged`` are runs of the same suite, or a part of it, on images moved by a rounding. With them, the images that
+    end elsewhere are set apart.
 
-    ``mark`` is given, by model, the cells in which pixels without a gradient could matter, and stores where they are
-    (``flat.mark``); without it none are set apart.
+    ``mark`` stores which pixels have no gradient (``flat_pixels.mark``), so that they are set apart. It gets the cells
+    in which such pixels could matter: name of the model -> ids.
     """
     import pandas as pd
 
@@ -211,30 +254,29 @@ def measure(
     origins = _origins(run)
     rows = [party for party in _parties(results) if party.status != "unsupported"]
     reader = lru_cache(maxsize=32)(lambda cell: _arrays(run, cell))
-    found: list[dict[str, Any]] = []
+    table: list[dict[str, Any]] = []
     groups: dict[tuple[Any, ...], list[Party]] = {}
     for party in rows:
         groups.setdefault((origins.get(party.model, party.model), *party.attacked), []).append(party)
     pairs = [(key, a, b) for key, parties in groups.items() for a, b in itertools.combinations(parties, 2)]
     if mark is not None:
-        wanted = _to_mark(pairs, reader)
-        mark(wanted)
+        mark(_to_mark(pairs, reader))
         reader.cache_clear()
     shaky = _unsteady(run, rows, nudged)
-    shown: dict[str, bool] = {}
+    shows: dict[str, bool] = {}
     for (model, *_), a, b in pairs:
         row = _row(model, a, b, reader, shaky, reconciled)
-        found.append(row)
+        table.append(row)
         for entry in differing(a.habits, b.habits):
             differs = row["verdict"] not in ("identical", "equal")
-            shown[entry] = shown.get(entry, False) or differs
-    stale = () if reconciled else tuple(name for name, seen in shown.items() if entries()[name].always and not seen)
-    return Agreement(run, reconciled, pd.DataFrame(found, columns=list(COLUMNS)), stale)
+            shows[entry] = shows.get(entry, False) or differs
+    stale = () if reconciled else tuple(name for name, shown in shows.items() if entries()[name].always and not shown)
+    return Agreement(run, reconciled, pd.DataFrame(table, columns=list(COLUMNS)), stale)
 
 
 @dataclass(frozen=True)
 class Party:
-    """One side of a pair: one library by one route on one model, in one attack, with its cells, one a seed."""
+    """One side of a pair: one library by one route on one model, in one attack, with one cell for each seed."""
 
     model: str
     framework: str
@@ -251,12 +293,12 @@ class Party:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """By which it is found again in another run of the suite."""
+        """What identifies the party in another run of the suite."""
         return self.model, self.library, self.route, self.attacked
 
     @property
     def habits(self) -> tuple[Entry, ...]:
-        """The ledger's entries that it has here."""
+        """The ledger's entries that hold for the party in this attack."""
         _, attack, norm, params, *_ = self.attacked
         name = whose(load_library(self.library))
         return habits(attack, norm, json.loads(params), name, self.version, self.framework, self.route)
@@ -264,8 +306,8 @@ class Party:
 
 def _parties(results: pd.DataFrame) -> Iterator[Party]:
     keys = ["dataset", "model", "framework", "library", "library_version", "route", "attack", "norm", "params"]
-    also = [name for name in ("defense", "attacker") if name in results]  # a run may be older than either
-    for _, group in results.groupby([*keys, "targeted", *also], sort=False, dropna=False):
+    newer = [name for name in ("defense", "attacker") if name in results]  # a run may be older than either
+    for _, group in results.groupby([*keys, "targeted", *newer], sort=False, dropna=False):
         first = group.iloc[0].fillna({"defense": "none", "attacker": ""})
         bad = group[group["status"] != "done"]
         status, reason = ("done", "") if bad.empty else (str(bad["status"].iloc[0]), str(bad["reason"].iloc[0]))
@@ -277,19 +319,26 @@ def _parties(results: pd.DataFrame) -> Iterator[Party]:
             version=first["library_version"],
             route=first["route"],
             attacked=(
-                first["dataset"], first["attack"], norm, first["params"], bool(first["targeted"]),
-                tuple(group["seed"]), int(first["n"]), first.get("defense", "none"), first.get("attacker", ""),
+                first["dataset"],
+                first["attack"],
+                norm,
+                first["params"],
+                bool(first["targeted"]),
+                tuple(group["seed"]),
+                int(first["n"]),
+                first.get("defense", "none"),
+                first.get("attacker", ""),
             ),
             cells=tuple(group["cell_id"]),
             status=status,
             reason=reason,
             forwards=float(group["forwards"].mean()),
             backwards=float(group["backwards"].mean()),
-        )  # fmt: skip
+        )
 
 
 def _origins(run: Path) -> dict[str, str]:
-    """Of every model of the suite the one that it was exported or converted from, or itself."""
+    """Name of each model of the suite -> the model from which it was exported or converted, or itself."""
     origins: dict[str, str] = {}
     for spec in manifest.read(run)["suite"]["models"]:
         source = spec.get("export") or spec.get("convert")
@@ -302,21 +351,21 @@ def _arrays(run: Path, cell: str) -> Arrays:
     if result is None or not result.arrays:
         raise InputError(f"{store.cell_folder(run, cell)}: the images are missing; run the suite again")
     arrays = dict(result.arrays)
-    where = flat_pixels.marked(run, cell, arrays["x"].shape)
-    return arrays if where is None else {**arrays, "flat": where}
+    flat = flat_pixels.marked(run, cell, arrays["x"].shape)
+    return arrays if flat is None else {**arrays, "flat": flat}
 
 
 def _to_mark(pairs: Iterable[tuple[Any, Party, Party]], reader: Callable[[str], Arrays]) -> dict[str, list[str]]:
-    """By model, the cells of pairs whose images differ, of attacks that step by the sign of a gradient."""
-    wanted: dict[str, dict[str, None]] = {}
+    """By model, the cells of those pairs whose images differ and whose attack steps by the sign of a gradient."""
+    cells: dict[str, dict[str, None]] = {}
     for _, a, b in pairs:
         canonical = catalogue().get((a.attacked[1], a.attacked[2]))
         if canonical is None or canonical.norm != "linf" or canonical.needs != "gradients" or canonical.ensemble:
             continue
         if "done" == a.status == b.status and _compared(a, b, reader, {})[0].max_abs_diff > IMAGES:
             for party in (a, b):
-                wanted.setdefault(party.model, {}).update(dict.fromkeys(party.cells))
-    return {model: list(cells) for model, cells in wanted.items()}
+                cells.setdefault(party.model, {}).update(dict.fromkeys(party.cells))
+    return {model: list(ids) for model, ids in cells.items()}
 
 
 Shaky = dict[str, npt.NDArray[np.bool_]]
@@ -342,7 +391,7 @@ def _unsteady(run: Path, parties: Sequence[Party], nudged: Sequence[Path]) -> Sh
 
 
 def _compared(a: Party, b: Party, reader: Callable[[str], Arrays], shaky: Shaky) -> tuple[Compared, float]:
-    """The comparison, and the share of images that were set apart for it: none if it were too many."""
+    """Compare two parties; also the share of images set apart, which is 0 where there are too many to set apart."""
     ones, others = [reader(cell) for cell in a.cells], [reader(cell) for cell in b.cells]
     apart = [
         shaky.get(one, np.zeros(len(arrays["y"]), bool)) | shaky.get(other, np.zeros(len(arrays["y"]), bool))
@@ -355,7 +404,7 @@ def _compared(a: Party, b: Party, reader: Callable[[str], Arrays], shaky: Shaky)
 
 
 def _without(cells: Sequence[Arrays], apart: Sequence[npt.NDArray[np.bool_]]) -> list[Arrays]:
-    return [{key: value[~out] for key, value in arrays.items()} for arrays, out in zip(cells, apart, strict=True)]
+    return [{key: value[~gone] for key, value in arrays.items()} for arrays, gone in zip(cells, apart, strict=True)]
 
 
 def _row(
@@ -369,16 +418,13 @@ def _row(
             row[f"{key}_{side}"] = getattr(party, key)
     failed = [f"{party.library}: {party.reason}" for party in (a, b) if party.status != "done"]
     if failed:
-        known = [entry.id for party in (a, b) if party.status != "done" for entry in party.habits]
-        behind = "" if reconciled else " + ".join(dict.fromkeys(known))
-        return {**row, "n": 0, "verdict": "failed", "ledger_id": behind, "reason": "; ".join(failed), "reconciled": ""}
+        ids = [entry.id for party in (a, b) if party.status != "done" for entry in party.habits]
+        causes = "" if reconciled else " + ".join(dict.fromkeys(ids))
+        return {**row, "n": 0, "verdict": "failed", "ledger_id": causes, "reason": "; ".join(failed), "reconciled": ""}
     compared, apart = _compared(a, b, reader, shaky)
     canonical = catalogue().get((attack, norm))
     minimal = canonical is not None and canonical.goal == "minimal"
     ensemble = canonical is not None and canonical.ensemble
     verdict = judge(compared, a.habits, b.habits, minimal=minimal, reconciled=reconciled, ensemble=ensemble)
-    return {
-        **row, **asdict(compared), "images_unsteady": apart,
-        "verdict": verdict.name, "ledger_id": " + ".join(verdict.entries), "reason": "",
-        "reconciled": "",
-    }  # fmt: skip
+    row |= {**asdict(compared), "images_unsteady": apart}
+    return {**row, "verdict": verdict.name, "ledger_id": " + ".join(verdict.entries), "reason": "", "reconciled": ""}

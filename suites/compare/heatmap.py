@@ -6,28 +6,30 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparring.suites.compare.table import SEVERITY, party
-from sparring.suites.results.labels import places, row_labels
+from sparring.suites.compare.table import SEVERITY, party, placed_labels
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sparring.suites.compare.agreement import Agreement
 
-_COLOURS = {
-    "identical": "#1a9850", "equal": "#91cf60", "explained": "#fee08b", "unexplained": "#d73027", "failed": "#4d4d4d",
-}  # fmt: skip
+_COLORS = {
+    "identical": "#1a9850",
+    "equal": "#91cf60",
+    "explained": "#fee08b",
+    "unexplained": "#d73027",
+    "failed": "#4d4d4d",
+}
 
 
-def draw(found: Agreement) -> list[Path]:
-    """One SVG for each attack, parameter set and model, in ``RUN/agreement/``; returns the files.
+def draw(agreement: Agreement) -> list[Path]:
+    """Draw one SVG for each attack, parameter set and model into ``RUN/agreement/``; returns the files.
 
-    Rows and columns are the parties (library, framework, route); the colour is the verdict, the number max |Δ| over the
+    Rows and columns are the parties (library, framework, route). The color is the verdict, the number max |Δ| over the
     pixels that have a gradient.
     """
-    folder = found.folder / "agreement"
-    told = zip(row_labels(found.pairs), places(found.pairs), strict=True)
-    pairs = found.pairs.assign(row=[f"{label}, {place}" if place else label for label, place in told])
+    folder = agreement.folder / "agreement"
+    pairs = agreement.pairs.assign(row=placed_labels(agreement.pairs))
     files: list[Path] = []
     for (label, model), group in pairs.groupby(["row", "model"], sort=False):
         first = group.iloc[0]
@@ -55,15 +57,15 @@ def _draw(pairs: pd.DataFrame, title: str, path: Path) -> Path:
         i, j = sorted((names.index(party(row, "a")), names.index(party(row, "b"))))
         grid[j][i] = SEVERITY.index(row["verdict"])
         axes.text(i, j, _number(row), ha="center", va="center", fontsize=7)
-    colours = ListedColormap([_COLOURS[name] for name in SEVERITY])
-    axes.imshow(grid, cmap=colours, vmin=-0.5, vmax=len(SEVERITY) - 0.5, aspect="auto")
+    colors = ListedColormap([_COLORS[name] for name in SEVERITY])
+    axes.imshow(grid, cmap=colors, vmin=-0.5, vmax=len(SEVERITY) - 0.5, aspect="auto")
     # below the diagonal alone: every pair once
     axes.set_xticks(range(size - 1), names[:-1], rotation=40, ha="right", fontsize=7)
     axes.set_yticks(range(1, size), names[1:], fontsize=7)
     axes.set(xlim=(-0.5, size - 1.5), ylim=(size - 0.5, 0.5))
     figure.suptitle("\n".join(_folded(title)), fontsize=8, x=0.02, ha="left")
-    seen = [name for name in SEVERITY if (pairs["verdict"] == name).any()]
-    axes.legend(handles=[Patch(color=_COLOURS[name], label=name) for name in seen], fontsize=7, loc="upper right")
+    verdicts = [name for name in SEVERITY if (pairs["verdict"] == name).any()]
+    axes.legend(handles=[Patch(color=_COLORS[name], label=name) for name in verdicts], fontsize=7, loc="upper right")
     for spine in axes.spines.values():
         spine.set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)

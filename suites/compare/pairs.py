@@ -13,17 +13,20 @@ from sparring.suites.results.metrics import mcnemar, paired_difference
 
 @dataclass(frozen=True)
 class Compared:
-    """What two parties' images of the same attack have in common, over all n images of all seeds.
+    """How two parties' images of the same attack differ, over all n images of all seeds.
 
-    Images: ``max_abs_diff``, ``mean_abs_diff`` and ``pixels_differing`` (a share) are over the pixels that have a
-    gradient; ``pixels_flat`` is the share of the others, whose gradient is zero within rounding, so that its sign is
-    noise, and ``max_abs_diff_flat`` their largest difference; ``images_differing`` is the share of images with a
-    difference above ``IMAGES`` in any pixel that has a gradient. Decisions: ``label_agreement`` is the share of images
-    that the classifier puts into the same class; ``success_a`` and ``success_b`` are attack success rates over all
-    images, ``success_difference`` is b minus a with its 95 % interval, ``p_value`` McNemar's exact one. Distances, in
-    the attack's norm, over the images on which both succeed: ``distance_difference`` is the mean of b minus a,
-    ``distance_ratio`` the largest ratio of the two. ``outcomes_differing`` is
-    the share of images on which just one of the two succeeds.
+    Pixels: ``max_abs_diff``, ``mean_abs_diff`` and ``pixels_differing`` (a share) are over the pixels that have a
+    gradient. ``pixels_flat`` is the share of the others: their gradient is zero within rounding, so that its sign is
+    noise. ``max_abs_diff_flat`` is the largest difference of those. ``images_differing`` is the share of images with a
+    difference above ``IMAGES`` in a pixel that has a gradient.
+
+    Decisions: ``label_agreement`` is the share of images that the classifier puts into the same class. ``success_a``
+    and ``success_b`` are attack success rates over all images. ``success_difference`` is b minus a with its 95 %
+    interval, ``p_value`` that of McNemar's exact test. ``outcomes_differing`` is the share of images on which just one
+    of the two succeeds.
+
+    Distances, in the attack's norm, over the images on which both succeed: ``distance_difference`` is the mean of b
+    minus a, ``distance_ratio`` the largest ratio of the two.
     """
 
     n: int
@@ -48,14 +51,14 @@ class Compared:
 
 
 IMAGES = 1e-5
-"""Images are the same when no pixel that has a gradient differs by more."""
+"""Two images are the same when no pixel that has a gradient differs by more."""
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
-"""A cell's arrays with images; ``flat`` (bool, shape of x), where it is there, marks pixels without a gradient."""
+"""A cell's arrays with its images. ``flat`` (bool, shape of x), if present, marks the pixels without a gradient."""
 
 
 def compare(a: Sequence[Arrays], b: Sequence[Arrays], norm: str | None) -> Compared:
-    """Compare two parties, each given by its cells, seed by seed in the same order. ``norm`` None: distances are l2."""
+    """Compare two parties by their cells, one for each seed in the same order. ``norm`` None: distances are l2."""
     largest, largest_flat, total, differing, flat, pixels, images = 0.0, 0.0, 0.0, 0, 0, 0, 0
     for one, other in zip(a, b, strict=True):
         masks = [cell["flat"] for cell in (one, other) if "flat" in cell]
@@ -102,7 +105,7 @@ def compare(a: Sequence[Arrays], b: Sequence[Arrays], norm: str | None) -> Compa
 
 
 def _largest_ratio(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    """The largest ratio of the greater to the lesser, 1 where both are zero (within 1e-7) or there is nothing."""
+    """The largest ratio of the greater to the lesser; 1 where both are zero (within 1e-7) and for empty arrays."""
     low, high = np.minimum(a, b), np.maximum(a, b)
     ratios = np.where(high <= 1e-7, 1.0, high / np.maximum(low, 1e-7))
     return float(ratios.max(initial=1.0))

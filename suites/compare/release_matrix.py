@@ -1,4 +1,4 @@
-"""A folder of runs from many environments as one table: attacks down, environments across, first changes marked."""
+"""Runs of one suite from many environments as one table: attacks down, environments across, first changes marked."""
 
 from __future__ import annotations
 
@@ -33,44 +33,47 @@ AGES = ("oldest", "previous", "newest")
 
 @dataclass(frozen=True)
 class Cell:
-    """One row in one environment, and how it differs from the nearest environment before that has it."""
+    """One row in one environment, and how it differs from the previous environment that has the row."""
 
     status: str
     robust_accuracy: float | None
     since: str | None = None
-    """the environment that it is compared with; None for the first"""
+    """the environment with which it is compared; None for the first"""
     comparison: Comparison | None = None
     packages: tuple[Package, ...] = ()
-    """where it changed: what can be the cause"""
+    """where the row changed: the packages that can be the cause"""
 
     def __str__(self) -> str:
         return self.status if self.robust_accuracy is None else f"{self.robust_accuracy:.3f}"
 
     @property
     def changed(self) -> bool:
-        """Whether this environment is the first in which the result is this."""
+        """Whether this environment is the first with this result."""
         return self.comparison is not None and self.comparison.changed
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A column: the name of the run's folder, and its releases of those packages that differ and that cells name."""
+    """A column: the name of the run's folder, and its releases of the packages that differ and that cells name."""
 
     name: str
     releases: dict[str, str]
 
     @property
     def heading(self) -> list[str]:
-        """The name; below it the releases, with their packages where there are several, unless the name tells."""
-        told = [release for release in self.releases.values() if release not in self.name]
+        """The lines of the heading: the name, and below it the releases that the name doesn't contain.
+
+        Of several packages every release stands there, with its package.
+        """
+        lines = [release for release in self.releases.values() if release not in self.name]
         if len(self.releases) > 1:
-            told = [f"{package} {release}" for package, release in self.releases.items()]
-        return [self.name, *told]
+            lines = [f"{package} {release}" for package, release in self.releases.items()]
+        return [self.name, *lines]
 
 
 @dataclass(frozen=True)
 class Row:
-    """An attack of a library on a model; None where an environment's run has no such row."""
+    """An attack of a library on a model, with a cell for each environment; None where a run has no such row."""
 
     model: str
     library: str
@@ -80,15 +83,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The runs of one suite."""
+    """The table of the runs of one suite."""
 
     suite: str
     environments: tuple[Environment, ...]
     rows: tuple[Row, ...]
     models: tuple[str, ...] = ()
-    """models that are not the same function in all environments"""
+    """models that are not one function in all environments"""
     unfinished: tuple[str, ...] = ()
-    """environments whose run has left no results (yet)"""
+    """environments whose run has no results (yet)"""
 
     @cached_property
     def changes(self) -> list[tuple[int, int]]:
@@ -98,9 +101,9 @@ class Matrix:
 
 
 def matrices(folder: str | Path) -> tuple[Matrix, ...]:
-    """One matrix for each suite that has runs in the folder, whose subfolders are named after environments.
+    """One matrix for each suite with runs in the folder; each subfolder is a run, named after its environment.
 
-    Raises ``InputError`` where there is no run, and where two runs of a suite attacked other images.
+    Raises ``InputError`` where there is no run, and where two runs of a suite attacked different images.
     """
     folders = [path.parent for path in sorted(Path(folder).glob("*/manifest.json"))]
     if not folders:
@@ -135,7 +138,8 @@ def _matrix(suite: str, folders: Sequence[Path]) -> Matrix:
 def _in_order(runs: Sequence[Loaded]) -> tuple[list[Loaded], list[str]]:
     """The runs, oldest environment first, and the packages that their cells name and that differ.
 
-    The names tell where each is one of ``oldest``, ``previous`` and ``newest``; else these packages' releases do.
+    Runs are ordered by the words ``oldest``, ``previous`` and ``newest`` in their names, if every name has one; else
+    by the releases of these packages.
     """
     own = sorted({name for run in runs for key in run.rows for name in run.own(key)})
     varied = [name for name in own if len({run.packages.get(name) for run in runs}) > 1]
@@ -178,32 +182,30 @@ def _cells(runs: Sequence[Loaded], key: Key) -> Iterator[Cell | None]:
         if before is None:
             yield Cell(status, value)
         else:
-            found = compare_rows(before, run, key)
-            causes = suspects(before, run, key) if found.changed else ()
-            yield Cell(status, value, before.folder.name, found, causes)
+            comparison = compare_rows(before, run, key)
+            causes = suspects(before, run, key) if comparison.changed else ()
+            yield Cell(status, value, before.folder.name, comparison, causes)
         before = run
 
 
-# --- shown ----------------------------------------------------------------------------------------------------------
+# --- the texts
 
 
 def _texts(matrix: Matrix) -> list[list[str]]:
-    """What stands in each cell, with the number of the footnote where it changed."""
+    """The text of each cell, with the number of its footnote where it changed."""
     notes = {place: number for number, place in enumerate(matrix.changes, 1)}
     texts = []
     for i, row in enumerate(matrix.rows):
         line = []
         for j, cell in enumerate(row.cells):
-            value = (
-                "" if cell is None else cell.status if cell.robust_accuracy is None else f"{cell.robust_accuracy:.3f}"
-            )
+            value = "" if cell is None else str(cell)
             line.append(f"{value} [{notes[i, j]}]" if (i, j) in notes else value)
         texts.append(line)
     return texts
 
 
 def _footnotes(matrix: Matrix) -> list[str]:
-    """What changed with what, for each marked cell; then what the table as a whole wants said."""
+    """For each marked cell what changed and with which packages; then what holds for the whole table."""
     lines = []
     for number, (i, j) in enumerate(matrix.changes, 1):
         row = matrix.rows[i]
@@ -225,17 +227,17 @@ def _title(matrix: Matrix) -> str:
     return f"{matrix.suite}: robust accuracy{over}; marked where a result first changed"
 
 
-def render(found: Sequence[Matrix], form: str) -> str:
-    """The matrices as Markdown, CSV (one line a cell) or JSON."""
+def render(tables: Sequence[Matrix], form: str) -> str:
+    """The matrices as Markdown, CSV (a line for each cell) or JSON."""
     import pandas as pd
 
     if form == "json":
-        return json.dumps([asdict(matrix) for matrix in found], indent=2, ensure_ascii=False) + "\n"
+        return json.dumps([asdict(matrix) for matrix in tables], indent=2, ensure_ascii=False) + "\n"
     if form == "csv":
-        return pd.DataFrame([line for matrix in found for line in _lines(matrix)]).to_csv(
+        return pd.DataFrame([line for matrix in tables for line in _lines(matrix)]).to_csv(
             index=False, lineterminator="\n"
         )
-    return "\n".join(_markdown(matrix) for matrix in found)
+    return "\n".join(_markdown(matrix) for matrix in tables)
 
 
 def _markdown(matrix: Matrix) -> str:
@@ -247,10 +249,10 @@ def _markdown(matrix: Matrix) -> str:
     ]
     for i, j in matrix.changes:
         table[i][3 + j] = f"**{table[i][3 + j]}**"
-    shown = pd.DataFrame(table, columns=columns).map(lambda text: text.replace("|", r"\|"))
+    frame = pd.DataFrame(table, columns=columns).map(lambda text: text.replace("|", r"\|"))
     notes = "".join(f"\n{line}  " for line in _footnotes(matrix))
     # else 0.750 would be read as a number, and shown as 0.75
-    return f"{_title(matrix)}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n{notes}\n"
+    return f"{_title(matrix)}\n\n{frame.to_markdown(index=False, disable_numparse=True)}\n{notes}\n"
 
 
 def _lines(matrix: Matrix) -> Iterator[dict[str, Any]]:
@@ -260,31 +262,39 @@ def _lines(matrix: Matrix) -> Iterator[dict[str, Any]]:
                 continue
             compared = cell.comparison
             yield {
-                "suite": matrix.suite, "model": row.model, "library": row.library, "attack": row.attack,
-                "environment": environment.name, "status": cell.status, "robust_accuracy": cell.robust_accuracy,
-                "since": cell.since, "changed": cell.changed, "what": compared.kind if compared else None,
-                "how": compared.says if compared else None, "p_value": compared.p_value if compared else None,
+                "suite": matrix.suite,
+                "model": row.model,
+                "library": row.library,
+                "attack": row.attack,
+                "environment": environment.name,
+                "status": cell.status,
+                "robust_accuracy": cell.robust_accuracy,
+                "since": cell.since,
+                "changed": cell.changed,
+                "what": compared.kind if compared else None,
+                "how": compared.says if compared else None,
+                "p_value": compared.p_value if compared else None,
                 "max_delta": compared.max_delta if compared else None,
                 "changed_with": "; ".join(map(str, cell.packages)),
-            }  # fmt: skip
+            }
 
 
-def print_rich(found: Sequence[Matrix], console: Any) -> None:
-    """The matrices on a terminal, changed cells in bold yellow."""
+def print_rich(tables: Sequence[Matrix], console: Any) -> None:
+    """Print the matrices on a terminal, changed cells in bold yellow."""
     from rich.markup import escape
     from rich.table import Table
 
-    for matrix in found:
-        shown = Table(title=escape(_title(matrix)), title_justify="left", title_style="bold")
-        shown.add_column("attack", overflow="fold")
+    for matrix in tables:
+        table = Table(title=escape(_title(matrix)), title_justify="left", title_style="bold")
+        table.add_column("attack", overflow="fold")
         for environment in matrix.environments:
-            shown.add_column(escape("\n".join(environment.heading)), justify="right", overflow="fold")
+            table.add_column(escape("\n".join(environment.heading)), justify="right", overflow="fold")
         for i, (row, texts) in enumerate(zip(matrix.rows, _texts(matrix), strict=True)):
             cells = [
                 f"[bold yellow]{escape(text)}[/]" if (i, j) in matrix.changes else escape(text)
                 for j, text in enumerate(texts)
             ]
-            shown.add_row(escape(f"{row.model}: {row.library} {row.attack}"), *cells)
-        console.print(shown)
+            table.add_row(escape(f"{row.model}: {row.library} {row.attack}"), *cells)
+        console.print(table)
         for line in _footnotes(matrix):
             console.print(escape(line), highlight=False)

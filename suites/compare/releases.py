@@ -1,13 +1,13 @@
-"""Two runs of one suite from different environments: which rows changed, how surely, and which packages with them.
+"""Compare two runs of one suite from different environments: which rows changed, how surely, and with which packages.
 
-Ids of cells hold the releases of packages, so the rows of two runs are matched by what was asked.
+Cell ids depend on the releases of packages, so rows of two runs are matched by their requests (``REQUEST``).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,12 +28,22 @@ if TYPE_CHECKING:
 
 FORMATS = ("rich", "md", "json")
 EQUAL = 1e-5
-"""Images nearer than this in every pixel are the same but for rounding."""
-ASKED = (
-    "dataset", "model", "framework", "defense", "attacker", "library", "route", "attack", "norm", "params", "targeted",
+"""Images that differ by no more than this in any pixel differ by rounding only."""
+REQUEST = (
+    "dataset",
+    "model",
+    "framework",
+    "defense",
+    "attacker",
+    "library",
+    "route",
+    "attack",
+    "norm",
+    "params",
+    "targeted",
     "seed",
-)  # fmt: skip
-"""The columns of the results that say what was asked, whatever was installed."""
+)
+"""The columns of the results that a row's request consists of, whatever is installed."""
 
 Key = tuple[Any, ...]
 Kind = Literal["same", "equal", "notes", "images", "success", "status", "missing"]
@@ -41,7 +51,7 @@ Kind = Literal["same", "equal", "notes", "images", "success", "status", "missing
 
 @dataclass(frozen=True)
 class Package:
-    """A package of which two environments have different releases; None where it is not installed."""
+    """A package with different releases in two environments; None where it is not installed."""
 
     name: str
     before: str | None
@@ -55,13 +65,21 @@ class Package:
 class Comparison:
     """One row in two runs. All but ``kind`` and ``says`` is empty where the row was not done in both.
 
-    ``kind``: ``same``; ``equal`` (the images agree to 1e-5 in every pixel); ``notes`` (only what the row says differs);
-    ``images`` (other images, the same successes); ``success`` (images that one run hits and the other doesn't);
-    ``status``; ``missing`` in one run. ``only_before`` and ``only_after``: images hit in one run alone; ``p_value``:
-    the exact McNemar test of them. ``max_delta``: largest difference of a pixel; ``moved``: images in which it is above
-    1e-5; ``same_labels``: share of images that get the same label; ``other_clean``: images that the model itself,
-    before any attack, reads otherwise. ``distances``: mean distance in the attack's norm (L2 where that is none of
-    ours) of the images hit in both runs, before and after, and the p-value of Wilcoxon's signed-rank test.
+    ``kind`` is one of
+    ``same``;
+    ``equal``: the images agree to 1e-5 in every pixel;
+    ``notes``: only the row's notes differ;
+    ``images``: the images differ, the successes are the same;
+    ``success``: an attack succeeds on some images in one run only;
+    ``status``: the statuses differ;
+    ``missing``: the row is in one run only.
+
+    ``only_before`` and ``only_after`` count the images on which the attack succeeds in one run alone, ``p_value`` is
+    that of McNemar's exact test. ``max_delta`` is the largest difference of a pixel, ``moved`` counts the images in
+    which it is above 1e-5. ``same_labels`` is the share of images that get the same label. ``other_clean`` counts the
+    clean images that the model classifies differently. ``distances``: the mean distance, before and after, of the
+    images on which both succeed (in the attack's norm; L2 for a norm that sparring lacks), and the p-value of
+    Wilcoxon's signed-rank test.
     """
 
     kind: Kind
@@ -86,28 +104,28 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of both runs, what became of it, and the packages whose new release can be the cause."""
+    """A row of both runs, its comparison, and the packages whose new release can be the cause."""
 
     model: str
     library: str
     attack: str
     comparison: Comparison
     packages: tuple[Package, ...] = ()
-    """of those that the cell names as its own; where none of them changed, of all"""
+    """the changed packages that the cell names as its own; where none of these changed, all changed packages"""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What differs between two runs of one suite."""
+    """The differences between two runs of one suite."""
 
     suite: str
     before: str
     after: str
     rows: tuple[Row, ...]
     packages: tuple[Package, ...]
-    """every package with another release, those that the cells name as their own first"""
+    """every package with another release; first those that the cells name as their own"""
     models: tuple[str, ...] = ()
-    """models of the suite that are not the same function in the two runs"""
+    """models of the suite that are not one function in the two runs"""
     keys: tuple[str, ...] = field(default=())
     """keys of the suite that differ"""
 
@@ -118,44 +136,45 @@ class Difference:
 
 
 class Loaded:
-    """A run folder: its manifest and its rows by what was asked. Raises ``InputError`` where there is none."""
+    """A run folder: its manifest and its rows by request. Raises ``InputError`` where there is none."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.manifest = manifest.read(self.folder)
         self.frame = read_results(self.folder)
-        told = self.frame.get("attacker")  # absent in runs before there were defenses
-        self.frame["attacker"] = "" if told is None else told.astype(object).where(told.notna(), "")
+        attackers = self.frame.get("attacker")  # absent in runs before there were defenses
+        self.frame["attacker"] = "" if attackers is None else attackers.astype(object).where(attackers.notna(), "")
         self.suite = str(self.manifest["suite"].get("name"))
 
     @cached_property
     def rows(self) -> dict[Key, pd.Series[Any]]:
-        """The rows of the results by what was asked, in the suite's order."""
-        return {tuple(str(row[name]) for name in ASKED): row for _, row in self.frame.iterrows()}
+        """The rows of the results by request, in the suite's order."""
+        return {tuple(str(row[name]) for name in REQUEST): row for _, row in self.frame.iterrows()}
 
     @cached_property
     def labels(self) -> dict[Key, str]:
-        """The attack of each row with its parameters, and on what it was, where that varies."""
-        told = zip(row_labels(self.frame), places(self.frame), strict=True)
-        return dict(zip(self.rows, (f"{attack} ({place})" if place else attack for attack, place in told), strict=True))
+        """The attack of each row with its parameters, and the place where the suite has several."""
+        placed = zip(row_labels(self.frame), places(self.frame), strict=True)
+        labels = (f"{attack} ({place})" if place else attack for attack, place in placed)
+        return dict(zip(self.rows, labels, strict=True))
 
     @cached_property
     def packages(self) -> dict[str, str]:
-        """Name -> release of everything that was installed."""
+        """Name -> release of every installed package."""
         return {_plain(name): str(release) for name, release in self.manifest["packages"].items()}
 
     @cached_property
     def data(self) -> dict[str, Mapping[str, Any]]:
-        """Name -> what the manifest says of a data set: its digest, its number of images."""
-        held = self.manifest["data"]
-        return {str(each["name"]): each for each in (held if isinstance(held, list) else [held])}
+        """Name of a data set -> its entry in the manifest: its digest, its number of images."""
+        entries = self.manifest["data"]
+        return {str(entry["name"]): entry for entry in (entries if isinstance(entries, list) else [entries])}
 
     def result(self, key: Key) -> Result | None:
-        """What is stored of a row, with images."""
+        """The stored result of a row, with images."""
         return store.read(self.folder, str(self.rows[key]["cell_id"]), images=True) if key in self.rows else None
 
     def own(self, key: Key) -> dict[str, str]:
-        """The releases that the row's cell names as its own: of its library and of the frameworks beneath."""
+        """The releases that the row's cell names as its own: those of its library and of the frameworks below it."""
         if key not in self.rows:
             return {}
         path = store.cell_folder(self.folder, str(self.rows[key]["cell_id"])) / "result.json"
@@ -175,7 +194,7 @@ def diff(before: str | Path, after: str | Path) -> Difference:
     keys = list(dict.fromkeys([*a.rows, *b.rows]))
     own = {name for run in (a, b) for key in keys for name in run.own(key)}
     packages = sorted(changed_packages(a.packages, b.packages), key=lambda each: (each.name not in own, each.name))
-    told = {run: run.manifest["suite"] for run in (a, b)}
+    suites = a.manifest["suite"], b.manifest["suite"]
     return Difference(
         suite=a.suite,
         before=str(a.folder),
@@ -183,7 +202,7 @@ def diff(before: str | Path, after: str | Path) -> Difference:
         rows=tuple(_row(a, b, key) for key in keys),
         packages=tuple(packages),
         models=other_models(a, b),
-        keys=tuple(key for key in {**told[a], **told[b]} if told[a].get(key) != told[b].get(key)),
+        keys=tuple(key for key in {**suites[0], **suites[1]} if suites[0].get(key) != suites[1].get(key)),
     )
 
 
@@ -191,12 +210,12 @@ def check_comparable(a: Loaded, b: Loaded) -> None:
     """Raise ``InputError`` unless the runs are of one suite and the same images."""
     if a.suite != b.suite:
         raise InputError(f"{a.folder} is a run of the suite {a.suite}, {b.folder} of {b.suite}: compare runs of one")
-    for name, mine in a.data.items():
-        theirs = b.data.get(name)
-        if theirs is not None and mine["digest"] != theirs["digest"]:
+    for name, one in a.data.items():
+        other = b.data.get(name)
+        if other is not None and one["digest"] != other["digest"]:
             raise InputError(
-                f"{a.folder} and {b.folder} attacked different images: {mine['images']} and {theirs['images']} of "
-                f"{name}, digests {mine['digest'][:12]} and {theirs['digest'][:12]}"
+                f"{a.folder} and {b.folder} attacked different images: {one['images']} and {other['images']} of "
+                f"{name}, digests {one['digest'][:12]} and {other['digest'][:12]}"
             )
     if not a.data.keys() & b.data.keys():
         raise InputError(
@@ -211,24 +230,23 @@ def other_models(a: Loaded, b: Loaded) -> tuple[str, ...]:
 
 
 def changed_packages(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[Package, ...]:
-    """Those with another release, by name."""
-    names = sorted({*before, *after})
-    found = (Package(name, before.get(name), after.get(name)) for name in names)
-    return tuple(each for each in found if each.before != each.after)
+    """The packages with another release, in the order of their names."""
+    packages = (Package(name, before.get(name), after.get(name)) for name in sorted({*before, *after}))
+    return tuple(package for package in packages if package.before != package.after)
 
 
 def suspects(a: Loaded, b: Loaded, key: Key) -> tuple[Package, ...]:
-    """The packages that can have changed a row: of its cell's own, or, where all of these are the same, of all."""
+    """The changed packages that can be a row's cause: those of its cell's own, or all where none of these changed."""
     own = {*a.own(key), *b.own(key)}
-    every = changed_packages(a.packages, b.packages)
-    return tuple(each for each in every if each.name in own) or every
+    changed = changed_packages(a.packages, b.packages)
+    return tuple(package for package in changed if package.name in own) or changed
 
 
 def compare_rows(a: Loaded, b: Loaded, key: Key) -> Comparison:
-    """What became of one row."""
+    """Compare one row in two runs. Raises ``InputError`` where a result is gone that the table lists as done."""
     if key not in a.rows or key not in b.rows:
-        where = a if key in a.rows else b
-        return Comparison("missing", f"only in {where.folder}")
+        run = a if key in a.rows else b
+        return Comparison("missing", f"only in {run.folder}")
     one, two = a.rows[key], b.rows[key]
     status = (str(one["status"]), str(two["status"]))
     if status != ("done", "done"):
@@ -243,31 +261,29 @@ def compare_rows(a: Loaded, b: Loaded, key: Key) -> Comparison:
 def compare(before: Result, after: Result, *, norm: str) -> Comparison:
     """Compare two finished results on the same images; ``norm`` is the attack's."""
     a, b = before.arrays, after.arrays
-    hit = a["success"], b["success"]
-    delta = np.concatenate([
-        np.abs(one.astype(np.float64) - other).reshape(len(one), -1).max(axis=1, initial=0)
-        for one, other in arrays.pieces(a["x_adv"], b["x_adv"])
-    ])  # fmt: skip
+    success_a, success_b = a["success"], b["success"]
+    pieces = arrays.pieces(a["x_adv"], b["x_adv"])
+    delta = np.concatenate([_largest_difference(one, other) for one, other in pieces])
     largest, moved = float(delta.max(initial=0)), int((delta > EQUAL).sum())
     same_labels = a["pred_adv"] == b["pred_adv"]
-    lost, won = int((hit[0] & ~hit[1]).sum()), int((~hit[0] & hit[1]).sum())
-    found = Comparison(
+    only_before, only_after = int((success_a & ~success_b).sum()), int((~success_a & success_b).sum())
+    comparison = Comparison(
         kind="same",
         says="",
         status=("done", "done"),
         n=len(a["y"]),
         robust_accuracy=(float((a["pred_adv"] == a["y"]).mean()), float((b["pred_adv"] == b["y"]).mean())),
-        only_before=lost,
-        only_after=won,
-        p_value=mcnemar(*hit),
+        only_before=only_before,
+        only_after=only_after,
+        p_value=mcnemar(success_a, success_b),
         max_delta=largest,
         moved=moved,
         same_labels=float(same_labels.mean()),
         other_clean=int((a["pred_clean"] != b["pred_clean"]).sum()),
-        distances=_distances(a, b, norm if norm in NORMS else "l2", hit[0] & hit[1]),
+        distances=_distances(a, b, norm if norm in NORMS else "l2", success_a & success_b),
     )
     kind: Kind = "same"
-    if lost or won:
+    if only_before or only_after:
         kind = "success"
     elif moved or not same_labels.all():
         kind = "images"
@@ -275,7 +291,12 @@ def compare(before: Result, after: Result, *, norm: str) -> Comparison:
         kind = "notes"
     elif largest:
         kind = "equal"
-    return Comparison(**{**found.__dict__, "kind": kind, "says": _in_words(kind, found, before.notes, after.notes)})
+    return replace(comparison, kind=kind, says=_in_words(kind, comparison, before.notes, after.notes))
+
+
+def _largest_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The largest difference of a pixel in each image."""
+    return np.asarray(np.abs(a.astype(np.float64) - b).reshape(len(a), -1).max(axis=1, initial=0))
 
 
 def _distances(
@@ -291,32 +312,34 @@ def _distances(
     return float(one.mean()), float(two.mean()), p_value
 
 
-def _in_words(kind: Kind, found: Comparison, before: tuple[str, ...], after: tuple[str, ...]) -> str:
-    said = []
+def _in_words(kind: Kind, comparison: Comparison, before: tuple[str, ...], after: tuple[str, ...]) -> str:
+    """The comparison in words; ``before`` and ``after`` are the notes of the row in the two runs."""
+    texts = []
     if kind in ("success", "images"):
-        assert found.robust_accuracy is not None
-        one, two = found.robust_accuracy
+        assert comparison.robust_accuracy is not None
+        one, two = comparison.robust_accuracy
         if kind == "success":
-            said.append(f"robust accuracy {one:.3f} → {two:.3f}")
-            said.append(f"of {found.n} images {found.only_after} newly hit, {found.only_before} no longer")
-            said[-1] += f" (p = {found.p_value:.2g})"
-        said.append(f"{found.moved} images moved by up to {found.max_delta:.2g}")
-        if found.distances and abs(found.distances[0] - found.distances[1]) > EQUAL:
-            said.append("mean distance {:.4g} → {:.4g} (p = {:.2g})".format(*found.distances))
-        if found.other_clean:
-            said.append(f"the model itself reads {found.other_clean} clean images otherwise")
+            texts.append(f"robust accuracy {one:.3f} → {two:.3f}")
+            texts.append(
+                f"of {comparison.n} images {comparison.only_after} newly hit, {comparison.only_before} no longer "
+                f"(p = {comparison.p_value:.2g})"
+            )
+        texts.append(f"{comparison.moved} images moved by up to {comparison.max_delta:.2g}")
+        if comparison.distances and abs(comparison.distances[0] - comparison.distances[1]) > EQUAL:
+            texts.append("mean distance {:.4g} → {:.4g} (p = {:.2g})".format(*comparison.distances))
+        if comparison.other_clean:
+            texts.append(f"the model itself reads {comparison.other_clean} clean images otherwise")
     if set(before) != set(after):
-        said += [f"no longer says: {note}" for note in before if note not in after]
-        said += [f"now says: {note}" for note in after if note not in before]
-    return "; ".join(said)
+        texts += [f"no longer says: {note}" for note in before if note not in after]
+        texts += [f"now says: {note}" for note in after if note not in before]
+    return "; ".join(texts)
 
 
 def _undone(status: tuple[str, str], before: str, after: str) -> Comparison:
     if status[0] != status[1]:
-        told = [
-            f"{state}: {reason}" if reason else state for state, reason in zip(status, (before, after), strict=True)
-        ]
-        return Comparison("status", " → ".join(told), status)
+        states = zip(status, (before, after), strict=True)
+        texts = [f"{state}: {reason}" if reason else state for state, reason in states]
+        return Comparison("status", " → ".join(texts), status)
     if before != after:
         return Comparison("notes", f"{status[0]}: {before} → {after}", status)
     return Comparison("same", f"{status[0]}: {before}", status)
@@ -337,71 +360,71 @@ def _plain(name: str) -> str:
     return str(name).lower().replace("_", "-")
 
 
-# --- shown ----------------------------------------------------------------------------------------------------------
+# --- the texts
 
 
-def headline(found: Difference) -> list[str]:
-    """What stands above the rows."""
-    own = {package.name for row in found.changed for package in row.packages}
-    lines = [f"{found.suite}: {found.before} → {found.after}"]
-    if not found.packages:
+def headline(difference: Difference) -> list[str]:
+    """The lines above the rows."""
+    own = {package.name for row in difference.changed for package in row.packages}
+    lines = [f"{difference.suite}: {difference.before} → {difference.after}"]
+    if not difference.packages:
         lines.append("the same packages in both environments")
-    shown = [package for package in found.packages if package.name in own] or list(found.packages)
-    lines += [str(package) for package in shown[:8]]
-    if len(found.packages) > len(shown[:8]):
-        lines.append(f"and {len(found.packages) - len(shown[:8])} other packages (--format json lists them)")
-    lines += [f"the model {name} is another in the second run: its rows don't compare" for name in found.models]
-    if found.keys:
-        lines.append(f"the suite itself was changed: {', '.join(found.keys)}")
+    listed = [package for package in difference.packages if package.name in own] or list(difference.packages)
+    lines += [str(package) for package in listed[:8]]
+    if len(difference.packages) > len(listed[:8]):
+        lines.append(f"and {len(difference.packages) - len(listed[:8])} other packages (--format json lists them)")
+    lines += [f"the model {name} is another in the second run: its rows don't compare" for name in difference.models]
+    if difference.keys:
+        lines.append(f"the suite itself was changed: {', '.join(difference.keys)}")
     return lines
 
 
-def footline(found: Difference) -> str:
-    """How many rows are what."""
-    kinds = [row.comparison.kind for row in found.rows]
+def footline(difference: Difference) -> str:
+    """The line below the rows: how many changed."""
+    kinds = [row.comparison.kind for row in difference.rows]
     equal = f", {kinds.count('equal')} equal to within rounding" if "equal" in kinds else ""
-    return f"{len(found.changed)} of {len(kinds)} rows changed{equal}"
+    return f"{len(difference.changed)} of {len(kinds)} rows changed{equal}"
 
 
 HEADERS = ("model", "library", "attack", "what", "how", "changed with")
 
 
-def _cells(found: Difference) -> list[tuple[str, ...]]:
+def _cells(difference: Difference) -> list[tuple[str, ...]]:
     return [
         (row.model, row.library, row.attack, str(row.comparison.kind), row.comparison.says, named(row.packages))
-        for row in found.changed
+        for row in difference.changed
     ]
 
 
 def named(packages: tuple[Package, ...]) -> str:
-    """The causes in words: the package and its releases, or, of many, the first few."""
+    """The packages and their releases in words; of many the first three."""
     more = f" and {len(packages) - 3} more" if len(packages) > 3 else ""
     return ", ".join(map(str, packages[:3])) + more
 
 
-def render(found: Difference, form: str) -> str:
+def render(difference: Difference, form: str) -> str:
     """The difference as Markdown or JSON."""
     if form == "json":
-        return json.dumps(asdict(found), indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(asdict(difference), indent=2, ensure_ascii=False) + "\n"
     import pandas as pd
 
-    rows = pd.DataFrame(_cells(found), columns=list(HEADERS)).map(lambda text: text.replace("|", r"\|"))
+    rows = pd.DataFrame(_cells(difference), columns=list(HEADERS)).map(lambda text: text.replace("|", r"\|"))
     table = [rows.to_markdown(index=False), ""] if len(rows) else []
-    return "\n".join([*(f"{line}  " for line in headline(found)), "", *table, footline(found)]) + "\n"
+    return "\n".join([*(f"{line}  " for line in headline(difference)), "", *table, footline(difference)]) + "\n"
 
 
-def print_rich(found: Difference, console: Any) -> None:
-    """The difference on a terminal."""
+def print_rich(difference: Difference, console: Any) -> None:
+    """Print the difference on a terminal."""
     from rich.markup import escape
     from rich.table import Table
 
-    for line in headline(found):
+    for line in headline(difference):
         console.print(escape(line), highlight=False)
-    if found.changed:
-        shown = Table()
+    if difference.changed:
+        table = Table()
         for header in HEADERS:
-            shown.add_column(header, overflow="fold")
-        for row in _cells(found):
-            shown.add_row(*map(escape, row))
-        console.print(shown)
-    console.print(footline(found), highlight=False)
+            table.add_column(header, overflow="fold")
+        for row in _cells(difference):
+            table.add_row(*map(escape, row))
+        console.print(table)
+    console.print(footline(difference), highlight=False)

@@ -1,4 +1,4 @@
-"""What `sparring agree` prints: attacks down, pairs of libraries across, and beneath it the causes and what is open."""
+"""What `sparring agree` prints: attacks down, pairs of libraries across; below, the causes and the open differences."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OWN = "own routes, frameworks"
 
 @dataclass(frozen=True)
 class Sheet:
-    """The table: texts and verdicts by attack and pair of libraries, and the lines beneath."""
+    """The table: texts and verdicts by attack and pair of libraries, and the lines below it."""
 
     texts: pd.DataFrame
     verdicts: pd.DataFrame
@@ -41,11 +41,16 @@ class Sheet:
     summary: str
 
 
-def make(found: Agreement) -> Sheet:
-    """One row an attack with its parameters (and model, of several); of several pairs the worst is shown."""
-    pairs = found.pairs.copy()
+def placed_labels(pairs: pd.DataFrame) -> list[str]:
+    """A label for each pair: its attack with its parameters, and the place where the suite has several."""
+    return [f"{label}, {at}" if at else label for label, at in zip(row_labels(pairs), places(pairs), strict=True)]
+
+
+def make(agreement: Agreement) -> Sheet:
+    """A row for each attack with its parameters (and for each model); of several pairs the worst is shown."""
+    pairs = agreement.pairs.copy()
     several = pairs["model"].nunique() > 1
-    labels = [f"{label}, {at}" if at else label for label, at in zip(row_labels(pairs), places(pairs), strict=True)]
+    labels = placed_labels(pairs)
     pairs["row"] = [f"{label}, {m}" if several else label for label, m in zip(labels, pairs["model"], strict=True)]
     pairs["column"] = [_column(a, b) for a, b in zip(pairs["library_a"], pairs["library_b"], strict=True)]
     rows = list(dict.fromkeys(pairs["row"]))
@@ -58,32 +63,32 @@ def make(found: Agreement) -> Sheet:
         of_worst = group[group["verdict"] == worst]
         verdicts.loc[row, column] = worst
         texts.loc[row, column] = _text(worst, of_worst, numbers)
-    known = entries()
-    causes = tuple(f"[{number}] {name}: {known[name].cause}" for name, number in numbers.items())
+    ledger = entries()
+    causes = tuple(f"[{number}] {name}: {ledger[name].cause}" for name, number in numbers.items())
     counts = pairs["verdict"].value_counts()
     summary = ", ".join(f"{counts.get(name, 0)} {name}" for name in SEVERITY if name in counts or name == "unexplained")
-    return Sheet(texts, verdicts, causes, (*_open(pairs), *_stale(found)), f"{len(pairs)} pairs: {summary}")
+    return Sheet(texts, verdicts, causes, (*_open(pairs), *_stale(agreement)), f"{len(pairs)} pairs: {summary}")
 
 
-def render(found: Agreement, form: str) -> str:
+def render(agreement: Agreement, form: str) -> str:
     """The table as Markdown, or all pairs as CSV or JSON."""
     if form == "csv":
-        return found.pairs.to_csv(index=False, lineterminator="\n")
+        return agreement.pairs.to_csv(index=False, lineterminator="\n")
     if form == "json":
-        return json.dumps(plain(found), indent=2) + "\n"
-    sheet = make(found)
+        return json.dumps(plain(agreement), indent=2) + "\n"
+    sheet = make(agreement)
     marked = sheet.texts.map(lambda text: str(text).replace("|", r"\|")).rename_axis("attack")
     lines = [*sheet.causes, *sheet.open, sheet.summary, *_rules()]
     return f"{marked.to_markdown()}\n\n" + "".join(f"{line}  \n" for line in lines)
 
 
-def print_rich(found: Agreement, console: Console) -> None:
-    """The table on a terminal."""
+def print_rich(agreement: Agreement, console: Console) -> None:
+    """Print the table on a terminal."""
     from rich.markup import escape
     from rich.table import Table
 
-    sheet = make(found)
-    table = Table(title="after the ledger's reconciliations" if found.reconciled else None, title_justify="left")
+    sheet = make(agreement)
+    table = Table(title="after the ledger's reconciliations" if agreement.reconciled else None, title_justify="left")
     table.add_column("attack", max_width=40, overflow="fold")
     for column in sheet.texts.columns:
         table.add_column(escape(str(column)), overflow="fold")
@@ -102,10 +107,10 @@ def print_rich(found: Agreement, console: Console) -> None:
     console.print(sheet.summary, style="bold", highlight=False)
 
 
-def plain(found: Agreement) -> dict[str, Any]:
-    """Everything as plain JSON values; what is not a number is null."""
-    rows = json.loads(found.pairs.to_json(orient="records", double_precision=15))
-    return {"reconciled": found.reconciled, "rules": RULES, "stale": list(found.stale), "pairs": rows}
+def plain(agreement: Agreement) -> dict[str, Any]:
+    """Everything as plain JSON values; null for what is not a number."""
+    rows = json.loads(agreement.pairs.to_json(orient="records", double_precision=15))
+    return {"reconciled": agreement.reconciled, "rules": RULES, "stale": list(agreement.stale), "pairs": rows}
 
 
 def party(row: Any, side: str) -> str:
@@ -133,7 +138,7 @@ def _text(verdict: str, rows: pd.DataFrame, numbers: dict[str, int]) -> str:
 
 
 def _open(pairs: pd.DataFrame) -> list[str]:
-    """A line for each attack and pair of libraries that is open: the worst of its routes and frameworks."""
+    """A line for each attack and pair of libraries that is open, with the worst of its routes and frameworks."""
     lines = []
     bad = pairs[pairs["verdict"].isin(["unexplained", "failed"])]
     for _, group in bad.groupby(["row", "column", "verdict"], sort=False):
@@ -152,10 +157,10 @@ def _open(pairs: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _stale(found: Agreement) -> list[str]:
+def _stale(agreement: Agreement) -> list[str]:
     return [
         f"stale: the ledger's {name} ({', '.join(entries()[name].attacks)}) should show here and does not"
-        for name in found.stale
+        for name in agreement.stale
     ]
 
 

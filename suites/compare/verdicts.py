@@ -1,4 +1,4 @@
-"""The rule by which two parties' images are called identical, equal, explained or unexplained."""
+"""The rules by which two parties' images are called identical, equal, explained or unexplained."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from sparring.suites.compare.pairs import IMAGES, Compared
 Name = Literal["identical", "equal", "explained", "unexplained"]
 
 ROUNDING = 1e-4
-"""Distances are equal, of images with the same labels, when no ratio of two is further from 1."""
+"""The distances of images with the same labels are equal when no ratio of two is further from 1."""
 RECONCILED = 1e-2
-"""The same for attacks that look for the nearest image, once the ledger's differences are taken away: their paths are
-as long as their optimiser's, and rounding grows along them."""
+"""The same for attacks that look for the nearest image, once the ledger's differences are taken away: rounding grows
+along the many steps of their optimizer."""
 
 FEW = 0.25
-"""More images than this share are never set apart, and never what remains of a difference."""
+"""At most this share of the images is set apart, or counts as what remains of a difference."""
 
 RULES = {
     "identical": "every pixel is the same",
-    "equal": f"no pixel with a gradient differs by more than {IMAGES:g}; or, of attacks for the nearest image, every "
-    f"image has the same label and its distance within {ROUNDING:.2%} (reconciled: the same success and every "
-    f"distance within {RECONCILED:.0%}); or, of attacks made of several (autoattack, worst-of), the same images fall",
-    "explained": "neither, and the ledger has entries for exactly one of the two, without which, run once more, they "
-    "are the same (reconciled: entries that say what remains, of at most a quarter of the images)",
-    "unexplained": "none of these, images apart whose end hangs on a rounding of float32 (at most a quarter)",
+    "equal": f"no pixel with a gradient differs by more than {IMAGES:g}; or, for attacks that look for the nearest "
+    f"image, every image has the same label and the distances agree within {ROUNDING:.2%} (reconciled: the same "
+    f"success, and distances within {RECONCILED:.0%}); or, for attacks made of several (autoattack, worst-of), the "
+    "same images fall",
+    "explained": "the ledger has entries for exactly one of the two, and a run without them makes the two equal "
+    "(reconciled: entries name what remains, on at most a quarter of the images)",
+    "unexplained": "none of these; images whose end hangs on a rounding of float32 don't count (at most a quarter)",
 }
 
 
@@ -43,14 +44,19 @@ class Verdict:
 
 
 def judge(
-    compared: Compared, habits_a: Sequence[Entry], habits_b: Sequence[Entry], *, minimal: bool, reconciled: bool,
+    compared: Compared,
+    habits_a: Sequence[Entry],
+    habits_b: Sequence[Entry],
+    *,
+    minimal: bool,
+    reconciled: bool,
     ensemble: bool = False,
-) -> Verdict:  # fmt: skip
-    """The verdict by ``RULES``.
+) -> Verdict:
+    """The verdict of a pair by ``RULES``.
 
-    ``minimal``: the attack looks for the nearest image; one for the worst in a budget always goes to its border, so
-    that the distance says nothing of it. ``ensemble``: of several attacks, any of which may end an image's search, so
-    that what counts is which images fall.
+    ``minimal``: the attack looks for the nearest image, so that distances count. (An attack that looks for the worst
+    image in a budget always goes to its border.) ``ensemble``: the attack consists of several, any of which may end
+    the search of an image, so that only the images that fall count.
     """
     if compared.max_abs_diff == 0 and compared.max_abs_diff_flat == 0:
         return Verdict("identical")
@@ -60,10 +66,10 @@ def judge(
         return Verdict("equal")
     if reconciled:
         few = (compared.outcomes_differing if ensemble else compared.images_differing) <= FEW
-        behind = list(dict.fromkeys(entry.id for entry in (*habits_a, *habits_b) if entry.remains and few))
+        causes = list(dict.fromkeys(entry.id for entry in (*habits_a, *habits_b) if entry.remains and few))
     else:
-        behind = differing(habits_a, habits_b)
-    return Verdict("explained", tuple(behind)) if behind else Verdict("unexplained")
+        causes = differing(habits_a, habits_b)
+    return Verdict("explained", tuple(causes)) if causes else Verdict("unexplained")
 
 
 def differing(a: Sequence[Entry], b: Sequence[Entry]) -> list[str]:
