@@ -1,4 +1,4 @@
-"""What other models say of a cell's adversarial images: asked once, and stored beside the cells."""
+"""A target's judgement of a cell's adversarial images: computed once, and stored beside the cells."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from sparring.adapters.protocol import Classifier, Images
 
 JUDGING_VERSION = 1
-"""Raised whenever the same images and the same target would give other decisions than before."""
+"""Raise this number whenever the same images and the same target would give other decisions than before."""
 
 Judgement = dict[str, np.ndarray]
-"""``pred_clean``, ``pred_adv``, ``pred_8bit`` (int64, (n,)), and ``margin`` (float32, (n,)), the adversarial image's
-largest logit less the second largest."""
+"""``pred_clean``, ``pred_adv``, ``pred_8bit``: classes, int64 (n,). ``margin``: the adversarial image's largest logit
+minus the second largest, float32 (n,)."""
 
 
 def target_key(ref: ModelRef) -> str:
-    """The first 20 hexadecimal digits of the sha256 of all that a target's decisions depend on."""
-    told = [JUDGING_VERSION, ref.framework, ref.digest, releases(ref)]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
+    """The first 20 hexadecimal digits of the sha256 of everything that a target's decisions depend on."""
+    identity = [JUDGING_VERSION, ref.framework, ref.digest, releases(ref)]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def place(run: Path, cell_id: str, key: str) -> Path:
-    """Where the judgement of one target on one cell lies, or will."""
+    """The file for the judgement of one target on one cell."""
     return run / "judged" / cell_id / f"{key}.npz"
 
 
@@ -52,10 +52,10 @@ def read(run: Path, cell_id: str, key: str) -> Judgement | None:
 
 
 def judge(classifier: Classifier, run: Path, cell_id: str, key: str, *, batch_size: int) -> None:
-    """Ask a target about the images of a finished cell, clean, adversarial and rounded to 8 bits, and store it.
+    """Have a target judge the images of a finished cell, clean, adversarial and rounded to 8 bits, and store that.
 
-    ``batch_size`` is the attack's: images on the boundary to within rounding hang on the batch they come in. Raises
-    ``InputError`` for images that the target doesn't take, and for logits that are NaN or infinite.
+    ``batch_size`` is the attack's: where an image lies within rounding of the boundary, its class depends on its batch.
+    Raises ``InputError`` for images that the target doesn't take, and for logits that are NaN or infinite.
     """
     cell = store.read(run, cell_id, images=True)
     assert cell is not None
@@ -64,21 +64,20 @@ def judge(classifier: Classifier, run: Path, cell_id: str, key: str, *, batch_si
         raise InputError(f"it takes images of {tuple(classifier.input_shape)}, and these are of {x.shape[1:]}")
     scores = _logits(classifier, adversarial, batch_size)
     best = np.sort(scores, axis=1)[:, -2:]
-    found: Judgement = {
+    judgement: Judgement = {
         "pred_clean": _logits(classifier, x, batch_size).argmax(axis=1),
         "pred_adv": scores.argmax(axis=1),
         "pred_8bit": _logits(classifier, adversarial, batch_size, as_saved).argmax(axis=1),
         "margin": best[:, 1] - best[:, 0],
     }
     buffer = io.BytesIO()
-    np.savez(buffer, **found)  # type: ignore[arg-type]
+    np.savez(buffer, **judgement)  # type: ignore[arg-type]
     store.write_whole(place(run, cell_id, key), buffer.getvalue())
 
 
 def as_saved(x: Images) -> Images:
-    """The images as they come back from an 8-bit file (PNG): each value the nearest of 0/255, 1/255, ..., 255/255."""
-    found: Images = np.round(x * 255).astype(np.float32) / np.float32(255)
-    return found
+    """The images as an 8-bit file (PNG) gives them back: each value is the nearest of 0/255, 1/255, ..., 255/255."""
+    return np.asarray(np.round(x * 255).astype(np.float32) / np.float32(255))
 
 
 def _logits(

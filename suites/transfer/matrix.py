@@ -1,8 +1,8 @@
-"""The transfer matrix of a run: how the adversarial images made on one model fare on every other.
+"""The transfer matrix of a run: how often the adversarial images made on one model fool every other model.
 
-Success on all images and on those that both models had right are two rates that the literature mixes: both are here,
-with the target's own error on the clean images beside them (Zhao et al., "Towards Good Practices in Evaluating Transfer
-Adversarial Attacks", 2022, section 3). All that is computed here comes from what the run stored.
+The literature mixes two rates: success on all images, and success on those that both models classify correctly. The
+matrix has both, and the target's own error on the clean images beside them (Zhao et al., "Towards Good Practices in
+Evaluating Transfer Adversarial Attacks", 2022, section 3). Everything is computed from what the run stored.
 """
 
 from __future__ import annotations
@@ -31,62 +31,95 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = (
-    "surrogate", "target", "surrogate_framework", "target_framework", "attack", "norm", "library", "route", "eps",
-    "params", "targeted", "aim", "variant", "seed", "status", "reason", "n", "n_correct", "target_clean_error",
-    "success_all", "success_all_low", "success_all_high",
-    "success_on_correct", "success_on_correct_low", "success_on_correct_high",
-    "success_8bit", "success_8bit_low", "success_8bit_high",
-    "success_8bit_on_correct", "success_8bit_on_correct_low", "success_8bit_on_correct_high",
-    "n_target_correct", "success_on_target_correct", "success_on_target_correct_low", "success_on_target_correct_high",
-    "same_function", "suite", "dataset", "cell_id",
-)  # fmt: skip
-"""``n_correct`` counts the images that target and surrogate both classify correctly, ``n_target_correct`` those that
-the target does. Success is any other class than the label, or, for a targeted attack, the class aimed at;
-``success_8bit`` is that of the images after saving with 8 bits a channel, on all n. ``aim`` is the class that
-every image was to be taken for, empty without one. ``same_function``: the two are one
-model, or two runtimes of one."""
+    "surrogate",
+    "target",
+    "surrogate_framework",
+    "target_framework",
+    "attack",
+    "norm",
+    "library",
+    "route",
+    "eps",
+    "params",
+    "targeted",
+    "aim",
+    "variant",
+    "seed",
+    "status",
+    "reason",
+    "n",
+    "n_correct",
+    "target_clean_error",
+    "success_all",
+    "success_all_low",
+    "success_all_high",
+    "success_on_correct",
+    "success_on_correct_low",
+    "success_on_correct_high",
+    "success_8bit",
+    "success_8bit_low",
+    "success_8bit_high",
+    "success_8bit_on_correct",
+    "success_8bit_on_correct_low",
+    "success_8bit_on_correct_high",
+    "n_target_correct",
+    "success_on_target_correct",
+    "success_on_target_correct_low",
+    "success_on_target_correct_high",
+    "same_function",
+    "suite",
+    "dataset",
+    "cell_id",
+)
+"""The columns of ``transfer.csv``.
+
+``n_correct`` counts the images that target and surrogate both classify correctly, ``n_target_correct`` those that the
+target classifies correctly. Success is any other class than the label, or, for a targeted attack, the class aimed at.
+``success_8bit`` is the success after saving the images with 8 bits a channel, on all n. ``aim`` is the one class at
+which all images are aimed, empty without one. ``same_function``: surrogate and target are one model, or two runtimes of
+one."""
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """A transfer matrix: its rows, and what follows from them. ``folder`` is the run's."""
+    """A transfer matrix: its rows, and the tables that follow from them. ``folder`` is the run's."""
 
     folder: Path
     rows: pd.DataFrame
-    """``COLUMNS``, a row for each surrogate, target, attack and library (and parameters, seed)"""
+    """with ``COLUMNS``, a row for each surrogate, target, attack and library (and parameters, seed)"""
     surrogates: pd.DataFrame
-    """for each surrogate, attack and library the mean success on correct images over its targets"""
+    """for each surrogate, attack and library: the mean success over its targets"""
     asymmetry: pd.DataFrame
-    """for each two models, attack and library: success one way less the other, on the images that both have right"""
+    """for two models, attack and library: success one way minus the other, on images that both classify correctly"""
     runtimes: pd.DataFrame
-    """for each two runtimes of one model: on how many of a cell's images their decisions differ, and on which"""
+    """for two runtimes of one model: on how many of a cell's images their decisions differ, and on which"""
 
     @property
     def deviations(self) -> pd.DataFrame:
-        """The rows of ``runtimes`` in which two runtimes of one model do not agree."""
+        """The rows of ``runtimes`` in which two runtimes of one model disagree."""
         return self.runtimes[self.runtimes["differing"] > 0]
 
     @property
     def failed(self) -> int:
-        """Rows that failed or ran out of time."""
+        """The number of rows that failed, ran out of time or have no result."""
         return int(self.rows["status"].isin(["failed", "timeout", "missing"]).sum())
 
 
 def check(suite: Suite, models: Mapping[str, ModelRef]) -> None:
-    """Raise ``InputError`` for a target with other classes or another input size than a surrogate."""
+    """Raise ``InputError`` for a target whose images or classes differ in shape or number from a surrogate's."""
     for target in suite.targets:
         for surrogate in suite.attacked:
-            ours, theirs = models[target.name], models[surrogate.name]
-            if (ours.classes, tuple(ours.input_shape)) != (theirs.classes, tuple(theirs.input_shape)):
+            one, other = models[target.name], models[surrogate.name]
+            if (one.classes, tuple(one.input_shape)) != (other.classes, tuple(other.input_shape)):
                 raise InputError(
-                    f"transfer: the target {target.name} takes images of {tuple(ours.input_shape)} and gives "
-                    f"{ours.classes} classes, the surrogate {surrogate.name} {tuple(theirs.input_shape)} and "
-                    f"{theirs.classes}: images travel between models that are alike in both"
+                    f"transfer: the target {target.name} takes images of {tuple(one.input_shape)} and gives "
+                    f"{one.classes} classes, the surrogate {surrogate.name} {tuple(other.input_shape)} and "
+                    f"{other.classes}: images travel between models that are alike in both"
                 )
 
 
 def judged(suite: Suite, planned: list[Planned]) -> list[Planned]:
-    """The rows whose images travel; all but those of other data sets and of attacks that the suite leaves out."""
+    """The rows whose images the targets judge: those of the suite's data set and of its transfer's attacks."""
     only = suite.transfer.attacks if suite.transfer else None
     return [row for row in planned if row.data == suite.one_data and row.cell.attack in (only or (row.cell.attack,))]
 
@@ -94,62 +127,59 @@ def judged(suite: Suite, planned: list[Planned]) -> list[Planned]:
 def matrix(
     suite: Suite, planned: list[Planned], models: Mapping[str, ModelRef], folder: Path, failures: Failures
 ) -> Transfer:
-    """The matrix from what the run stored; cells and judgements that failed are rows that say why."""
+    """Compute the matrix from what the run stored; a failed cell or judgement is a row that says why."""
     import pandas as pd
 
     same = families(suite, models)
     keys = {spec.name: judge_cell.target_key(models[spec.name]) for spec in suite.targets}
-    rows, runtimes, seen = [], [], {}
+    lines, runtimes, on_both = [], [], {}
     for row in planned:
         result = None if row.unsupported else store.read(folder, row.cell.id)
         done = result is not None and result.status == "done"
         judged = {name: judge_cell.read(folder, row.cell.id, key) if done else None for name, key in keys.items()}
         for name in keys:
-            told = _told(suite.name, row, models, name) | {"same_function": same[row.model] == same[name]}
+            line = _facts(suite.name, row, models, name) | {"same_function": same[row.model] == same[name]}
             judgement = judged[name]
             if row.unsupported is not None:
-                told |= {"status": "unsupported", "reason": row.unsupported}
+                line |= {"status": "unsupported", "reason": row.unsupported}
             elif result is None:
-                told |= {"status": "missing", "reason": ""}
+                line |= {"status": "missing", "reason": ""}
             elif not done:
-                told |= {"status": result.status, "reason": result.reason}
+                line |= {"status": result.status, "reason": result.reason}
             elif judgement is None:
                 reason = failures.get((row.cell.id, name))
-                told |= {"status": "failed" if reason else "missing", "reason": reason or ""}
+                line |= {"status": "failed" if reason else "missing", "reason": reason or ""}
             else:
-                told |= {"status": "done", "reason": "", **_rates(result.arrays, judgement, row.asked.targeted)}
-                seen[row.model, name, _attack_key(told)] = _on_both(result.arrays, judgement, row.asked.targeted)
-            rows.append(told)
+                line |= {"status": "done", "reason": "", **_rates(result.arrays, judgement, row.asked.targeted)}
+                on_both[row.model, name, _attack_key(line)] = _on_both(result.arrays, judgement, row.asked.targeted)
+            lines.append(line)
         if done:
-            runtimes += [
-                {key: told[key] for key in ("surrogate", "attack", "norm", "library", "eps", "params", "seed")} | found
-                for found in _between_runtimes({k: v for k, v in judged.items() if v is not None}, same)
-            ]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+            subject = {key: line[key] for key in ("surrogate", "attack", "norm", "library", "eps", "params", "seed")}
+            judgements = {name: judgement for name, judgement in judged.items() if judgement is not None}
+            runtimes += [subject | pair for pair in _between_runtimes(judgements, same)]
+    frame = pd.DataFrame(lines, columns=list(COLUMNS))
     texts = ("reason", "norm")
     counts = dict.fromkeys(("n", "n_correct", "n_target_correct"), "Int64")
     frame = frame.astype({name: "string" for name in texts}).astype({"eps": "float64", "seed": "int64", **counts})
-    return Transfer(
-        folder, frame, _surrogates(frame), _asymmetry(seen, same),
-        pd.DataFrame(runtimes, columns=list(RUNTIME_COLUMNS)),
-    )  # fmt: skip
+    pairs = pd.DataFrame(runtimes, columns=list(RUNTIME_COLUMNS))
+    return Transfer(folder, frame, _surrogates(frame), _asymmetry(on_both, same), pairs)
 
 
-def write(found: Transfer) -> None:
-    """``transfer.csv`` and ``.parquet`` in the run folder; what follows from them below ``transfer/``."""
-    store.write_whole(found.folder / "transfer.csv", found.rows.to_csv(index=False, lineterminator="\n"))
+def write(transfer: Transfer) -> None:
+    """Write ``transfer.csv`` and ``.parquet`` into the run folder, and the other tables below its ``transfer/``."""
+    store.write_whole(transfer.folder / "transfer.csv", transfer.rows.to_csv(index=False, lineterminator="\n"))
     buffer = io.BytesIO()
-    found.rows.to_parquet(buffer, index=False)
-    store.write_whole(found.folder / "transfer.parquet", buffer.getvalue())
+    transfer.rows.to_parquet(buffer, index=False)
+    store.write_whole(transfer.folder / "transfer.parquet", buffer.getvalue())
     for name in ("surrogates", "asymmetry", "runtimes"):
-        path = found.folder / "transfer" / f"{name}.csv"
-        store.write_whole(path, getattr(found, name).to_csv(index=False, lineterminator="\n"))
+        path = transfer.folder / "transfer" / f"{name}.csv"
+        store.write_whole(path, getattr(transfer, name).to_csv(index=False, lineterminator="\n"))
 
 
-# --- a row ----------------------------------------------------------------------------------------------------------
+# --- a row
 
 
-def _told(suite_name: str, row: Planned, models: Mapping[str, ModelRef], target: str) -> dict[str, Any]:
+def _facts(suite_name: str, row: Planned, models: Mapping[str, ModelRef], target: str) -> dict[str, Any]:
     cell = row.cell
     return {
         "surrogate": row.model,
@@ -177,51 +207,63 @@ def _rates(samples: Mapping[str, np.ndarray], judged: judge_cell.Judgement, targ
     y = samples["y"]
     right = judged["pred_clean"] == y
     both = right & (samples["pred_clean"] == y)
-    hit, hit8 = (_hits(samples, judged[name], targeted) for name in ("pred_adv", "pred_8bit"))
+    hits, hits_8bit = (_hits(samples, judged[name], targeted) for name in ("pred_adv", "pred_8bit"))
     return {
         "n": len(y),
         "n_correct": int(both.sum()),
         "n_target_correct": int(right.sum()),
         "target_clean_error": float(1 - right.mean()),
-        **_rate("success_all", hit),
-        **_rate("success_on_correct", hit[both]),
-        **_rate("success_on_target_correct", hit[right]),
-        **_rate("success_8bit", hit8),
-        **_rate("success_8bit_on_correct", hit8[both]),
+        **_rate("success_all", hits),
+        **_rate("success_on_correct", hits[both]),
+        **_rate("success_on_target_correct", hits[right]),
+        **_rate("success_8bit", hits_8bit),
+        **_rate("success_8bit_on_correct", hits_8bit[both]),
     }
 
 
-def _hits(samples: Mapping[str, np.ndarray], decided: np.ndarray, targeted: bool) -> np.ndarray:
-    found: np.ndarray = decided == samples["target"] if targeted else decided != samples["y"]
-    return found
+def _hits(samples: Mapping[str, np.ndarray], classes: np.ndarray, targeted: bool) -> np.ndarray:
+    return np.asarray(classes == samples["target"] if targeted else classes != samples["y"])
 
 
 def _rate(name: str, hits: np.ndarray) -> dict[str, float]:
-    """The rate with its Wilson interval; NaN of no images."""
+    """The rate with its Wilson interval; NaN where there are no images."""
     if not len(hits):
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float("nan"))
     low, high = wilson(int(hits.sum()), len(hits))
     return {name: float(hits.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
-# --- what follows ---------------------------------------------------------------------------------------------------
+# --- the tables that follow
 
 _ATTACK = ("attack", "norm", "library", "route", "eps", "params", "targeted", "aim", "variant", "seed")
 RUNTIME_COLUMNS = (
-    "surrogate", "attack", "norm", "library", "eps", "params", "seed", "target_a", "target_b", "n", "differing",
-    "images", "largest_margin",
-)  # fmt: skip
-"""``images``: the numbers of those that differ, joined by spaces; ``largest_margin`` of either runtime among them, in
-logits: rounding decides only where it is tiny."""
+    "surrogate",
+    "attack",
+    "norm",
+    "library",
+    "eps",
+    "params",
+    "seed",
+    "target_a",
+    "target_b",
+    "n",
+    "differing",
+    "images",
+    "largest_margin",
+)
+"""The columns of ``transfer/runtimes.csv``.
+
+``images``: the numbers of the images on which the decisions differ, joined by spaces. ``largest_margin``: the largest
+margin of either runtime on them, in logits; rounding decides only where it is tiny."""
 
 
-def _attack_key(told: Mapping[str, Any]) -> tuple[Any, ...]:
+def _attack_key(line: Mapping[str, Any]) -> tuple[Any, ...]:
     # the route follows the framework, and the two directions of a pair have two frameworks
-    return tuple(told[name] for name in _ATTACK if name != "route")
+    return tuple(line[name] for name in _ATTACK if name != "route")
 
 
 def _surrogates(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean over the targets that are not the surrogate itself in this or another runtime."""
+    """The mean over the targets that are not the surrogate itself in this or another runtime."""
     import pandas as pd
 
     keys = ["surrogate", "surrogate_framework", *_ATTACK]
@@ -247,13 +289,15 @@ def _on_both(
     return both, _hits(samples, judged["pred_adv"], targeted)
 
 
-def _asymmetry(seen: Mapping[tuple[Any, ...], tuple[np.ndarray, np.ndarray]], same: Mapping[str, Any]) -> pd.DataFrame:
-    """Both directions attack the same images, so the two rates are compared image by image (McNemar)."""
+def _asymmetry(
+    on_both: Mapping[tuple[Any, ...], tuple[np.ndarray, np.ndarray]], same: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Both directions start from the same images, so the two rates are compared image by image (McNemar)."""
     import pandas as pd
 
     rows = []
-    for (a, b, key), (both, forth) in seen.items():
-        back = seen.get((b, a, key))
+    for (a, b, key), (both, forth) in on_both.items():
+        back = on_both.get((b, a, key))
         if a >= b or back is None or same[a] == same[b]:
             continue
         right = both & back[0]

@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparring.suites.transfer.table import labelled
+from sparring.suites.transfer.table import with_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,24 +14,21 @@ if TYPE_CHECKING:
     from sparring.suites.transfer.matrix import Transfer
 
 
-def draw(found: Transfer) -> list[Path]:
-    """One SVG for each attack, parameter set and library (seeds are averaged), in ``RUN/transfer/``; the files.
+def draw(transfer: Transfer) -> list[Path]:
+    """Draw one SVG for each attack, parameter set and library into ``RUN/transfer/``; returns the files.
 
-    Colour and number are the success on the images that both models have right; a solid frame marks the diagonal, a
-    dashed one two runtimes of one model. Under a target stands its error on the clean images.
+    Seeds are averaged. Color and number are the success on the images that both models classify correctly. A solid
+    frame marks the diagonal, a dashed one two runtimes of one model. A target's label gives its error on the clean
+    images.
     """
     files: list[Path] = []
-    rows = labelled(found.rows)
+    rows = with_labels(transfer.rows)
     for (label, library), group in rows.groupby(["row", "library"], sort=False):
         if not (group["status"] == "done").any():
             continue
-        attack = str(group.iloc[0]["attack"]).replace(":", "-")
-        path = (
-            found.folder
-            / "transfer"
-            / f"{len(files) + 1:02d}-{attack}-{library}.svg".replace(":", "-").replace(" ", "-")
-        )
-        title = f"{label}, {library}: success on the images that surrogate and target have right"
+        name = f"{len(files) + 1:02d}-{group.iloc[0]['attack']}-{library}.svg".replace(":", "-").replace(" ", "-")
+        path = transfer.folder / "transfer" / name
+        title = f"{label}, {library}: success on the images that surrogate and target classify correctly"
         files.append(_draw(group, title, path))
     return files
 

@@ -12,21 +12,22 @@ from sparring.suites.plan.file import Suite
 
 
 def families(suite: Suite, models: Mapping[str, ModelRef]) -> dict[str, str]:
-    """Model name -> a text that two models share when, by what the suite says of them, they must compute the same.
+    """Model name -> a text that two models share when the suite makes them one function.
 
-    That is: an ``export`` or ``convert`` and its source; the same architecture with the same ``weights`` in two
-    frameworks; ensembles whose members are pairwise so and that combine alike; and models with one digest.
+    Two models are one function where one is an ``export`` or ``convert`` of the other; where they have the same
+    architecture with the same ``weights`` in two frameworks; where they have one digest; and where they are ensembles
+    that combine alike, of members that are pairwise one function.
     """
-    found: dict[str, Any] = {}
+    identities: dict[str, Any] = {}
     for spec in suite.models:
         if isinstance(spec, EnsembleModel):
-            found[spec.name] = [spec.combine, sorted(json.dumps(found[name]) for name in spec.ensemble)]
+            identities[spec.name] = [spec.combine, sorted(json.dumps(identities[name]) for name in spec.ensemble)]
         elif spec.sources:
-            found[spec.name] = found[spec.sources[0]]
+            identities[spec.name] = identities[spec.sources[0]]
         elif isinstance(spec, WeightsModel) or (isinstance(spec, ObjectModel) and spec.weights):
             network = spec.architecture if isinstance(spec, WeightsModel) else f"object:{spec.object}"
             options = [spec.input_range, spec.mean, spec.std, spec.channel_order]
-            found[spec.name] = ["weights", network, spec.weights, options]
+            identities[spec.name] = ["weights", network, spec.weights, options]
         else:
-            found[spec.name] = ["digest", models[spec.name].framework, models[spec.name].digest]
-    return {name: json.dumps(value) for name, value in found.items()}
+            identities[spec.name] = ["digest", models[spec.name].framework, models[spec.name].digest]
+    return {name: json.dumps(value) for name, value in identities.items()}
