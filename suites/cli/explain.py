@@ -63,7 +63,7 @@ def explain_command(
             targeted=targeted, seed=seed, images=about.images,
             report=lambda task, done, total: reporter.progress(task, done, total, ""),
         )  # fmt: skip
-    console.print(f"{about.model}, images {', '.join(map(str, about.images))}; {about.said}", highlight=False)
+    console.print(f"{about.model}, images {', '.join(map(str, about.images))}; {about.source}", highlight=False)
     for part in explain_text.parts(explanation):
         console.print(part, highlight=False)
     if plot is not None:

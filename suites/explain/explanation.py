@@ -1,7 +1,7 @@
 """The debugger: whether two libraries' attack is the same on some images, and if not, which one change makes it so.
 
-Both libraries run on the same classifier, which keeps every query. What their paths tell apart names the suspects; then
-one library runs again, itself or as a stand-in (the referee under its habits), with one suspect changed at a time.
+Both libraries run on the same classifier, which records every query. The differences of their paths name the suspects.
+Then one library runs again with one suspect changed at a time: itself, or as a stand-in (the referee under its habits).
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from sparring.suites.explain.paths import Apart, Parting, Step, apart, batch_pat
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the debugger found.
+    """The verdict on two libraries' attack, the change that makes them meet, and the evidence.
 
-    ``verdict``: ``same`` or ``different``; ``suspect`` is the name of the change that makes the two meet, where one was
-    found, ``change`` says it in words, and ``residual`` is the largest difference of a pixel that is left with it.
-    ``largest`` and ``pixels``: how far the returned images are apart, and in how many pixels by more than 1e-5;
-    ``rounding``: how many of these only because a gradient there is zero within rounding. ``steps``: of each image.
+    ``verdict``: ``same`` or ``different``. ``suspect``: the name of the change that makes the two meet, None where no
+    change does. ``change``: the change in words. ``residual``: the largest difference of a pixel that is left with it.
+    ``largest``: the largest difference of a pixel between the returned images. ``pixels``: how many pixels differ by
+    more than 1e-5. ``rounding``: how many of these differ only because a gradient there is zero within rounding.
+    ``steps``: the steps of each image.
     """
 
     attack: str
@@ -54,7 +55,7 @@ class Explanation:
 
     @property
     def named(self) -> bool:
-        """Nothing is left to explain."""
+        """Whether nothing is left to explain."""
         return self.verdict == "same" or self.suspect is not None
 
 
@@ -73,10 +74,11 @@ def explain(
     images: tuple[int, ...] | None = None,
     report: Report | None = None,
 ) -> Explanation:
-    """Compare two libraries' attack on images (N, C, H, W) with true labels (N,), and name what tells them apart.
+    """Compare two libraries' attack on images (N, C, H, W) with true labels (N,), and name the change between them.
 
-    ``images`` are the images' numbers, for the text; ``report(what, done, total)`` is called as it goes on. Raises
-    ``InputError`` for bad input, ``NotSupported`` where a library lacks the attack, ``LibraryError`` where one fails.
+    ``images`` are the numbers of the images, for the text. ``report(activity, done, total)`` is called for progress.
+    Raises ``InputError`` for bad input, ``NotSupported`` where a library lacks the attack, ``LibraryError`` where a
+    library fails.
     """
     requested = request(attack, norm=norm, targeted=targeted, params=params)
     if requested.canonical is None:
@@ -147,7 +149,7 @@ def _load(library: str | Library) -> Library:
 
 
 def _names(sources: tuple[str | Library, str | Library], libraries: tuple[Library, Library]) -> tuple[str, str]:
-    """What the text calls them: two of one name are told apart by where they come from, or by a number."""
+    """The libraries' names in the text: two of one name get the names of their modules, or numbers."""
     if libraries[0].name != libraries[1].name:
         return libraries[0].name, libraries[1].name
     a, b = (source if isinstance(source, str) else source.name for source in sources)
@@ -155,7 +157,7 @@ def _names(sources: tuple[str | Library, str | Library], libraries: tuple[Librar
 
 
 def _ledger(bench: Bench) -> tuple[str, ...]:
-    """The known differences that one of the two has and the other has not."""
+    """The ledger's entries that exactly one of the two libraries has."""
     if not {library.name for library in bench.libraries} <= set(library_names()):
         return ()  # a copy under another name has the original's habits, but the ledger doesn't know it
     framework, requested = getattr(bench.classifier, "framework", None), bench.request

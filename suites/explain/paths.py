@@ -1,4 +1,4 @@
-"""Two paths through one attack, laid side by side: where they part, and where each image stands at every step."""
+"""Two paths through one attack side by side: where they part, and where each image stands at every step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparring.suites.explain.habits.trace import Path, Trace
 
 Array = npt.NDArray[Any]
 TOLERANCE = 1e-5
-"""Largest difference of a pixel between images that are called the same."""
+"""Images are called the same when no pixel differs by more."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Apart:
 
 
 def apart(a: Array, b: Array) -> Apart:
-    """Compare two arrays of images of one shape; what isn't a number is infinitely far."""
+    """Compare two arrays of images of one shape; a NaN counts as infinitely far apart."""
     off = np.abs(a.astype(np.float64) - b.astype(np.float64))
     off = np.where(np.isnan(off), np.inf, off)
     return Apart(float(off.max(initial=0)), int((off > TOLERANCE).sum()))
@@ -36,8 +36,8 @@ def apart(a: Array, b: Array) -> Apart:
 class Step:
     """Where one image stands at one step of each library; None for a library that has ended before.
 
-    ``margin``: the label's logit minus the best other, below zero where the image is misclassified. ``distance``:
-    Euclidean, from the image. ``apart``: the largest difference of a pixel between the two.
+    ``margin``: the label's logit minus the highest other logit, below zero where the image is misclassified.
+    ``distance``: the Euclidean distance from the image. ``apart``: the largest difference of a pixel between the two.
     """
 
     loss: tuple[float | None, float | None]
@@ -48,9 +48,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Parting:
-    """The first step at which two paths part: of which image, by how much, at which pixels (channel, row, column).
+    """The first step at which two paths part: which image, by how much, at which pixels (channel, row, column).
 
-    ``by``: |Δ|, (C, H, W). ``at_the_end``: what parts is what one of them returns, not what it asked about.
+    ``by``: |Δ|, (C, H, W). ``at_the_end``: the paths part only in what one of them returns.
     """
 
     image: int
@@ -63,7 +63,7 @@ class Parting:
 
 
 def visited(path: Path, gradients: bool = False) -> list[Array]:
-    """The points of a path and its end: where gradients were asked for, or anything at all, each once in a row."""
+    """The points of a path and its end: those of its gradient queries, or of all queries without repeats in a row."""
     points: list[Array] = []
     for query in path.gradients if gradients else path.queries:
         if gradients or not points or not np.array_equal(points[-1], query.x):
@@ -72,46 +72,46 @@ def visited(path: Path, gradients: bool = False) -> list[Array]:
 
 
 def same_way(one: Path, two: Path) -> bool:
-    """Whether two paths visit the same points, but for a last look at what is returned, or at the image."""
+    """Whether two paths visit the same points, apart from last queries about the returned image or the original one."""
     ways = []
     for path in (one, two):
         points = visited(path)
-        while len(points) > 1 and any(np.array_equal(points[-1], seen) for seen in (path.final, path.image)):
+        while len(points) > 1 and any(np.array_equal(points[-1], end) for end in (path.final, path.image)):
             points.pop()
         ways.append(points)
-    shared = min(map(len, ways)) - 1  # a last look may differ, as what it looks at does
+    shared = min(map(len, ways)) - 1  # the last query may differ, as the returned images do
     same = shared < 1 or apart(np.stack(ways[0][:shared]), np.stack(ways[1][:shared])).pixels == 0
     return bool(same and abs(len(ways[0]) - len(ways[1])) <= 3)
 
 
-def nearest_points(giving: tuple[Path, ...], images: Images) -> Images:
-    """Of each path the point that is nearest to an image, (N, C, H, W)."""
-    found = []
-    for path, image in zip(giving, images, strict=True):
+def nearest_points(paths: tuple[Path, ...], images: Images) -> Images:
+    """The point of each path that is nearest to the image in ``images``: float32 (N, C, H, W)."""
+    nearest = []
+    for path, image in zip(paths, images, strict=True):
         points = [path.image, *visited(path)]
-        found.append(points[int(np.argmin([np.abs(point - image).max() for point in points]))])
-    return np.stack(found).astype(np.float32)
+        nearest.append(points[int(np.argmin([np.abs(point - image).max() for point in points]))])
+    return np.stack(nearest).astype(np.float32)
 
 
-def batch_paths(ran: Trace) -> tuple[Path, ...]:
-    """Each image's way through the attack that got all at once; the end alone where the batch was split up."""
-    n = len(ran.paths)
-    asked = [query for query in ran.batch_queries if query.kind == "vjp"]
-    whole = all(query.batch == n for query in asked)
+def batch_paths(trace: Trace) -> tuple[Path, ...]:
+    """Each image's path through the attack on all images at once; only its end where the library split the batch."""
+    n = len(trace.paths)
+    gradients = [query for query in trace.batch_queries if query.kind == "vjp"]
+    whole = all(query.batch == n for query in gradients)
     return tuple(
-        Path(path.image, path.label, tuple(asked[row::n]) if whole else (), final)
-        for row, (path, final) in enumerate(zip(ran.paths, ran.batch_images, strict=True))
+        Path(path.image, path.label, tuple(gradients[row::n]) if whole else (), final)
+        for row, (path, final) in enumerate(zip(trace.paths, trace.batch_images, strict=True))
     )
 
 
 def first_parting(a: tuple[Path, ...], b: tuple[Path, ...], gradients: bool) -> Parting | None:
     """The earliest step at which an image's two paths part by more than ``TOLERANCE``; of several the widest."""
-    found = [
+    partings = [
         parting
         for image, (one, two) in enumerate(zip(a, b, strict=True))
         if (parting := _parting(image, visited(one, gradients), visited(two, gradients))) is not None
     ]
-    return min(found, key=lambda one: (one.step, -one.largest)) if found else None
+    return min(partings, key=lambda parting: (parting.step, -parting.largest)) if partings else None
 
 
 def _parting(image: int, one: list[Array], two: list[Array]) -> Parting | None:
@@ -129,16 +129,16 @@ def _parting(image: int, one: list[Array], two: list[Array]) -> Parting | None:
 def steps(paths: tuple[Path, Path], label: int, classifier: Classifier, gradients: bool) -> tuple[Step, ...]:
     """Loss, margin and distance of one image at every step of both libraries."""
     ways = [visited(path, gradients) for path in paths]
-    told = []
+    sides = []
     for way, path in zip(ways, paths, strict=True):
         points = np.clip(np.stack(way), -10, 10).astype(np.float32)
         logits = np.concatenate([classifier.logits(points[i : i + 256]) for i in range(0, len(points), 256)])
         labels = np.full(len(points), label)
         far = np.sqrt(((points.astype(np.float64) - path.image) ** 2).sum(axis=(1, 2, 3)))
-        told.append(list(zip(cross_entropy(logits, labels), margin(logits, labels), far, strict=True)))
+        sides.append(list(zip(cross_entropy(logits, labels), margin(logits, labels), far, strict=True)))
     rows = []
     for step in range(max(map(len, ways))):
-        cells = [tuple(map(float, side[step])) if step < len(side) else (None, None, None) for side in told]
+        cells = [tuple(map(float, side[step])) if step < len(side) else (None, None, None) for side in sides]
         points = [way[min(step, len(way) - 1)] for way in ways]
         pairs = [(cells[0][i], cells[1][i]) for i in range(3)]
         rows.append(Step(pairs[0], pairs[1], pairs[2], apart(points[0], points[1]).largest))

@@ -26,14 +26,16 @@ from sparring.suites.workers.reporter import Reporter
 
 IMAGES = 8
 LIGHT: dict[str, dict[str, Any]] = {"cw": {"steps": 100, "search_steps": 3}, "square": {"queries": 300}}
-"""Where neither the suite nor the caller says more, a search long enough to be compared."""
+"""Searches that are long enough to be compared, where neither the suite nor the caller gives parameters."""
 EPS = {"linf": 0.1, "l2": 1.0}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A classifier, images (N, C, H, W) by their numbers, their labels, and the attack's parameters, with a word on
-    where these come from."""
+    """A classifier, images (N, C, H, W) with their labels and numbers, and the attack's parameters.
+
+    ``source`` says in words where the parameters come from.
+    """
 
     classifier: Classifier
     model: str
@@ -42,20 +44,28 @@ class Subject:
     images: tuple[int, ...]
     norm: str
     params: dict[str, Any]
-    said: str
+    source: str
 
 
 def subject(
-    attack: str, suite: str, *, model: str | None = None, norm: str | None = None, params: Sequence[str] = (),
-    images: str | None = None, overrides: Sequence[str] = (), device: str = "auto", reporter: Reporter | None = None,
-) -> Subject:  # fmt: skip
-    """Open a suite's model (the first that has gradients, unless one is named) and its data. Raises ``InputError``."""
+    attack: str,
+    suite: str,
+    *,
+    model: str | None = None,
+    norm: str | None = None,
+    params: Sequence[str] = (),
+    images: str | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> Subject:
+    """Open a suite's model (``model``, or the first with gradients) and its data. Raises ``InputError``."""
     report = reporter or Reporter()
     report.stage(f"checking {suite}")
     base = home(suite)
     loaded = with_transforms(single(load_suite(suite, overrides=overrides)), base)
     canonical = attacks.find(attack, norm)
-    found, said = parameters(canonical, loaded, _given(params))
+    resolved, source = parameters(canonical, loaded, _read(params))
     spec = _model(loaded, model, canonical.needs == "gradients")
     os.environ.setdefault("KERAS_BACKEND", backend(_root(loaded, spec).runtime))
     data = datasets.load(loaded.one_data, base=base)
@@ -65,40 +75,42 @@ def subject(
         shape = tuple(classifier.input_shape)
         raise InputError(f"{spec.name} takes images of shape {shape}, {data.name} has {data.x.shape[1:]}")
     chosen = choose(images, classifier, data.x, data.y)
-    return Subject(
-        classifier, spec.name, data.x[list(chosen)], data.y[list(chosen)], chosen, canonical.norm, found, said
-    )  # fmt: skip
+    x, y = data.x[list(chosen)], data.y[list(chosen)]
+    return Subject(classifier, spec.name, x, y, chosen, canonical.norm, resolved, source)
 
 
-def _given(params: Sequence[str]) -> dict[str, Any]:
-    found = {}
-    for one in params:
-        key, equals, text = one.partition("=")
+def _read(params: Sequence[str]) -> dict[str, Any]:
+    values = {}
+    for param in params:
+        key, equals, text = param.partition("=")
         if not key or not equals:
-            raise InputError(f"--param {one!r}: write key=value, as in eps=8/255 or steps=10")
-        found[key] = yaml.safe_load(text)
-    return found
+            raise InputError(f"--param {param!r}: write key=value, as in eps=8/255 or steps=10")
+        values[key] = yaml.safe_load(text)
+    return values
 
 
-def parameters(canonical: attacks.Attack, suite: Suite, given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """What is given, then what the suite says of the attack, then the canonical defaults; and where they come from."""
-    for key in given:
+def parameters(canonical: attacks.Attack, suite: Suite, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The attack's parameters, and where they come from in words.
+
+    ``overrides`` come first, then the suite's parameters of the attack, then the canonical defaults. Raises
+    ``InputError`` for unknown parameters and values out of range.
+    """
+    for key in overrides:
         if key not in canonical.parameters:
             raise InputError(f"--param: {canonical.name}: {unknown('parameter', key, canonical.parameters)}")
     own: dict[str, Any] = {}
-    said = f"the suite {suite.name} has no {canonical.name} ({canonical.norm}): canonical defaults"
+    source = f"the suite {suite.name} has no {canonical.name} ({canonical.norm}): canonical defaults"
     for spec in suite.attacks:
-        asked = spec.requests()[0]
-        if asked.canonical == canonical and not own:
-            own, said = dict(spec.given), f"the parameters of the suite {suite.name}"
+        if spec.requests()[0].canonical == canonical and not own:
+            own, source = dict(spec.given), f"the parameters of the suite {suite.name}"
             own = {key: value[0] if isinstance(value, list) else value for key, value in own.items()}
     if not own:
         own = dict(LIGHT.get(canonical.name, {}))
         if "eps" in canonical.parameters:
             own["eps"] = EPS[canonical.norm]
-    if given:
-        said += ", with " + ", ".join(f"{key}={value}" for key, value in given.items())
-    return canonical.resolve({**own, **given}), said
+    if overrides:
+        source += ", with " + ", ".join(f"{key}={value}" for key, value in overrides.items())
+    return canonical.resolve({**own, **overrides}), source
 
 
 def _model(suite: Suite, name: str | None, gradients: bool) -> ModelSpec:
@@ -113,7 +125,7 @@ def _model(suite: Suite, name: str | None, gradients: bool) -> ModelSpec:
 
 
 def _root(suite: Suite, spec: ModelSpec) -> ModelSpec:
-    """The model of the suite from which it is made in the end; of an ensemble the first that is on Keras."""
+    """The model of the suite from which ``spec`` is made in the end; of an ensemble the first one on Keras."""
     sources = [_root(suite, other) for other in suite.models if other.name in spec.sources]
     return next((one for one in sources if one.runtime.startswith("keras")), sources[0] if sources else spec)
 
@@ -132,18 +144,21 @@ def _prepared(suite: Suite, spec: ModelSpec, base: Path, device: str, report: Re
 
 
 def choose(images: str | None, classifier: Classifier, x: Images, y: Labels) -> tuple[int, ...]:
-    """The images by their numbers: those named (``0,3,7``), or the first eight, of which up to two are such that the
-    model misreads, where it has any: only they show whose labels a library takes."""
+    """The numbers of the images to attack: those in ``images`` (``0,3,7``), or eight.
+
+    Up to two of the eight are images that the model misclassifies, the others are the first it doesn't: only a
+    misclassified image shows whether a library takes the true labels. Raises ``InputError`` for a bad number.
+    """
     if images is not None:
         try:
             chosen = tuple(int(part) for part in images.split(","))
         except ValueError:
             raise InputError(f"--images {images!r}: write numbers with commas, as in 0,3,7") from None
-        for one in chosen:
-            if not 0 <= one < len(x):
-                raise InputError(f"--images: there is no image {one}: the suite has {len(x)}, 0 to {len(x) - 1}")
+        for number in chosen:
+            if not 0 <= number < len(x):
+                raise InputError(f"--images: there is no image {number}: the suite has {len(x)}, 0 to {len(x) - 1}")
         return chosen
-    seen = min(len(x), 256)
-    wrong = np.flatnonzero(classifier.logits(x[:seen]).argmax(axis=1) != y[:seen])[:2]
-    right = [one for one in range(seen) if one not in wrong][: IMAGES - len(wrong)]
+    first = min(len(x), 256)
+    wrong = np.flatnonzero(classifier.logits(x[:first]).argmax(axis=1) != y[:first])[:2]
+    right = [number for number in range(first) if number not in wrong][: IMAGES - len(wrong)]
     return tuple(sorted([*right, *map(int, wrong)]))

@@ -16,19 +16,49 @@ from sparring.suites.explain.habits.trace import Trace
 Array = npt.NDArray[Any]
 
 SUSPECTS = (
-    "start", "step", "number of steps", "projection order", "box clip", "loss reduction", "label source", "overshoot",
-    "sign of zero", "early stop", "best against last iterate", "batch size", "dtype",
+    "start",
+    "step",
+    "number of steps",
+    "projection order",
+    "box clip",
+    "loss reduction",
+    "label source",
+    "overshoot",
+    "sign of zero",
+    "early stop",
+    "best against last iterate",
+    "batch size",
+    "dtype",
     # beyond the usual ones
-    "budget", "momentum", "constant c", "loss",
-)  # fmt: skip
+    "budget",
+    "momentum",
+    "constant c",
+    "loss",
+)
 
 _OF = {
-    "start": "start", "leads_from": "start", "way": "step", "loss": "loss",
-    "step": "step", "ahead": "step", "floor": "step", "budget": "budget", "steps": "number of steps",
-    "bounds": "box clip", "labels": "label source", "reduction": "loss reduction", "sign_of_zero": "sign of zero",
-    "early_stop": "early stop", "returns": "best against last iterate", "grid": "dtype", "where": "dtype",
-    "exact": "dtype", "momentum": "momentum", "decay": "momentum", "looks_ahead": "momentum",
-}  # fmt: skip
+    "start": "start",
+    "leads_from": "start",
+    "way": "step",
+    "loss": "loss",
+    "step": "step",
+    "ahead": "step",
+    "floor": "step",
+    "budget": "budget",
+    "steps": "number of steps",
+    "bounds": "box clip",
+    "labels": "label source",
+    "reduction": "loss reduction",
+    "sign_of_zero": "sign of zero",
+    "early_stop": "early stop",
+    "returns": "best against last iterate",
+    "grid": "dtype",
+    "where": "dtype",
+    "exact": "dtype",
+    "momentum": "momentum",
+    "decay": "momentum",
+    "looks_ahead": "momentum",
+}
 
 
 @dataclass(frozen=True)
@@ -78,9 +108,7 @@ def compare(a: Trace, b: Trace, classifier: Classifier, recipe: Recipe) -> Pair:
         if change.suspect not in named
     ]
     once = tuple({change.suspect: change for change in reversed(as_well)}.values())
-    return Pair(
-        tapes, fit_a.habits, (fit_a, fit_b), tuple(changes), fit_b.left.score, fit_a.left.score, once
-    )  # fmt: skip
+    return Pair(tapes, fit_a.habits, (fit_a, fit_b), tuple(changes), fit_b.left.score, fit_a.left.score, once)
 
 
 def _merged(changes: list[Change]) -> list[Change]:

@@ -92,9 +92,15 @@ def recipe(attack: str, norm: str, params: Params, targeted: bool = False) -> Re
     """The recipe of one of ``ATTACKS`` from its canonical parameters."""
     eps = float(params["eps"])
     return Recipe(
-        attack, norm, eps, float(params.get("eps_step", eps)), int(params.get("steps", 1)), params.get("decay"),
-        bool(params.get("random_start", False)), targeted,
-    )  # fmt: skip
+        attack,
+        norm,
+        eps,
+        float(params.get("eps_step", eps)),
+        int(params.get("steps", 1)),
+        params.get("decay"),
+        bool(params.get("random_start", False)),
+        targeted,
+    )
 
 
 def rounded(values: Array, grid: Grid | None) -> Array:

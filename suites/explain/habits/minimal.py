@@ -70,21 +70,40 @@ KNOWN: dict[str, tuple[MinimalHabits, ...]] = {
 """The referee, then torchattacks, Foolbox and ART of DeepFool; the referee, Foolbox and torchattacks of CW."""
 
 SUSPECT = {
-    "labels": "label source", "steps": "number of steps", "step": "step", "box": "box clip", "stops": "early stop",
-    "grid": "dtype", "where": "dtype", "overshoot": "overshoot", "overshoots": "overshoot", "further": "overshoot",
-    "every_class": "candidates", "returns": "best against last iterate", "inside": "start", "abort": "early stop",
-    "distance": "loss reduction", "confidence": "loss",
-    "constant": "constant c", "searches": "constant c", "grows": "constant c",
-}  # fmt: skip
+    "labels": "label source",
+    "steps": "number of steps",
+    "step": "step",
+    "box": "box clip",
+    "stops": "early stop",
+    "grid": "dtype",
+    "where": "dtype",
+    "overshoot": "overshoot",
+    "overshoots": "overshoot",
+    "further": "overshoot",
+    "every_class": "candidates",
+    "returns": "best against last iterate",
+    "inside": "start",
+    "abort": "early stop",
+    "distance": "loss reduction",
+    "confidence": "loss",
+    "constant": "constant c",
+    "searches": "constant c",
+    "grows": "constant c",
+}
 MEANS: tuple[Distance, ...] = ("mean", "mean in the gradient")
 CLOSE = 1e-5
 """How near a stand-in's images must come, largest difference of a pixel."""
 
 
 def attack(
-    name: str, classifier: Differentiable, x: Images, y: Labels, params: Params, habits: MinimalHabits,
+    name: str,
+    classifier: Differentiable,
+    x: Images,
+    y: Labels,
+    params: Params,
+    habits: MinimalHabits,
     targeted: bool = False,
-) -> Images:  # fmt: skip
+) -> Images:
     """``deepfool`` or ``cw`` under these habits. x (N, C, H, W), y (N,); float32 of the shape of x."""
     if not len(x):
         return x.copy()
@@ -348,10 +367,16 @@ class MinimalFit:
 
 
 def fit(
-    name: str, classifier: Differentiable, paths: tuple[Path, ...], params: Params, bases: tuple[MinimalHabits, ...],
-    known: tuple[MinimalHabits, ...] = (), targeted: bool = False, most: int = 2,
+    name: str,
+    classifier: Differentiable,
+    paths: tuple[Path, ...],
+    params: Params,
+    bases: tuple[MinimalHabits, ...],
+    known: tuple[MinimalHabits, ...] = (),
+    targeted: bool = False,
+    most: int = 2,
     tried: Callable[[MinimalHabits, float], None] | None = None,
-) -> MinimalFit:  # fmt: skip
+) -> MinimalFit:
     """The habits that meet a library's images: the nearest of ``bases``, one of ``known``, or else that base with up to
     ``most`` changes, one after another. ``tried(habits, residual)`` is called after each."""
     x, y = np.stack([path.image for path in paths]), np.array([path.label for path in paths])
@@ -401,10 +426,12 @@ def told(changes: dict[str, tuple[Any, Any]], names: tuple[str, str]) -> str:
 
 def _said(changes: dict[str, tuple[Any, Any]], side: int) -> str:
     words = {
-        "step": "times the step asked for", "steps": "steps more than asked for",
-        "constant": "times the constant asked for", "searches": "search steps more than asked for",
+        "step": "times the step asked for",
+        "steps": "steps more than asked for",
+        "constant": "times the constant asked for",
+        "searches": "search steps more than asked for",
         "confidence": "more confidence than asked for",
-    }  # fmt: skip
+    }
     said = []
     for key, pair in changes.items():
         value = pair[side]
