@@ -55,9 +55,10 @@ class LocalExecutor:
         """As ``Executor.close``."""
         with self._lock:
             self._closed = True
-            for process in (*self._busy, *(process for _, process in self._idle)):
-                process.close()
-            self._idle.clear()
+            for process in self._busy:
+                process.kill()  # whoever waits for its answer closes it
+            while self._idle:
+                self._idle.pop()[1].close()
 
     def _process(self, backend: str) -> Process:
         """One that idles, the last that was used of that backend; else a new one."""

@@ -3,9 +3,9 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -134,53 +134,28 @@ def test_a_worker_that_can_not_start_is_no_result(suite_file, tmp_path, monkeypa
     assert not list((tmp_path / "out").glob("cells/*"))
 
 
-DISRUPTED = [
-    "BrokenPipeError: [Errno 32] Broken pipe",
-    "OSError: [Errno 28] No space left on device",
-    "torchattacks's PGD raised OSError: [Errno 28] No space left on device: '/tmp/x'",
-    "PermissionError: [Errno 13] Permission denied: '/runs/out/cells/.0123-abc'",
-    "the process was killed (SIGKILL): most likely there was no memory left",
-    "the process crashed (SIGTERM); it said last: something",
-    "the process ended with code 0; it said last: 2026-01-01 I tensorflow",
-    "the run is over",
-    "the process of an ensemble's member ended with code -9",
-    "the data changed: digits now has the digest 0123456789ab",
-    "/home/me/.cache/sparring/models/0123456789abcdef0123456789abcdef/weights.safetensors is gone: run the suite again",
-]
-FAILED = [
-    "foolbox's LinfPGD raised RuntimeError: index 7 is out of range",
-    "the process crashed (SIGABRT); it said last: terminate called",
-    "the process crashed (SIGSEGV)",
-    "the process ended with code 3",
-    "the process of an ensemble's member ended with code -11",
-    "out of memory",
-]
-
-
-def test_what_earlier_versions_stored_of_disruptions_is_computed_again(suite_file, tmp_path):
+@pytest.mark.parametrize(
+    "reason", ["BrokenPipeError: [Errno 32] Broken pipe", "the process was killed (SIGKILL): most likely"]
+)
+def test_what_earlier_versions_stored_of_disruptions_is_computed_again(reason, suite_file, tmp_path):
     whole = run(suite_file, out=tmp_path / "whole")
-    ids = list(whole.frame["cell_id"])
     out = tmp_path / "old"
-    for reasons in (DISRUPTED[: len(ids)], DISRUPTED[len(ids) :]):
-        for cell, reason in zip(ids, reasons, strict=False):
-            file = store.cell_folder(out, cell) / "result.json"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileNotFoundError):
-                (file.parent / "images.npz").unlink()
-            content = json.loads((store.cell_folder(whole.folder, cell) / "result.json").read_text())
-            file.write_text(json.dumps({**content, "status": "failed", "reason": reason}))
-        assert not any(store.has(out, cell) for cell, _ in zip(ids, reasons, strict=False))
-        again = run(suite_file, out=out)
-        assert again.computed == len(reasons)
-        pd.testing.assert_frame_equal(_timeless(again.frame), _timeless(whole.frame))
+    store.share(tmp_path / "whole", out)
+    cell = whole.frame["cell_id"][0]
+    shutil.rmtree(store.cell_folder(out, cell))
+    store.write(out, cell, {}, store.Result("failed", reason))
+    again = run(suite_file, out=out)
+    assert again.computed == 1
+    pd.testing.assert_frame_equal(_timeless(again.frame), _timeless(whole.frame))
 
 
 def test_what_a_library_did_stays_a_result(suite_file, tmp_path):
-    out = tmp_path / "out"
-    ids = [row.cell.id for row in look_ahead(suite_file, out=out).planned]
-    for cell, reason in zip(ids, FAILED, strict=False):
-        store.write(out, cell, {}, store.Result("failed", reason))
-    assert run(suite_file, out=out).computed == len(ids) - len(FAILED)
+    whole = run(suite_file, out=tmp_path / "whole")
+    cell = whole.frame["cell_id"][0]
+    store.write(whole.folder, cell, {}, store.Result("failed", "the process crashed (SIGSEGV)"), replace=True)
+    again = run(suite_file, out=whole.folder)
+    assert again.computed == 0
+    assert again.frame["status"][0] == "failed"
 
 
 def model(seed: int):
