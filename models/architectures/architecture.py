@@ -1,23 +1,22 @@
 """A network by name, and the parameters that a name may give: ``cnn(dropout=0.3, units=64)``.
 
-They are the keyword-only parameters of the builder. The whole text is the architecture's name wherever one is asked
-for.
+They are the fields of the architecture's options, or the keyword-only parameters of its builder. The whole text is the
+architecture's name wherever one is asked for.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 from sparring.adapters.errors import InputError, unknown
 from sparring.adapters.parameters import REQUIRED
+from sparring.models.architectures.options import Options
 
 Builder: TypeAlias = Callable[..., Any]
 """(channels, height, width), classes -> an untrained network that gives logits (N, classes).
@@ -33,8 +32,10 @@ class Architecture:
     name: str
     description: str
     builders: Mapping[str, Builder | str]
+    options: type[Options] | None = None
+    """what the builder takes as its third argument; None: keyword-only parameters of its own"""
     given: Mapping[str, Any] = field(default_factory=dict)
-    """what the name says of the builder's parameters"""
+    """the parameters that the name gives"""
 
     @property
     def frameworks(self) -> tuple[str, ...]:
@@ -43,14 +44,24 @@ class Architecture:
     def build(self, framework: str, input_shape: tuple[int, int, int], classes: int) -> Any:
         """A new network of ``torch`` or ``keras``. Raises ``InputError`` if it can't take images of that shape."""
         try:
-            return _imported(self.builders[framework])(input_shape, classes, **self.given)
+            build = _imported(self.builders[framework])
+            if self.options and self.options is not Options:
+                return build(input_shape, classes, self.options(**self.given))
+            return build(input_shape, classes, **self.given)
         except (ValueError, TypeError, RuntimeError) as exc:
             shape = " x ".join(map(str, input_shape))
             raise InputError(f"{self.name} can't be built for images of {shape} and {classes} classes: {exc}") from exc
 
     def parameters(self, framework: str) -> dict[str, Any]:
         """The parameters that can be given with the name, and their defaults (``REQUIRED`` where there is none)."""
-        return _parameters(self.builders[framework])
+        if self.options:
+            return {option.name: option.default for option in fields(self.options)}
+        taken = inspect.signature(_imported(self.builders[framework])).parameters.values()
+        return {
+            p.name: REQUIRED if p.default is inspect.Parameter.empty else p.default
+            for p in taken
+            if p.kind is inspect.Parameter.KEYWORD_ONLY
+        }
 
 
 def parse(name: str) -> tuple[str, dict[str, Any]]:
@@ -81,48 +92,12 @@ def written(name: str, **parameters: Any) -> str:
     return f"{base}({', '.join(f'{key}={value!r}' for key, value in values.items())})" if values else base
 
 
-def plausible(*sizes: int, dropout: tuple[float, ...] = ()) -> None:
-    """Raise ``ValueError`` for a size that is no positive whole number and for a dropout rate outside [0, 1)."""
-    for size in sizes:
-        if size < 1:
-            raise ValueError(f"a size of {size!r} (at least 1)")
-    for rate in dropout:
-        if not 0 <= rate < 1:
-            raise ValueError(f"a dropout rate of {rate!r} (at least 0 and below 1)")
-
-
 def _imported(builder: Builder | str) -> Builder:
     if callable(builder):
         return builder
     module, _, function = builder.partition(":")
     found: Builder = getattr(importlib.import_module(module), function)
     return found
-
-
-def _parameters(builder: Builder | str) -> dict[str, Any]:
-    if isinstance(builder, str) and (read := _read(*builder.split(":"))) is not None:
-        return read
-    taken = inspect.signature(_imported(builder)).parameters.values()
-    return {
-        p.name: REQUIRED if p.default is inspect.Parameter.empty else p.default
-        for p in taken
-        if p.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-
-
-def _read(module: str, function: str) -> dict[str, Any] | None:
-    """The keyword-only parameters from the source text: a suite is checked in a process without any framework."""
-    place = importlib.util.find_spec(module)
-    if place is None or not place.origin or not place.origin.endswith(".py"):
-        return None
-    for node in ast.parse(Path(place.origin).read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name == function and not node.decorator_list:
-            pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-            try:
-                return {arg.arg: REQUIRED if value is None else ast.literal_eval(value) for arg, value in pairs}
-            except ValueError:  # a default that is no literal
-                return None
-    return None
 
 
 def checked(name: str, given: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,37 +11,54 @@ from dataclasses import replace
 
 from sparring.adapters.errors import InputError, unknown
 from sparring.models.architectures.architecture import Architecture, checked, parse
+from sparring.models.architectures.options import Convolutional, Dense, Options, Recurrent
 
 
-def _shipped(name: str, description: str, torch: str = "torch_networks", keras: str = "keras_networks") -> Architecture:
+def _shipped(
+    name: str,
+    description: str,
+    options: type[Options] = Options,
+    torch: str = "torch_networks",
+    keras: str = "keras_networks",
+) -> Architecture:
     home = "sparring.models.architectures"
-    return Architecture(name, description, {"torch": f"{home}.{torch}:{name}", "keras": f"{home}.{keras}:{name}"})
+    builders = {"torch": f"{home}.{torch}:{name}", "keras": f"{home}.{keras}:{name}"}
+    return Architecture(name, description, builders, options)
 
 
-_TORCHVISION = {"torch": "torchvision_networks", "keras": "torchvision_in_keras"}
+_TORCHVISION, _IN_KERAS = "torchvision_networks", "torchvision_in_keras"
 SHIPPED = {
     architecture.name: architecture
     for architecture in (
-        _shipped("cnn", "two 3x3 convolutions (32, 64), max-pooling, a dense layer of 128; from 8x8 pixels"),
-        _shipped("cnn_dropout2d", "as cnn, dropping whole channels after the pooling; PyTorch's MNIST example"),
-        _shipped("cnn_unpooled", "as cnn, without pooling, dropout after each convolution; the CNN of Guliani's study"),
+        _shipped(
+            "cnn", "two 3x3 convolutions (32, 64), max-pooling, a dense layer of 128; from 8x8 pixels", Convolutional
+        ),
+        _shipped(
+            "cnn_dropout2d", "as cnn, dropping whole channels after the pooling; PyTorch's MNIST example", Convolutional
+        ),
+        _shipped(
+            "cnn_unpooled",
+            "as cnn, without pooling, dropout after each convolution; the CNN of Guliani's study",
+            Convolutional,
+        ),
         _shipped(
             "cnn_batchnorm",
             "two blocks of padded 3x3 convolution (32, 64), batch normalisation, dropout and max-pooling, a dense "
             "layer of 128; the CNN of Campbell and Lasselle, who don't print the channels",
+            Convolutional,
         ),
-        _shipped("dnn", "two dense layers, 256 and 128"),
-        _shipped("rnn", "an LSTM of 128 over the rows, a dense layer of 64"),
-        _shipped("gru", "as rnn, with a GRU"),
-        _shipped("simple_rnn", "as rnn, with the plain cell, tanh"),
-        _shipped("resnet18", "torchvision's in both", **_TORCHVISION),
-        _shipped("resnet50", "torchvision's in both", **_TORCHVISION),
+        _shipped("dnn", "two dense layers, 256 and 128", Dense),
+        _shipped("rnn", "an LSTM of 128 over the rows, a dense layer of 64", Recurrent),
+        _shipped("gru", "as rnn, with a GRU", Recurrent),
+        _shipped("simple_rnn", "as rnn, with the plain cell, tanh", Recurrent),
+        _shipped("resnet18", "torchvision's in both", torch=_TORCHVISION, keras=_IN_KERAS),
+        _shipped("resnet50", "torchvision's in both", torch=_TORCHVISION, keras=_IN_KERAS),
         _shipped(
             "mobilenet_v2",
             "torchvision's in torch, keras.applications' in Keras; weights: imagenet-mobilenet in both",
-            torch="torchvision_networks",
+            torch=_TORCHVISION,
         ),
-        _shipped("mobilenet_v2_torchvision", "torchvision's in both", **_TORCHVISION),
+        _shipped("mobilenet_v2_torchvision", "torchvision's in both", torch=_TORCHVISION, keras=_IN_KERAS),
         _shipped("mobilenet_v2_keras", "keras.applications' in both"),
     )
 }

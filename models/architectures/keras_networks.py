@@ -7,7 +7,14 @@ from functools import partial
 from typing import Any
 
 from sparring.adapters.frameworks.coexistence import guard
-from sparring.models.architectures.architecture import plausible
+from sparring.models.architectures.options import (
+    CONVOLUTIONAL,
+    DENSE,
+    RECURRENT,
+    Convolutional,
+    Dense,
+    Recurrent,
+)
 
 guard()
 
@@ -18,107 +25,69 @@ LAYOUT = "channels_last"
 """Whatever Keras is configured for."""
 
 
-def cnn(
-    input_shape: tuple[int, int, int],
-    classes: int,
-    *,
-    filters: tuple[int, int] = (32, 64),
-    units: int = 128,
-    conv_dropout: float = 0.25,
-    dropout: float = 0.5,
-) -> Any:
+def cnn(input_shape: tuple[int, int, int], classes: int, options: Convolutional = CONVOLUTIONAL) -> Any:
     """(N, H, W, C) -> (N, classes); H and W at least 6. ``conv_dropout`` follows the pooling, ``dropout`` the units."""
-    return _pooled(input_shape, classes, filters, units, layers.Dropout, conv_dropout, dropout)
+    return _pooled(input_shape, classes, options, layers.Dropout)
 
 
-def cnn_dropout2d(
-    input_shape: tuple[int, int, int],
-    classes: int,
-    *,
-    filters: tuple[int, int] = (32, 64),
-    units: int = 128,
-    conv_dropout: float = 0.25,
-    dropout: float = 0.5,
-) -> Any:
+def cnn_dropout2d(input_shape: tuple[int, int, int], classes: int, options: Convolutional = CONVOLUTIONAL) -> Any:
     """As ``cnn``, but ``conv_dropout`` drops whole channels (Tompson et al. 2015, section 3.2). The network of
     PyTorch's MNIST example, examples/mnist/main.py, which J. Sen, A. Sen and Chatterjee take for their distillation."""
     spatial = partial(layers.SpatialDropout2D, data_format=LAYOUT)
-    return _pooled(input_shape, classes, filters, units, spatial, conv_dropout, dropout)
+    return _pooled(input_shape, classes, options, spatial)
 
 
 def _pooled(
     input_shape: tuple[int, int, int],
     classes: int,
-    filters: tuple[int, int],
-    units: int,
+    options: Convolutional,
     drop: Callable[..., Any],
-    conv_dropout: float,
-    dropout: float,
 ) -> Any:
-    plausible(*filters, units, dropout=(conv_dropout, dropout))
     if min(input_shape[1:]) < 6:  # not every release of Keras refuses an empty layer
         raise ValueError("two 3x3 convolutions and a pooling need 6 x 6 pixels")
     return _chain(
         input_shape,
-        layers.Conv2D(filters[0], 3, activation="relu", data_format=LAYOUT, name="conv1"),
-        layers.Conv2D(filters[1], 3, activation="relu", data_format=LAYOUT, name="conv2"),
+        layers.Conv2D(options.filters[0], 3, activation="relu", data_format=LAYOUT, name="conv1"),
+        layers.Conv2D(options.filters[1], 3, activation="relu", data_format=LAYOUT, name="conv2"),
         layers.MaxPooling2D(2, data_format=LAYOUT, name="pool"),
-        drop(conv_dropout, name="dropout1"),
+        drop(options.conv_dropout, name="dropout1"),
         layers.Flatten(data_format=LAYOUT, name="flatten"),
-        layers.Dense(units, activation="relu", name="dense1"),
-        layers.Dropout(dropout, name="dropout2"),
+        layers.Dense(options.units, activation="relu", name="dense1"),
+        layers.Dropout(options.dropout, name="dropout2"),
         layers.Dense(classes, name="logits"),
     )
 
 
-def cnn_unpooled(
-    input_shape: tuple[int, int, int],
-    classes: int,
-    *,
-    filters: tuple[int, int] = (32, 64),
-    units: int = 128,
-    conv_dropout: float = 0.25,
-    dropout: float = 0.5,
-) -> Any:
+def cnn_unpooled(input_shape: tuple[int, int, int], classes: int, options: Convolutional = CONVOLUTIONAL) -> Any:
     """(N, H, W, C) -> (N, classes); H and W at least 5. The CNN of Guliani, Enhancing Robustness of Machine Learning
     Models Against Adversarial Attacks: ``conv_dropout`` follows each convolution, ``dropout`` the dense layer."""
-    plausible(*filters, units, dropout=(conv_dropout, dropout))
     if min(input_shape[1:]) < 5:
         raise ValueError("two 3x3 convolutions need 5 x 5 pixels")
     return _chain(
         input_shape,
-        layers.Conv2D(filters[0], 3, activation="relu", data_format=LAYOUT, name="conv1"),
-        layers.Dropout(conv_dropout, name="dropout1"),
-        layers.Conv2D(filters[1], 3, activation="relu", data_format=LAYOUT, name="conv2"),
-        layers.Dropout(conv_dropout, name="dropout2"),
+        layers.Conv2D(options.filters[0], 3, activation="relu", data_format=LAYOUT, name="conv1"),
+        layers.Dropout(options.conv_dropout, name="dropout1"),
+        layers.Conv2D(options.filters[1], 3, activation="relu", data_format=LAYOUT, name="conv2"),
+        layers.Dropout(options.conv_dropout, name="dropout2"),
         layers.Flatten(data_format=LAYOUT, name="flatten"),
-        layers.Dense(units, activation="relu", name="dense"),
-        layers.Dropout(dropout, name="dropout3"),
+        layers.Dense(options.units, activation="relu", name="dense"),
+        layers.Dropout(options.dropout, name="dropout3"),
         layers.Dense(classes, name="logits"),
     )
 
 
-def cnn_batchnorm(
-    input_shape: tuple[int, int, int],
-    classes: int,
-    *,
-    filters: tuple[int, int] = (32, 64),
-    units: int = 128,
-    conv_dropout: float = 0.25,
-    dropout: float = 0.5,
-) -> Any:
+def cnn_batchnorm(input_shape: tuple[int, int, int], classes: int, options: Convolutional = CONVOLUTIONAL) -> Any:
     """(N, H, W, C) -> (N, classes); H and W at least 4. The CNN of Campbell and Lasselle, Enhancing the Robustness of
     Deep Neural Networks, whose text has the order of the layers but not their sizes: those are ours."""
-    plausible(*filters, units, dropout=(conv_dropout, dropout))
     if min(input_shape[1:]) < 4:
         raise ValueError("two poolings need 4 x 4 pixels")
     return _chain(
         input_shape,
-        *_normed_block(1, filters[0], conv_dropout),
-        *_normed_block(2, filters[1], conv_dropout),
+        *_normed_block(1, options.filters[0], options.conv_dropout),
+        *_normed_block(2, options.filters[1], options.conv_dropout),
         layers.Flatten(data_format=LAYOUT, name="flatten"),
-        layers.Dense(units, activation="relu", name="dense1"),
-        layers.Dropout(dropout, name="dropout3"),
+        layers.Dense(options.units, activation="relu", name="dense1"),
+        layers.Dropout(options.dropout, name="dropout3"),
         layers.Dense(classes, name="logits"),
     )
 
@@ -134,47 +103,39 @@ def _normed_block(number: int, filters: int, dropout: float) -> list[Any]:
     ]
 
 
-def dnn(
-    input_shape: tuple[int, int, int], classes: int, *, units: tuple[int, int] = (256, 128), dropout: float = 0.25
-) -> Any:
+def dnn(input_shape: tuple[int, int, int], classes: int, options: Dense = DENSE) -> Any:
     """(N, H, W, C) -> (N, classes); ``dropout`` follows each dense layer."""
-    plausible(*units, dropout=(dropout,))
     return _chain(
         input_shape,
         layers.Flatten(data_format=LAYOUT, name="flatten"),
-        layers.Dense(units[0], activation="relu", name="dense1"),
-        layers.Dropout(dropout, name="dropout1"),
-        layers.Dense(units[1], activation="relu", name="dense2"),
-        layers.Dropout(dropout, name="dropout2"),
+        layers.Dense(options.units[0], activation="relu", name="dense1"),
+        layers.Dropout(options.dropout, name="dropout1"),
+        layers.Dense(options.units[1], activation="relu", name="dense2"),
+        layers.Dropout(options.dropout, name="dropout2"),
         layers.Dense(classes, name="logits"),
     )
 
 
-def rnn(
-    input_shape: tuple[int, int, int], classes: int, *, units: int = 128, dense: int = 64, dropout: float = 0.0
-) -> Any:
+def rnn(input_shape: tuple[int, int, int], classes: int, options: Recurrent = RECURRENT) -> Any:
     """(N, H, W, C) -> (N, classes); each row is a time step of W * C features, pixel by pixel.
 
     ``units`` has the cell, ``dense`` the layer after it; ``dropout`` lies between the two.
     """
-    plausible(units, dense, dropout=(dropout,))
-    return _rows(input_shape, classes, layers.LSTM(units, name="lstm"), dense, dropout)
+    return _rows(input_shape, classes, layers.LSTM(options.units, name="lstm"), options.dense, options.dropout)
 
 
-def gru(
-    input_shape: tuple[int, int, int], classes: int, *, units: int = 128, dense: int = 64, dropout: float = 0.0
-) -> Any:
+def gru(input_shape: tuple[int, int, int], classes: int, options: Recurrent = RECURRENT) -> Any:
     """As ``rnn``, with a GRU."""
-    plausible(units, dense, dropout=(dropout,))
-    return _rows(input_shape, classes, layers.GRU(units, reset_after=True, name="gru"), dense, dropout)
+    return _rows(
+        input_shape, classes, layers.GRU(options.units, reset_after=True, name="gru"), options.dense, options.dropout
+    )
 
 
-def simple_rnn(
-    input_shape: tuple[int, int, int], classes: int, *, units: int = 128, dense: int = 64, dropout: float = 0.0
-) -> Any:
+def simple_rnn(input_shape: tuple[int, int, int], classes: int, options: Recurrent = RECURRENT) -> Any:
     """As ``rnn``, with the plain cell, tanh."""
-    plausible(units, dense, dropout=(dropout,))
-    return _rows(input_shape, classes, layers.SimpleRNN(units, name="simple_rnn"), dense, dropout)
+    return _rows(
+        input_shape, classes, layers.SimpleRNN(options.units, name="simple_rnn"), options.dense, options.dropout
+    )
 
 
 def mobilenet_v2(input_shape: tuple[int, int, int], classes: int) -> Any:

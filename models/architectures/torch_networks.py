@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 from sparring.adapters.frameworks.coexistence import guard
 from sparring.models.architectures import mobilenet
-from sparring.models.architectures.architecture import plausible
+from sparring.models.architectures.options import (
+    CONVOLUTIONAL,
+    DENSE,
+    RECURRENT,
+    Convolutional,
+    Dense,
+    Recurrent,
+)
 
 guard()
 
@@ -20,107 +27,72 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 
-def cnn(
-    input_shape: tuple[int, int, int],
-    classes: int,
-    *,
-    filters: tuple[int, int] = (32, 64),
-    units: int = 128,
-    conv_dropout: float = 0.25,
-    dropout: float = 0.5,
-) -> nn.Module:
+def cnn(input_shape: tuple[int, int, int], classes: int, options: Convolutional = CONVOLUTIONAL) -> nn.Module:
     """(N, C, H, W) -> (N, classes); H and W at least 6. ``conv_dropout`` follows the pooling, ``dropout`` the units."""
-    plausible(*filters, units, dropout=(conv_dropout, dropout))
     channels, height, width = input_shape
     if min(height, width) < 6:
         raise ValueError("two 3x3 convolutions and a pooling need 6 x 6 pixels")
-    flat = filters[1] * ((height - 4) // 2) * ((width - 4) // 2)
+    flat = options.filters[1] * ((height - 4) // 2) * ((width - 4) // 2)
     layers = {
-        "conv1": nn.Conv2d(channels, filters[0], 3),
+        "conv1": nn.Conv2d(channels, options.filters[0], 3),
         "relu1": nn.ReLU(),
-        "conv2": nn.Conv2d(filters[0], filters[1], 3),
+        "conv2": nn.Conv2d(options.filters[0], options.filters[1], 3),
         "relu2": nn.ReLU(),
         "pool": nn.MaxPool2d(2),
-        "dropout1": nn.Dropout(conv_dropout),
+        "dropout1": nn.Dropout(options.conv_dropout),
         "flatten": nn.Flatten(),
-        "dense1": nn.Linear(flat, units),
+        "dense1": nn.Linear(flat, options.units),
         "relu3": nn.ReLU(),
-        "dropout2": nn.Dropout(dropout),
-        "logits": nn.Linear(units, classes),
+        "dropout2": nn.Dropout(options.dropout),
+        "logits": nn.Linear(options.units, classes),
     }
     return nn.Sequential(OrderedDict(layers))
 
 
-def cnn_dropout2d(
-    input_shape: tuple[int, int, int],
-    classes: int,
-    *,
-    filters: tuple[int, int] = (32, 64),
-    units: int = 128,
-    conv_dropout: float = 0.25,
-    dropout: float = 0.5,
-) -> nn.Module:
+def cnn_dropout2d(input_shape: tuple[int, int, int], classes: int, options: Convolutional = CONVOLUTIONAL) -> nn.Module:
     """As ``cnn``, but ``conv_dropout`` drops whole channels (Tompson et al. 2015, section 3.2). The network of
     PyTorch's MNIST example, examples/mnist/main.py, which J. Sen, A. Sen and Chatterjee take for their distillation."""
-    net = cnn(input_shape, classes, filters=filters, units=units, conv_dropout=conv_dropout, dropout=dropout)
-    net.dropout1 = nn.Dropout2d(conv_dropout)  # in place of the one that drops single values
+    net = cnn(input_shape, classes, options)
+    net.dropout1 = nn.Dropout2d(options.conv_dropout)  # in place of the one that drops single values
     return net
 
 
-def cnn_unpooled(
-    input_shape: tuple[int, int, int],
-    classes: int,
-    *,
-    filters: tuple[int, int] = (32, 64),
-    units: int = 128,
-    conv_dropout: float = 0.25,
-    dropout: float = 0.5,
-) -> nn.Module:
+def cnn_unpooled(input_shape: tuple[int, int, int], classes: int, options: Convolutional = CONVOLUTIONAL) -> nn.Module:
     """(N, C, H, W) -> (N, classes); H and W at least 5. The CNN of Guliani, Enhancing Robustness of Machine Learning
     Models Against Adversarial Attacks: ``conv_dropout`` follows each convolution, ``dropout`` the dense layer."""
-    plausible(*filters, units, dropout=(conv_dropout, dropout))
     channels, height, width = input_shape
     if min(height, width) < 5:
         raise ValueError("two 3x3 convolutions need 5 x 5 pixels")
     layers = {
-        "conv1": nn.Conv2d(channels, filters[0], 3),
+        "conv1": nn.Conv2d(channels, options.filters[0], 3),
         "relu1": nn.ReLU(),
-        "dropout1": nn.Dropout(conv_dropout),
-        "conv2": nn.Conv2d(filters[0], filters[1], 3),
+        "dropout1": nn.Dropout(options.conv_dropout),
+        "conv2": nn.Conv2d(options.filters[0], options.filters[1], 3),
         "relu2": nn.ReLU(),
-        "dropout2": nn.Dropout(conv_dropout),
+        "dropout2": nn.Dropout(options.conv_dropout),
         "flatten": nn.Flatten(),
-        "dense": nn.Linear(filters[1] * (height - 4) * (width - 4), units),
+        "dense": nn.Linear(options.filters[1] * (height - 4) * (width - 4), options.units),
         "relu3": nn.ReLU(),
-        "dropout3": nn.Dropout(dropout),
-        "logits": nn.Linear(units, classes),
+        "dropout3": nn.Dropout(options.dropout),
+        "logits": nn.Linear(options.units, classes),
     }
     return nn.Sequential(OrderedDict(layers))
 
 
-def cnn_batchnorm(
-    input_shape: tuple[int, int, int],
-    classes: int,
-    *,
-    filters: tuple[int, int] = (32, 64),
-    units: int = 128,
-    conv_dropout: float = 0.25,
-    dropout: float = 0.5,
-) -> nn.Module:
+def cnn_batchnorm(input_shape: tuple[int, int, int], classes: int, options: Convolutional = CONVOLUTIONAL) -> nn.Module:
     """(N, C, H, W) -> (N, classes); H and W at least 4. The CNN of Campbell and Lasselle, Enhancing the Robustness of
     Deep Neural Networks, whose text has the order of the layers but not their sizes: those are ours."""
-    plausible(*filters, units, dropout=(conv_dropout, dropout))
     channels, height, width = input_shape
     if min(height, width) < 4:
         raise ValueError("two poolings need 4 x 4 pixels")
     layers = {
-        **_normed_block(1, channels, filters[0], conv_dropout),
-        **_normed_block(2, filters[0], filters[1], conv_dropout),
+        **_normed_block(1, channels, options.filters[0], options.conv_dropout),
+        **_normed_block(2, options.filters[0], options.filters[1], options.conv_dropout),
         "flatten": nn.Flatten(),
-        "dense1": nn.Linear(filters[1] * (height // 4) * (width // 4), units),
+        "dense1": nn.Linear(options.filters[1] * (height // 4) * (width // 4), options.units),
         "relu3": nn.ReLU(),
-        "dropout3": nn.Dropout(dropout),
-        "logits": nn.Linear(units, classes),
+        "dropout3": nn.Dropout(options.dropout),
+        "logits": nn.Linear(options.units, classes),
     }
     return nn.Sequential(OrderedDict(layers))
 
@@ -135,47 +107,38 @@ def _normed_block(number: int, into: int, out: int, dropout: float) -> dict[str,
     }
 
 
-def dnn(
-    input_shape: tuple[int, int, int], classes: int, *, units: tuple[int, int] = (256, 128), dropout: float = 0.25
-) -> nn.Module:
+def dnn(input_shape: tuple[int, int, int], classes: int, options: Dense = DENSE) -> nn.Module:
     """(N, C, H, W) -> (N, classes); ``dropout`` follows each dense layer."""
-    plausible(*units, dropout=(dropout,))
     channels, height, width = input_shape
     layers = {
         "flatten": nn.Flatten(),
-        "dense1": nn.Linear(channels * height * width, units[0]),
+        "dense1": nn.Linear(channels * height * width, options.units[0]),
         "relu1": nn.ReLU(),
-        "dropout1": nn.Dropout(dropout),
-        "dense2": nn.Linear(units[0], units[1]),
+        "dropout1": nn.Dropout(options.dropout),
+        "dense2": nn.Linear(options.units[0], options.units[1]),
         "relu2": nn.ReLU(),
-        "dropout2": nn.Dropout(dropout),
-        "logits": nn.Linear(units[1], classes),
+        "dropout2": nn.Dropout(options.dropout),
+        "logits": nn.Linear(options.units[1], classes),
     }
     return nn.Sequential(OrderedDict(layers))
 
 
-def rnn(
-    input_shape: tuple[int, int, int], classes: int, *, units: int = 128, dense: int = 64, dropout: float = 0.0
-) -> nn.Module:
+def rnn(input_shape: tuple[int, int, int], classes: int, options: Recurrent = RECURRENT) -> nn.Module:
     """(N, C, H, W) -> (N, classes); each row is a time step of W * C features, pixel by pixel.
 
     ``units`` has the cell, ``dense`` the layer after it; ``dropout`` lies between the two.
     """
-    return _Rows("lstm", nn.LSTM, input_shape, classes, units, dense, dropout)
+    return _Rows("lstm", nn.LSTM, input_shape, classes, options)
 
 
-def gru(
-    input_shape: tuple[int, int, int], classes: int, *, units: int = 128, dense: int = 64, dropout: float = 0.0
-) -> nn.Module:
+def gru(input_shape: tuple[int, int, int], classes: int, options: Recurrent = RECURRENT) -> nn.Module:
     """As ``rnn``, with a GRU."""
-    return _Rows("gru", nn.GRU, input_shape, classes, units, dense, dropout)
+    return _Rows("gru", nn.GRU, input_shape, classes, options)
 
 
-def simple_rnn(
-    input_shape: tuple[int, int, int], classes: int, *, units: int = 128, dense: int = 64, dropout: float = 0.0
-) -> nn.Module:
+def simple_rnn(input_shape: tuple[int, int, int], classes: int, options: Recurrent = RECURRENT) -> nn.Module:
     """As ``rnn``, with the plain cell, tanh."""
-    return _Rows("simple_rnn", nn.RNN, input_shape, classes, units, dense, dropout)
+    return _Rows("simple_rnn", nn.RNN, input_shape, classes, options)
 
 
 class _Rows(nn.Module):
@@ -185,18 +148,15 @@ class _Rows(nn.Module):
         cell: Callable[..., nn.Module],
         input_shape: tuple[int, int, int],
         classes: int,
-        units: int,
-        dense: int,
-        dropout: float,
+        options: Recurrent,
     ) -> None:
         super().__init__()
-        plausible(units, dense, dropout=(dropout,))
         channels, _, width = input_shape
         self.name = name
-        self.add_module(name, cell(channels * width, units, batch_first=True))
-        self.dropout = nn.Dropout(dropout) if dropout else None
-        self.dense1 = nn.Linear(units, dense)
-        self.logits = nn.Linear(dense, classes)
+        self.add_module(name, cell(channels * width, options.units, batch_first=True))
+        self.dropout = nn.Dropout(options.dropout) if options.dropout else None
+        self.dense1 = nn.Linear(options.units, options.dense)
+        self.logits = nn.Linear(options.dense, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.permute(0, 2, 3, 1).flatten(2)
