@@ -1,10 +1,10 @@
-"""TensorFlow and a CUDA build of torch in one process: the one place that keeps them from aborting it.
+"""TensorFlow and a CUDA build of torch abort a process that holds both: this file alone prevents it.
 
-Both bring their own LLVM, and both register its command line options in one global table. When triton (which that torch
-wheel brings, and which any torch optimizer and ``import torchvision`` load) comes *after* TensorFlow, LLVM finds
-``bitcode-mdindex-threshold`` registered twice and calls ``abort()``: no exception, no message that names the cause. The
-other order is harmless, and so is a torch that sees no triton; it only loses ``torch.compile`` on a GPU. JAX, in
-whatever order, changes nothing.
+Each brings its own LLVM, and each LLVM registers its command line options in one global table. A CUDA build of torch
+brings triton, which any torch optimizer and ``import torchvision`` load. When triton comes *after* TensorFlow, LLVM
+meets ``bitcode-mdindex-threshold`` a second time and calls ``abort()``: there is no exception, and no message that
+names the cause. The other order is harmless. A torch without triton is harmless too, and only loses ``torch.compile``
+on a GPU. JAX changes nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _LIBRARY = "triton._C.libtriton"
 def guard() -> None:
     """Make any later import of TensorFlow, torch, torchvision and triton in this process harmless.
 
-    Call it before importing TensorFlow, and before using torch where TensorFlow may be loaded. It can be called any
-    number of times, and does nothing where there is no triton.
+    Call it before importing TensorFlow, and before using torch where TensorFlow may be loaded. More calls do no harm,
+    and without triton it does nothing.
     """
     if _LIBRARY in sys.modules:
         return

@@ -25,7 +25,7 @@ from sparring.adapters.protocol import Images, Logits, check_cotangent, check_im
 import keras  # isort: skip
 
 CPU_SIZES = (1, 8, 32)
-"""How many images go through at once. In larger batches the gradient of pooling takes twice as long for each image."""
+"""The sizes of a batch. In larger ones the gradient of pooling takes twice as long for each image."""
 OTHER_SIZES = (1, 32, 256)
 
 
@@ -33,11 +33,11 @@ class KerasJaxClassifier:
     """A Keras model on the JAX backend as a ``Differentiable`` classifier.
 
     ``input_shape``, ``classes``, ``layout`` and the removal of a softmax are as for ``KerasTensorflowClassifier``, all
-    else as for ``TorchClassifier``. Weights are read at every call: who trains on attacks the trained model. What a
-    layer draws or updates while it is called with ``training=False`` is thrown away.
+    else as for ``TorchClassifier``. Weights are read at every call: after more training, attacks meet the trained
+    model. What a layer draws or updates while it is called with ``training=False`` is lost.
 
-    XLA compiles a program for each size of batch, which takes longer than to run most batches. So images go through in
-    batches of three sizes, the last one filled up with copies of its last image.
+    XLA compiles a program for each size of batch, and that takes longer than most batches run. So images go through in
+    batches of three sizes. Copies of the last image fill up the last batch.
     """
 
     framework = "keras-jax"
@@ -141,7 +141,7 @@ def _filled_up(x: npt.NDArray[np.float32], n: int) -> npt.NDArray[np.float32]:
 
 
 def _choose_device(device: str) -> Any:
-    """JAX's device of that name; ``InputError`` if it is absent."""
+    """JAX's device of that name. Raises ``InputError`` if it is absent."""
     import jax
 
     kind, _, index = device.partition(":")

@@ -1,4 +1,4 @@
-"""What a Keras 3 model needs on any backend: its backend and layout checked, its images and classes, no softmax."""
+"""What a Keras 3 model needs on any backend: its backend and layout are checked, its softmax is taken off."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ except ModuleNotFoundError as exc:  # Keras imports its backend's framework, and
 
 
 def require_backend(backend: str) -> None:
-    """Raise ``InputError`` unless this process's Keras runs on the backend; it can't be changed once it is imported."""
+    """Raise ``InputError`` unless this process's Keras runs on the backend: Keras fixes it at its first import."""
     actual = keras.backend.backend()
     if actual != backend:
         raise InputError(
@@ -40,8 +40,8 @@ def image_layout() -> Layout:
 def images_of(model: Any, input_shape: tuple[int, int, int] | None, layout: Layout) -> tuple[int, int, int]:
     """The images (channels, height, width) that the model takes: the given shape, or the model's own.
 
-    Raises ``InputError`` for a model with several inputs or outputs, one that doesn't take images, one whose shape is
-    open where none is given, and one whose shape is another than the given.
+    Raises ``InputError`` for a model with several inputs or outputs, and for one that takes no images. So it does where
+    neither the model nor the caller gives a shape, and where the two differ.
     """
     inputs, outputs = getattr(model, "inputs", None) or [], getattr(model, "outputs", None) or []
     if len(inputs) > 1 or len(outputs) > 1:
@@ -62,7 +62,7 @@ def images_of(model: Any, input_shape: tuple[int, int, int] | None, layout: Layo
 
 
 def probe(call: Callable[[Images], Logits], input_shape: tuple[int, int, int], classes: int | None) -> int:
-    """How many scores ``call`` gives for one black image; ``InputError`` where it fails or gives another number."""
+    """The number of scores that ``call`` gives for one black image. Raises ``InputError`` where it fails or differs."""
     try:
         scores = call(np.zeros((1, *input_shape), np.float32))
     except Exception as exc:  # whatever a user's model raises while its framework traces it
@@ -75,7 +75,7 @@ def probe(call: Callable[[Images], Logits], input_shape: tuple[int, int, int], c
 
 
 def without_softmax(model: Any) -> tuple[Any, bool]:
-    """A copy without its final softmax and False; where none can be made, the model itself and True: take the log."""
+    """A copy without its final softmax, and False. Where none can be made, the model itself, and True: take the log."""
     last: Any = model.outputs[0]._keras_history.operation if getattr(model, "outputs", None) else None
     ends_in_softmax = isinstance(last, keras.layers.Softmax) or _is_softmax(getattr(last, "activation", None))
     if not ends_in_softmax:

@@ -26,11 +26,11 @@ from sparring.adapters.protocol import Counter, Images, Logits, check_cotangent,
 class KerasTensorflowClassifier:
     """A Keras model on the TensorFlow backend as a ``Differentiable`` and ``TensorflowNative`` classifier.
 
-    ``input_shape`` (channels, height, width) is taken from the model when it is None, and so is ``classes``; ``layout``
-    is Keras' own image data format when it is None. With ``output='probabilities'`` a copy of the model is made whose
-    final softmax (the last layer, or its activation) is linear; where the model can't be copied so (a subclassed one),
-    the logarithm of its probabilities is taken, clipped at 1e-30. The rest as for ``TorchClassifier``; the model is
-    always called with ``training=False``.
+    ``input_shape`` (channels, height, width) and ``classes`` come from the model when they are None, ``layout`` from
+    Keras' own image data format. With ``output='probabilities'`` the model is copied, and the copy's final softmax (the
+    last layer, or its activation) is linear. Where no copy can be made, as of a subclassed model, the logarithm of the
+    probabilities is taken, clipped at 1e-30. The rest is as for ``TorchClassifier``. The model is always called with
+    ``training=False``.
     """
 
     framework = "keras-tensorflow"
@@ -76,10 +76,10 @@ class KerasTensorflowClassifier:
         return self._call(self._backward, x, cotangent) if len(x) else np.zeros_like(x)
 
     def tensorflow_function(self, counter: Counter) -> Callable[..., Any]:
-        """The native door: tensors, [0, 1] images (N, C, H, W) -> logits, differentiable in the images.
+        """The native door: a function of tensors, [0, 1] images (N, C, H, W) -> logits, differentiable in the images.
 
-        Every image that passes forwards or backwards is added to ``counter``, also where the caller makes a
-        ``tf.function`` of it, as ART does to predict. It takes the ``training=`` that ART passes, and ignores it.
+        Every image that passes forwards or backwards is added to ``counter``, also inside a ``tf.function``, which ART
+        makes of it to predict. ART passes ``training=``, which is ignored.
         """
         import tensorflow as tf
 
@@ -153,7 +153,7 @@ def _functions(
 
 @contextmanager
 def _exactly_on(device: str) -> Iterator[None]:
-    """On the device, in float32: on a GPU TensorFlow would take TF32, three digits less than the protocol promises."""
+    """Compute on the device in float32: on a GPU TensorFlow would take TF32, which has three digits less."""
     import tensorflow as tf
 
     math = tf.config.experimental
@@ -167,7 +167,7 @@ def _exactly_on(device: str) -> Iterator[None]:
 
 
 def _choose_device(device: str) -> str:
-    """TensorFlow's name for the device; ``InputError`` if it is absent."""
+    """TensorFlow's name for the device. Raises ``InputError`` if it is absent."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")

@@ -1,4 +1,4 @@
-"""A Keras model on the torch backend as a classifier: a torch module that has to be told that it isn't training."""
+"""A Keras model on the torch backend as a classifier: a torch module that takes ``training=`` instead of a mode."""
 
 from __future__ import annotations
 

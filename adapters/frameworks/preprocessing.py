@@ -1,4 +1,4 @@
-"""What a model wants done to an image of the box before it sees it: the numbers, for every framework the same."""
+"""What a model does to an image in [0, 1] before its first layer: the same numbers for every framework."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Layout = Literal["channels-first", "channels-last"]
 Output = Literal["logits", "probabilities"]
 
 LEAST_PROBABILITY = 1e-30
-"""Probabilities are clipped here before their logarithm is taken: where one underflows, its gradient is 0, not NaN."""
+"""Probabilities are clipped here before their logarithm is taken. Where one underflows, the gradient is 0, not NaN."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Reverse the channels if ``reverse``, then ``x * scale + shift`` if there is one, then channels last if so."""
+    """Three steps, each of which may be absent: reverse the channels; ``x * scale + shift``; put the channels last."""
 
     reverse: bool
     affine: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None
-    """scale and shift, each (C, 1, 1) in the model's channel order; None where they would change nothing."""
+    """scale and shift, each (C, 1, 1) in the model's channel order; None where they change nothing"""
     channels_last: bool
 
     @property
@@ -34,7 +34,7 @@ class Preprocessing:
         return not self.reverse and self.affine is None and not self.channels_last
 
     def apply(self, x: Images) -> npt.NDArray[np.float32]:
-        """The model's own input for images (N, C, H, W), contiguous; x itself where there is nothing to do."""
+        """The model's own input for images (N, C, H, W), contiguous. It is x itself where no step changes anything."""
         if self.reverse:
             x = x[:, ::-1]
         if self.affine is not None:
@@ -45,7 +45,7 @@ class Preprocessing:
         return np.ascontiguousarray(x)
 
     def transposed(self, gradient: npt.NDArray[np.float32]) -> Images:
-        """The gradient in the images (N, C, H, W), for one in what ``apply`` makes of them."""
+        """The gradient with respect to images (N, C, H, W), from that with respect to what ``apply`` makes of them."""
         if self.channels_last:
             gradient = gradient.transpose(0, 3, 1, 2)
         if self.affine is not None:
@@ -64,11 +64,11 @@ def preprocessing(
     channel_order: ChannelOrder = "rgb",
     layout: Layout = "channels-first",
 ) -> Preprocessing:
-    """The preprocessing for images (C, H, W) of the box, in the terms in which models are published.
+    """The preprocessing of images (C, H, W) in [0, 1], in the terms in which models are published.
 
-    ``input_range`` is what the model takes for a pixel of 0 and of 1; ``mean`` is subtracted and ``std`` divided by,
-    one number per channel or one for all, in units of the input range and in the *model's* channel order (so the usual
-    BGR means go with ``channel_order='bgr'``). Raises ``InputError`` for anything that can't be meant.
+    ``input_range`` is what the model takes for a pixel of 0 and of 1. ``mean`` is subtracted, then ``std`` divides: one
+    number per channel or one for all, in units of the input range and in the *model's* channel order, so that the usual
+    BGR means go with ``channel_order='bgr'``. Raises ``InputError`` for numbers that make no sense.
     """
     channels = input_shape[0]
     low, high = _numbers("input_range", input_range, 2)
@@ -92,7 +92,7 @@ def preprocessing(
 
 
 def check_input_shape(input_shape: object) -> tuple[int, int, int]:
-    """The shape as three plain ints (channels, height, width); raises ``InputError`` if it isn't one."""
+    """The shape as three plain ints (channels, height, width). Raises ``InputError`` if it isn't one."""
     sides = tuple(input_shape) if isinstance(input_shape, Sequence) and not isinstance(input_shape, str) else ()
     if len(sides) != 3 or not all(isinstance(side, (int, np.integer)) and side > 0 for side in sides):
         raise InputError(f"input_shape must be (channels, height, width), three positive integers, not {input_shape!r}")
@@ -100,7 +100,7 @@ def check_input_shape(input_shape: object) -> tuple[int, int, int]:
 
 
 def check_output(output: object) -> None:
-    """Raise ``InputError`` unless output is a word that says what the model gives."""
+    """Raise ``InputError`` unless output is ``logits`` or ``probabilities``."""
     if output not in ("logits", "probabilities"):
         raise InputError(f"output must be 'logits' or 'probabilities', not {output!r}")
 

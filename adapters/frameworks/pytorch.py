@@ -1,4 +1,4 @@
-"""A torch module as a classifier: range, normalisation, layout, evaluation mode and device are settled here, once."""
+"""A torch module as a classifier: range, normalization, layout, evaluation mode and device are settled here, once."""
 
 from __future__ import annotations
 
@@ -34,14 +34,17 @@ NO_GRADIENT = "needs gradients; the torch module gives none with respect to its 
 class TorchClassifier:
     """A ``torch.nn.Module`` as a ``Differentiable`` and ``TorchNative`` classifier.
 
-    ``input_shape`` is (channels, height, width); ``classes`` is found by running one image when it is None. The module
-    is never written to: one that is on another device, or in another precision than float32, is copied; training flags
-    and ``requires_grad`` are as before after every call. ``mean`` and ``std`` are in units of ``input_range`` and in
-    the module's channel order, see ``preprocessing``. With ``output='probabilities'`` an ``nn.Softmax`` that ends an
-    ``nn.Sequential`` is left out; of any other module the logarithm of the probabilities is taken, clipped at 1e-30:
-    the same classifier, but with no gradient where a probability has underflowed. Nothing clamps the images.
+    - ``input_shape`` is (channels, height, width).
+    - ``classes``: when it is None, one image is run to count the scores.
+    - ``mean`` and ``std`` are in units of ``input_range`` and in the module's channel order, see ``preprocessing``.
+    - ``output='probabilities'``: an ``nn.Softmax`` that ends an ``nn.Sequential`` is left out. Of any other module the
+      logarithm of the probabilities is taken, clipped at 1e-30. That is the same classifier, without a gradient where a
+      probability underflows.
 
-    Raises ``InputError`` for options that can't be meant, for a device that is absent, and for a module that does not
+    The module is never written to. One on another device, or in another precision than float32, is copied. After every
+    call training flags and ``requires_grad`` are as before. Nothing clamps the images.
+
+    Raises ``InputError`` for options that make no sense, for a device that is absent, and for a module that does not
     turn an image into one row of class scores.
     """
 
@@ -110,7 +113,7 @@ class TorchClassifier:
     def linearize(self, x: Images) -> tuple[Logits, Pull]:
         """``logits(x)``, and a function from a cotangent to ``vjp(x, cotangent)``, after one pass forwards.
 
-        Raises as both do. What the backward pass needs is kept until the function is let go.
+        Raises as both do. As long as the function exists, it keeps what the backward pass needs.
         """
         check_images(x, self.input_shape)
         if not len(x):
@@ -130,9 +133,9 @@ class TorchClassifier:
 
     @contextmanager
     def torch_module(self, counter: Counter) -> Iterator[nn.Module]:
-        """The native door: a module on ``self.device``, [0, 1] images -> logits, in evaluation mode, parameters frozen.
+        """The native door: a module on ``self.device``, [0, 1] images -> logits, in evaluation mode and frozen.
 
-        Inside the context every image that passes forwards or backwards is added to ``counter``; on leaving it training
+        Inside the context every image that passes forwards or backwards is added to ``counter``. Afterwards training
         flags and ``requires_grad`` are as they were, whatever the caller did to them.
         """
         with self._working(), _frozen(self.network):
@@ -162,7 +165,7 @@ class TorchClassifier:
 
 
 def choose_device(device: str) -> torch.device:
-    """``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or another name of torch's; ``InputError`` if absent."""
+    """``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or another of torch's names. ``InputError`` if absent."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -176,7 +179,7 @@ def choose_device(device: str) -> torch.device:
 
 @contextmanager
 def exactly(device: torch.device) -> Iterator[None]:
-    """What is computed on the device is deterministic and float32: of itself cuDNN takes TF32, three digits less."""
+    """Compute on the device in float32, always in the same way: by itself cuDNN takes TF32, three digits less."""
     if device.type != "cuda":
         yield
         return
@@ -206,21 +209,21 @@ class _Before(nn.Module):
 
 
 class _Copy(nn.Module):
-    """In front of a module that works in place on what it is given."""
+    """Stands in front of a module that writes to its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clone()
 
 
 class _Log(nn.Module):
-    """Probabilities -> logits; the softmax of a logarithm of probabilities is those probabilities."""
+    """Probabilities -> logits. The softmax of their logarithms gives the same probabilities."""
 
     def forward(self, probabilities: Tensor) -> Tensor:
         return probabilities.clamp(min=LEAST_PROBABILITY).log()
 
 
 class _Counting(nn.Module):
-    """The module that libraries get."""
+    """The module that a library gets."""
 
     def __init__(self, net: nn.Module, counter: Counter, device: torch.device) -> None:
         super().__init__()
@@ -241,7 +244,7 @@ class _Counting(nn.Module):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module and all its parts in evaluation mode inside; on leaving, every flag is as it was."""
+    """Inside, the module and all its parts are in evaluation mode; afterwards every flag is as it was."""
     flags = [(part, part.training) for part in module.modules()]
     if any(flag for _, flag in flags):
         module.eval()
@@ -266,7 +269,7 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 
 def _on(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module in float32 on the device: itself if it is, else a copy, since ``.to`` would move the user's own."""
+    """The module in float32 on the device: itself, or a copy where it has to move, for the original is the user's."""
     if not isinstance(module, nn.Module):
         raise InputError(f"expected a torch.nn.Module, not {type(module).__name__}")
     there = torch.zeros(0, device=device).device
@@ -277,7 +280,7 @@ def _on(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _without_softmax(module: nn.Module) -> nn.Module | None:
-    """The Sequential without the softmax that ends it, sharing its other parts; None if it doesn't end with one."""
+    """The Sequential without the softmax that ends it, with the same other parts; None if no softmax ends it."""
     if not isinstance(module, nn.Sequential) or not len(module):
         return None
     *rest, last = module.children()
@@ -292,7 +295,7 @@ def _chain(parts: list[nn.Module]) -> nn.Module:
 
 
 def _tensor(x: Images, device: torch.device) -> Tensor:
-    """A tensor of its own: a module that works in place must not reach the caller's array."""
+    """A tensor with memory of its own: a module that works in place must not reach the caller's array."""
     return torch.tensor(np.ascontiguousarray(x), device=device)
 
 

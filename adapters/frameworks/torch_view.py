@@ -19,11 +19,11 @@ from torch.autograd.function import once_differentiable  # noqa: E402
 
 
 class TorchView(nn.Module):
-    """[0, 1] images (N, C, H, W) -> logits (N, classes), forwards by ``logits`` and backwards by ``vjp``.
+    """A module: [0, 1] images (N, C, H, W) -> logits (N, classes), forwards by ``logits`` and backwards by ``vjp``.
 
-    The tensors may be on any device and of any floating dtype: the classifier sees float32, and logits and gradients
-    come back on the device and, like torch's own, in the dtype of the images. ``device`` is only where the view's one
-    (empty) parameter lies, from which libraries read where they should put theirs. A backward pass through a classifier
+    The tensors may be on any device and of any floating dtype. The classifier sees float32; logits and gradients come
+    back on the device and in the dtype of the images, as torch's own do. Libraries read from a module's first parameter
+    where to put their tensors: the view has one empty parameter, on ``device``. A backward pass through a classifier
     without gradients raises ``NotSupported``; wrong images raise ``InputError``, as the classifier does.
     """
 

@@ -23,9 +23,13 @@ LACKING_IN_A_VOTE: Mapping[str, str] = {
 class Ensemble:
     """Members that decide together, as a ``Classifier``: use ``ensemble`` to make one.
 
-    ``combine``: ``probabilities`` is the logarithm of the mean of the members' softmax, ``logits`` the mean of their
-    logits, ``vote`` how many members decide for a class, of which the largest (of equals the first) wins. Sums are
-    taken in float64.
+    The logits are, by ``combine``:
+
+    - ``probabilities``: the logarithm of the mean of the members' softmax;
+    - ``logits``: the mean of the members' logits;
+    - ``vote``: how many members decide for each class. Of equal counts the first class wins.
+
+    Sums are taken in float64.
     """
 
     framework = "ensemble"
@@ -94,11 +98,10 @@ class DifferentiableEnsemble(Ensemble):
 
 
 def ensemble(members: Sequence[Classifier], combine: Combine = "probabilities") -> Ensemble:
-    """The members as one classifier; a ``Differentiable`` where all of them are and the mean is taken.
+    """The members as one classifier, with gradients where all members have them and a mean is taken.
 
-    ``combine`` is ``probabilities`` (log of the mean softmax), ``logits`` (their mean) or ``vote`` (decisions only; of
-    classes with equally many votes the first). Raises ``InputError`` for members with other images or classes than the
-    first.
+    ``combine`` is ``probabilities`` (log of the mean softmax), ``logits`` (their mean) or ``vote`` (decisions only).
+    Raises ``InputError`` for members with other images or classes than the first.
     """
     if combine != "vote" and all(isinstance(member, Differentiable) for member in members):
         return DifferentiableEnsemble(members, combine)

@@ -1,9 +1,9 @@
-"""Gradient masking as noise on the gradients that an attacker gets; the logits are as they were.
+"""Gradient masking: the attacker's gradients carry noise, the logits stay as they are.
 
 The noise is on the Jacobian: eps * N(0, 1) on the derivative of each logit by each pixel, drawn from the seed and the
-content of the image. So the gradient stays linear in the cotangent, as the protocol says, and a library that averages
-its loss over the batch gets the same share of noise as one that takes the sum: with noise of a fixed size on the
-gradient of whatever loss, its effect would hang on that.
+content of the image. So the gradient stays linear in the cotangent, as the protocol demands. And the share of noise is
+the same for a library that averages its loss over the batch and for one that takes the sum; noise of a fixed size on
+the gradient of the loss would weigh differently in the two.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class GradientNoise:
         return self.inner.logits(x)
 
     def vjp(self, x: Images, cotangent: Logits) -> Images:
-        """The inner classifier's gradient, and the cotangent through the mean of ``draws`` Jacobians of noise.
+        """The inner classifier's gradient, plus the cotangent through the mean of ``draws`` Jacobians of noise.
 
-        That mean is drawn at once: n draws of a deviation have a mean of the deviation over the root of n.
+        The mean is drawn in one go: the mean of n draws has the deviation divided by the root of n.
         """
         check_images(x, self.input_shape)
         check_cotangent(cotangent, len(x), self.classes)
@@ -44,7 +44,7 @@ class GradientNoise:
 
 
 def averaged(classifier: Classifier, *, seed: int, eps: float, draws: int) -> Classifier:
-    """What is deployed, and how an attacker sees it who knows: the gradient asked for ``draws`` times, and averaged.
+    """What is deployed, and what an attacker who knows of it sees: each gradient taken ``draws`` times, and averaged.
 
     Campbell, Lasselle (gradient masking); the mean is Athalye, Carlini, Wagner 2018, section 4.2. A classifier without
     gradients has nothing to mask, and stays as it is.
@@ -53,5 +53,5 @@ def averaged(classifier: Classifier, *, seed: int, eps: float, draws: int) -> Cl
 
 
 def unaware(classifier: Classifier, *, seed: int, eps: float, draws: int) -> Classifier:
-    """How an attacker sees it who doesn't know: each gradient once, with its noise."""
+    """What an attacker who does not know of it sees: each gradient once, with its noise."""
     return averaged(classifier, seed=seed, eps=eps, draws=1)

@@ -1,4 +1,7 @@
-"""Transforms of images that draw: ``defended.Transform``s, whose way back is the derivative for what was drawn."""
+"""Transforms of images that draw random numbers; the way back is the derivative for the numbers drawn.
+
+They are ``Transform``s of ``transformed.py``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ Reals = npt.NDArray[np.float64]
 
 
 def random_noise(std: float) -> Transform:
-    """Normal noise of standard deviation ``std``, cut off at the box; its derivative is 0 where it was."""
+    """Add normal noise of standard deviation ``std``, and clip to the box. Where it clips, the derivative is 0."""
 
     def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
         drawn = [coins(row).standard_normal(x.shape[1:], np.float32) for row in range(len(x))]
@@ -24,19 +27,20 @@ def random_noise(std: float) -> Transform:
 
 
 def random_rotation(rotation: float) -> Transform:
-    """Rotated by up to ``rotation`` degrees either way: ``randomization`` with nothing else."""
+    """Rotate by up to ``rotation`` degrees either way: ``randomization`` with nothing else."""
     return randomization(rotation=rotation, shift=0, zoom=0, std=0)
 
 
 def random_shift(shift: float) -> Transform:
-    """Shifted by up to ``shift`` of each side any way: ``randomization`` with nothing else."""
+    """Shift by up to ``shift`` of each side either way: ``randomization`` with nothing else."""
     return randomization(rotation=0, shift=shift, zoom=0, std=0)
 
 
 def randomization(rotation: float, shift: float, zoom: float, std: float) -> Transform:
-    """Rotated, shifted and zoomed about the middle in one bilinear step, the edges repeated; then ``random_noise``.
+    """Rotate, shift and zoom about the middle in one bilinear step, with repeated edges; then add ``random_noise``.
 
-    ``rotation`` in degrees, ``shift`` and ``zoom`` in shares of the side, each uniform either way, the sides apart.
+    ``rotation`` is in degrees, ``shift`` and ``zoom`` are shares of the side. Each is drawn uniformly either way, for
+    each side apart.
     """
 
     def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
@@ -96,10 +100,10 @@ def _corners(source: list[Reals]) -> list[tuple[npt.NDArray[np.int64], npt.NDArr
 
 
 def random_resize_pad(smallest: float) -> Transform:
-    """Shrunk (bilinear) to a random side from ``smallest`` of its own up to all, and put at random on black.
+    """Shrink (bilinear) to a random share of the side, from ``smallest`` to all of it, and put at random on black.
 
-    Xie et al. 2018, section 3: they enlarge 299 pixels to up to 331 and pad to 331; here the network's images keep
-    their size, so that the largest is as it was.
+    Xie et al. 2018, section 3. They enlarge 299 pixels to up to 331 and pad to 331. Here the images keep the size that
+    the network takes, so the largest image is the original.
     """
 
     def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
@@ -113,7 +117,7 @@ def random_resize_pad(smallest: float) -> Transform:
 
 
 def _placed(generator: np.random.Generator, height: int, width: int, smallest: float) -> tuple[Reals, Reals]:
-    """The matrices of the rows and of the columns: shrinking, and the place on black."""
+    """Two matrices, of the rows and of the columns: they shrink the image and put it in its place on black."""
     share = generator.uniform(smallest, 1)
     return _shrunk(height, share, generator.uniform()), _shrunk(width, share, generator.uniform())
 
@@ -128,12 +132,12 @@ def _shrunk(side: int, share: float, where: float) -> Reals:
 
 
 def total_variation(weight: float, keep: float, steps: int) -> Transform:
-    """Of the images near the pixels that are kept, each with the chance ``keep``, the one that varies least.
+    """Keep each pixel with the chance ``keep``, and take the image of least variation near the pixels that are kept.
 
-    It minimises half the squared distance over the kept pixels plus ``weight`` times the (isotropic) total variation of
+    It minimizes half the squared distance over these pixels plus ``weight`` times the (isotropic) total variation of
     each channel, over images in the box, with ``steps`` of Chambolle, Pock 2011, algorithm 1. Guo et al. 2018, section
-    4.3, has the distance itself where this has half its square. The way back is straight through, as in Athalye,
-    Carlini, Wagner 2018, section 5.4.
+    4.3, has the distance itself in place of half its square. The way back is straight through, as in Athalye, Carlini,
+    Wagner 2018, section 5.4.
     """
 
     def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
@@ -161,7 +165,7 @@ def _least_varied(x: Images, mask: Images, weight: np.float32, steps: int) -> Im
 
 
 def _differences(x: Images) -> npt.NDArray[np.float32]:
-    """To the pixel below and to the right, (2, N, C, H, W); 0 at the border."""
+    """The differences to the pixel below and to the right, (2, N, C, H, W); 0 at the border."""
     differences = np.zeros((2, *x.shape), np.float32)
     differences[0, :, :, :-1] = x[:, :, 1:] - x[:, :, :-1]
     differences[1, :, :, :, :-1] = x[:, :, :, 1:] - x[:, :, :, :-1]

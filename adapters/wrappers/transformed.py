@@ -1,8 +1,8 @@
-"""A classifier behind a transform of its images: the deployed defense, and the gradients of who knows of it.
+"""A classifier behind a transform of its images: the deployed defense, and the gradients for who knows of it.
 
-A transform is one function: images and coins in, the transformed images out, and with them the way back for a gradient.
-What is random is drawn from the seed and the content of each image alone, so that the laws of the protocol hold: the
-same image has the same logits, in whatever batch, and another image (that of the attack's next step) another draw.
+A transform is one function. It takes images and coins, and gives the transformed images and the way back for a
+gradient. All randomness comes from the seed and the content of each image, so that the laws of the protocol hold. The
+same image has the same logits in whatever batch. Another image, as in an attack's next step, has another draw.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from sparring.adapters.errors import InputError
 from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images, lacks
 
 Coins: TypeAlias = Callable[[int], np.random.Generator]
-"""The generator of the image of that row: asked once by a transform that draws, never by another."""
+"""From a row to the random generator of its image. A transform that draws calls it once a row; others never do."""
 Pull: TypeAlias = Callable[[Images], Images]
-"""The gradient with respect to the images, of that with respect to the transformed ones; both float32, (N, C, H, W)."""
+"""From the gradient with respect to the transformed images to that of the images; both float32, (N, C, H, W)."""
 Transform: TypeAlias = Callable[[Images, Coins], tuple[Images, Pull]]
-"""Images (N, C, H, W), float32, to images of that shape in [0, 1], and the gradient's way back. Writes to neither."""
+"""From float32 images (N, C, H, W) to images of that shape in [0, 1] and the gradient's way back. Writes to neither."""
 
 GRADIENTS = ("exact", "straight-through", "expectation", "none")
 
@@ -52,7 +52,7 @@ class DefendedDifferentiable(Defended):
     def vjp(self, x: Images, cotangent: Logits) -> Images:
         """The mean over ``draws`` of the gradient through the transform. Raises as the protocol says.
 
-        The draws are the attacker's own: none of them is the one that ``logits`` has of this image.
+        The draws are the attacker's own: none is the one that ``logits`` makes for this image.
         """
         check_images(x, self.input_shape)
         check_cotangent(cotangent, len(x), self.classes)
@@ -67,11 +67,17 @@ class DefendedDifferentiable(Defended):
 def defended(
     inner: Classifier, transform: Transform, *, seed: int = 0, gradients: str = "exact", draws: int = 1
 ) -> Defended:
-    """The classifier behind the transform; a ``Differentiable`` where it was one and gradients pass.
+    """The classifier behind the transform; a ``Differentiable`` where the classifier is one and gradients pass.
 
-    ``gradients``: ``exact`` (the derivative of a transform that draws nothing), ``straight-through`` (as if it did
-    nothing: BPDA with the identity, Athalye, Carlini, Wagner 2018, section 4.1), ``expectation`` (the mean over
-    ``draws``: EOT, section 4.2 there) or ``none``. Raises ``InputError`` for another word.
+    ``gradients`` says how gradients pass:
+
+    - ``exact``: the derivative of a transform that draws nothing;
+    - ``straight-through``: as if the transform did nothing (BPDA with the identity, Athalye, Carlini, Wagner 2018,
+      section 4.1);
+    - ``expectation``: the mean over ``draws`` (EOT, section 4.2 there);
+    - ``none``.
+
+    Raises ``InputError`` for another word.
     """
     if gradients not in GRADIENTS:
         raise InputError(f"gradients must be one of {', '.join(GRADIENTS)}, not {gradients!r}")

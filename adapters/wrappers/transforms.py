@@ -1,7 +1,8 @@
-"""Transforms of images that draw nothing: ``defended.Transform``s, each with its way back for a gradient.
+"""Transforms of images that draw nothing, each with its way back for a gradient.
 
-Where a transform has a derivative almost everywhere, that is its way back. Where the derivative is zero almost
-everywhere (rounding, JPEG) it is the identity: the straight-through estimate of Athalye, Carlini, Wagner 2018, 4.1.
+They are ``Transform``s of ``transformed.py``. Where a transform has a derivative almost everywhere, that is its way
+back. Where the derivative is zero almost everywhere (rounding, JPEG), the way back is the identity: the
+straight-through estimate of Athalye, Carlini, Wagner 2018, section 4.1.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def bit_depth(levels: int) -> Transform:
-    """To the nearest of ``levels`` values evenly spread over [0, 1] (Xu, Evans, Qi 2018, section 4.1)."""
+    """Round to the nearest of ``levels`` values evenly spread over [0, 1] (Xu, Evans, Qi 2018, section 4.1)."""
 
     def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
         steps = np.float32(levels - 1)
@@ -33,8 +34,8 @@ def bit_depth(levels: int) -> Transform:
 def median_smoothing(size: int) -> Transform:
     """The median of the ``size`` x ``size`` window of each pixel, mirrored at the border (Xu, Evans, Qi 2018, 4.2).
 
-    Of an even size the window reaches further up and left, and the larger of the two middle values counts, as in
-    ``scipy.ndimage.median_filter``. Its derivative is 1 for the pixel whose value it is.
+    A window of even size reaches further up and left, and the larger of the two middle values counts, as in
+    ``scipy.ndimage.median_filter``. The derivative is 1 for the pixel that is the median, else 0.
     """
 
     def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
@@ -70,7 +71,7 @@ def mean_smoothing(size: int) -> Transform:
 
 
 def gaussian_blur(sigma: float) -> Transform:
-    """A Gaussian filter of standard deviation ``sigma`` pixels, cut off at 4, mirrored at the border (SciPy's)."""
+    """SciPy's Gaussian filter of ``sigma`` pixels, cut off at 4 sigma and mirrored at the border."""
     return separable(lambda n: _filtering("gaussian_filter1d", n, sigma))
 
 
@@ -83,7 +84,7 @@ def _filtering(name: str, n: int, width: float) -> Floats:
 
 
 def separable(matrix: Callable[[int], Floats]) -> Transform:
-    """The filter that is one matrix for columns and one for rows: ``matrix(n)`` is n x n, and its rows sum to 1.
+    """A filter made of one matrix for rows and one for columns: ``matrix(n)`` is n x n, and its rows sum to 1.
 
     The way back is the two matrices transposed.
     """
@@ -96,13 +97,13 @@ def separable(matrix: Callable[[int], Floats]) -> Transform:
 
 
 def two_sided(x: Floats, rows: Floats, columns: Floats) -> Floats:
-    """``rows @ x @ columns.T`` for each image and channel; a sum of each image apart, whatever the batch."""
+    """``rows @ x @ columns.T`` for each image and channel; the sums of an image don't depend on its batch."""
     product: Floats = np.matmul(np.matmul(rows, x), np.swapaxes(columns, -1, -2))
     return product
 
 
 def jpeg(quality: int) -> Transform:
-    """JPEG at Pillow's ``quality``: three channels as RGB with colour at half the resolution, else each as grey."""
+    """JPEG at Pillow's ``quality``: three channels as RGB with color at half the resolution, others each as gray."""
 
     def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
         pixels = np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1)

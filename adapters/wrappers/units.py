@@ -1,7 +1,7 @@
-"""What an attack is shown of a classifier: its images in other units, its logits divided.
+"""What an attack sees of a classifier: images in other units, logits divided by a temperature.
 
-The classifier that decides stays as it is, and so do the images that are stored: pixels in [0, 1]. A library works on
-what ``view`` makes of them, and what it finds is brought back.
+The classifier that judges stays as it is, and so do the stored images: pixels in [0, 1]. A library works on what
+``view`` makes of them, and its result is brought back.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from sparring.adapters.frameworks.preprocessing import Preprocessing
 from sparring.adapters.protocol import Classifier, Differentiable, Images, Logits, check_cotangent, check_images, lacks
 
 Space = Literal["pixels", "normalised", "normalised-first"]
-"""``pixels``: images in [0, 1]. ``normalised``: eps and eps_step are in units of the standardised input, (x - mean) /
-std, and the valid pictures are those they were. ``normalised-first``: the library is handed standardised pictures and
-takes [0, 1] for their range all the same, as scripts do that normalise before they attack: a library that clamps to
-its range loses what lies outside."""
+"""``pixels``: images in [0, 1]. ``normalised``: eps and eps_step are in units of the standardized input, (x - mean)
+/ std; the valid images stay the same. ``normalised-first``: the library gets standardized images and still takes [0,
+1] for their range. Scripts that normalize before they attack do this: a library that clamps to its range then loses
+what lies outside."""
 SPACES: tuple[Space, ...] = get_args(Space)
 IN_UNITS_OF_THE_IMAGE = ("eps", "eps_step")
 """The parameters of canonical attacks that are lengths."""
@@ -28,17 +28,17 @@ IN_UNITS_OF_THE_IMAGE = ("eps", "eps_step")
 
 @dataclass(frozen=True)
 class View:
-    """What a library is given instead of a classifier and its images.
+    """What a library gets in place of a classifier and its images.
 
-    ``unit`` is what eps and eps_step are multiplied by; ``bounded`` says whether the images handed over lie in the box,
-    so that box and budget can be checked there.
+    eps and eps_step are multiplied by ``unit``. ``bounded`` says whether the library's images lie in the box, so that
+    box and budget can be checked there.
     """
 
     classifier: Classifier
     to: Callable[[Images], Images]
-    """images in [0, 1] -> what the library is handed; float32, the same shape"""
+    """images in [0, 1] -> the library's images; float32, the same shape"""
     back: Callable[[Images], Images]
-    """what the library gives -> images in [0, 1]"""
+    """the library's images -> images in [0, 1]"""
     unit: float = 1.0
     bounded: bool = True
 
@@ -47,7 +47,7 @@ class Viewed:
     """A classifier of ``scale * x + shift`` per channel, whose logits are divided by ``temperature``."""
 
     framework = "defended"
-    """as far as libraries are concerned: neither has a native door"""
+    """libraries have no native door to it"""
 
     def __init__(self, inner: Classifier, scale: Images, shift: Images, temperature: float) -> None:
         self.inner, self.scale, self.shift = inner, scale, shift
@@ -81,10 +81,10 @@ class ViewedDifferentiable(Viewed):
 def view(
     classifier: Classifier, *, space: Space = "pixels", temperature: float = 1.0, before: Preprocessing | None = None
 ) -> View | None:
-    """The view of a classifier in a space, its logits divided by ``temperature``; None where it is the classifier.
+    """The view of a classifier in a space, its logits divided by ``temperature``; None where both change nothing.
 
-    ``before`` is what the model does to pixels first (``preprocessing``); none: the pixels are its input. Dividing the
-    logits takes the saturation of a network that was distilled at a high temperature away (Carlini, Wagner 2016,
+    ``before`` is what the model does to pixels first (``preprocessing``); None means that it takes pixels. A network
+    that was distilled at a high temperature saturates, and dividing its logits takes that away (Carlini, Wagner 2016,
     "Defensive Distillation is Not Robust to Adversarial Examples", section 4). Raises ``InputError`` for another space
     or a temperature that isn't above 0.
     """
