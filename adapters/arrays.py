@@ -1,7 +1,8 @@
-"""Arrays of images that are many: in files that are mapped, and worked through in pieces.
+"""Large arrays of images: they lie in mapped files, and are worked through in pieces.
 
-A thousand pictures of 224 pixels are 600 MB, before an attack and after it, in every process that looks at them.
-Mapped, they are the system's to keep or to write out, once for all processes, and each lets go of what it has seen.
+A thousand images of 224 pixels are 600 MB, before an attack and after it, in every process that reads them. The
+operating system holds a mapped file once for all processes, and writes it out when memory is short. Each process lets
+go of the pieces that it has read.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ import numpy as np
 import numpy.typing as npt
 
 LARGE = 32 << 20
-"""Bytes from which an array is better off in a file."""
+"""An array of this many bytes or more goes into a file."""
 PIECE = 16 << 20
-"""Bytes of a piece; a single image may have more."""
+"""The bytes of a piece. A single image may have more."""
 
 _OURS: WeakSet[mmap.mmap] = WeakSet()
-"""The maps that were made here: those of others may hold changes that are nowhere else."""
+"""The maps that this module made. Those of others may hold changes that are stored nowhere else."""
 
 
 def mapped(
     file: Path | BinaryIO, dtype: npt.DTypeLike, shape: tuple[int, ...], *, offset: int = 0, new: bool = False
 ) -> npt.NDArray[Any]:
-    """The array that lies in a file from that byte on, for reading; ``new``: a file's own, of zeros, for writing."""
+    """The array in a file from the byte ``offset`` on, for reading. ``new`` makes a file of zeros, for writing."""
     if new and not isinstance(file, Path) and hasattr(os, "posix_fallocate"):
         # a disk that is full is an error now, and not a signal that ends the process later on
         os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape) * np.dtype(dtype).itemsize))
@@ -44,7 +45,7 @@ def mapped(
 
 
 def empty_like(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A new array of that shape and type; a large one in a file without a name, which goes when the array does."""
+    """A new array of the same shape and type. A large one lies in a nameless file, which goes when the array goes."""
     if array.nbytes < LARGE:
         return np.empty_like(array, order="C")
     with tempfile.TemporaryFile(dir=_scratch()) as file:
@@ -52,9 +53,10 @@ def empty_like(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def pieces(*arrays: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[Any], ...]]:
-    """The arrays, all of one length, side by side in pieces along the first axis: at least one, which may be empty.
+    """Pieces of the arrays along the first axis, side by side. The arrays have one length.
 
-    What has been seen is let go of, so a piece must not be used any more when the next one is there.
+    There is at least one piece, which may be empty. A piece is let go when the next one comes, and must not be used any
+    more.
     """
     n = len(arrays[0])
     each = max(array.nbytes for array in arrays) // n if n else 0
@@ -65,12 +67,12 @@ def pieces(*arrays: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[Any], ...]]:
 
 
 def own(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The array, copied if it is for reading only: libraries may write to what they are given."""
+    """The array, or a copy of one that can only be read: libraries may write to their input."""
     return array if array.flags.writeable else array.copy()
 
 
 def let_go(*arrays: npt.NDArray[Any]) -> None:
-    """Take the pages of mapped arrays out of this process's memory; their content stays, and comes back when used."""
+    """Take the pages of mapped arrays out of this process's memory. Their content stays, and comes back when used."""
     for array in arrays:
         memory = _map(array)
         if memory is not None and memory in _OURS and hasattr(mmap, "MADV_DONTNEED"):
@@ -78,7 +80,7 @@ def let_go(*arrays: npt.NDArray[Any]) -> None:
 
 
 def trim() -> None:
-    """Give back freed memory that the C library keeps: batch after batch it would go to pieces, and grow."""
+    """Give freed memory back to the system. The C library would keep it in pieces, and more with each batch."""
     if (call := getattr(_c_library(), "malloc_trim", None)) is not None:
         call(0)
 
@@ -89,7 +91,7 @@ def _c_library() -> Any:
 
 
 def _map(array: npt.NDArray[Any]) -> mmap.mmap | None:
-    """The map that an array, or what it is a view of, lies in."""
+    """The map that an array lies in, itself or as a view; None for other arrays."""
     owner: Any = array
     while isinstance(owner, np.ndarray):
         owner = owner.base

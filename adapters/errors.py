@@ -1,4 +1,4 @@
-"""The errors that sparring raises; foreign exceptions are translated into them in one place each, with ``from exc``."""
+"""The errors that sparring raises. Each foreign exception becomes one of them in one place, with ``from exc``."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from collections.abc import Iterable
 
 
 class SparringError(Exception):
-    """Base of every error that sparring raises on purpose; its text is meant for the user."""
+    """Base of every error that sparring raises on purpose. Its text is meant for the user."""
 
 
 class InputError(SparringError, ValueError):
-    """The user gave something that can't be used: the command line prints the one message and exits with code 2."""
+    """The user gave something that can't be used. The command line prints the message and exits with code 2."""
 
 
 class NotSupported(SparringError):
-    """What cannot run: an attack that a library lacks, gradients of a model that has none. A row that says why."""
+    """An attack that can't run: the library lacks it, or the model lacks gradients. Its row gives the reason."""
 
 
 class LibraryError(SparringError):
-    """An attack library crashed or returned something that is not images: a row that says why."""
+    """An attack library crashed or returned something that is not images. Its row gives the reason."""
 
 
 class StorageError(InputError):
-    """What sparring keeps for itself, in a cache or a run folder, is gone, damaged or can't be written."""
+    """A file of sparring's own, in a cache or a run folder, is gone, damaged or can't be written."""
 
 
 class Disruption(BaseException):
-    """What sparring runs on gave way, such as a process of its own that was killed: the failure of nobody's code.
+    """The machine or a process of sparring's own failed: nobody's code is at fault.
 
-    It is no ``Exception``, which libraries swallow.
+    It is no ``Exception``, for libraries swallow these.
     """
 
 
 def missing_package(package: str, install: str, purpose: str) -> InputError:
-    """The error for an optional package that is absent, with the exact line that installs it."""
+    """The error for a missing optional package, with the exact line that installs it."""
     return InputError(f"{purpose} needs the package {package}, which is not installed. Install it with: {install}")
 
 
 MANY = 200
-"""More names than that are no help."""
+"""A message lists no more names than this."""
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
-    """One message for a name that is not known: the nearest valid ones first, then all, or the first of many."""
+    """The message for an unknown name: the nearest valid names first, then all of them, or the first of many."""
     names = sorted(map(str, valid))
     shown = names if len(names) <= MANY else [*names[:MANY], f"... ({len(names)} in all)"]
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
@@ -52,5 +52,5 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
 
 
 def first_line(exc: BaseException) -> str:
-    """The first line of a foreign error's text, for a message of one line."""
+    """The first line of a foreign error's text, or its type where it has no text."""
     return (str(exc).strip() or type(exc).__name__).splitlines()[0]

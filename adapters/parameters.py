@@ -26,11 +26,11 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of an attack or a defense: its type, what it means, its valid range and its default.
+    """One parameter of an attack or a defense: its type, its meaning, its valid range and its default.
 
-    ``default`` may be a function of the other parameters (PGD's step depends on eps and steps). A float may be written
+    ``default`` may be a function of the other parameters: PGD's step depends on eps and steps. A float may be written
     as a fraction (``8/255``). ``low`` and ``high`` are inclusive, ``above`` is exclusive. A ``tuple`` is a pair of
-    whole numbers, a ``dict`` or a ``list`` is taken as it is; None is valid where it is the default.
+    whole numbers. A ``dict`` or a ``list`` is not checked further. None is valid where it is the default.
     """
 
     type: type
@@ -42,7 +42,7 @@ class Parameter:
     choices: tuple[Any, ...] = ()
 
     def check(self, name: str, value: Any) -> Any:
-        """The value in its own type. Raises ``InputError`` that names the parameter, the value and what is valid."""
+        """The value in the parameter's type. Raises ``InputError`` with the name, the value and what is valid."""
         if value is None and self.default is None:
             return None
         try:
@@ -102,7 +102,7 @@ def _fraction(text: str) -> float:
 
 
 def resolved(name: str, parameters: Mapping[str, Parameter], given: Mapping[str, Any]) -> Params:
-    """Every parameter of ``name`` with its value: those given, checked, and the defaults. Raises ``InputError``."""
+    """Every parameter of ``name`` with its value, given or by default. Raises ``InputError`` for a wrong one."""
     for key in given:
         if key not in parameters:
             raise InputError(f"{name}: {unknown('parameter', key, parameters)}")

@@ -1,7 +1,7 @@
 """The one protocol between classifiers and attack libraries, and the laws that it keeps.
 
 Every foreign model enters sparring through an adapter that speaks this protocol, and every attack library sees a
-classifier through it (or through a *native door*, below). The laws, checked by ``conformance.py``:
+classifier through it (or through a *native door*, below). ``conformance/classifiers.py`` checks the laws:
 
 1. ``logits`` takes float32 ``(N, C, H, W)`` and gives float32 ``(N, classes)``; ``vjp`` gives float32 of x's shape;
 2. neither writes to its arguments;
@@ -10,9 +10,9 @@ classifier through it (or through a *native door*, below). The laws, checked by 
 5. ``vjp`` is the derivative of ``logits``, and linear in the cotangent;
 6. another shape, another dtype or a NaN raises ``InputError``;
 7. the same model rebuilt in a fresh process gives the same numbers;
-8. what the classifier lacks (``lacks``) it does not have, and it gives a reason.
+8. ``lacks`` gives a reason for what is missing, and names nothing that is there.
 
-Images live in the box [0, 1]. Input range, normalisation, layout, evaluation mode and device are the adapter's affair.
+Images live in the box [0, 1]. Input range, normalization, layout, evaluation mode and device are the adapter's affair.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sparring.adapters.errors import InputError
 Images: TypeAlias = npt.NDArray[np.float32]
 """float32, (N, C, H, W), values in [0, 1]."""
 Logits: TypeAlias = npt.NDArray[np.float32]
-"""float32, (N, classes), unnormalised scores."""
+"""float32, (N, classes), unnormalized scores."""
 Labels: TypeAlias = npt.NDArray[np.int64]
 """int64, (N,), class indices in [0, classes)."""
 
@@ -43,7 +43,7 @@ class Classifier(Protocol):
     classes: int
 
     def logits(self, x: Images) -> Logits:
-        """Unnormalised class scores. Raises ``InputError`` for another shape, another dtype or a NaN."""
+        """Unnormalized class scores. Raises ``InputError`` for another shape, another dtype or a NaN."""
         ...
 
 
@@ -76,12 +76,12 @@ def lacks(classifier: Classifier) -> dict[str, str]:
 
 
 Pull: TypeAlias = Callable[[Logits], Images]
-"""From a cotangent (N, classes) to the gradient that ``vjp`` gives for it, of images that are given already."""
+"""From a cotangent (N, classes) to the gradient that ``vjp`` gives for it, for images that are fixed before."""
 
 
 @runtime_checkable
 class Linearizable(Differentiable, Protocol):
-    """A door for attacks that want logits and gradients of the same images: one pass forwards does for all of them."""
+    """A door for attacks that need logits and gradients of the same images: one pass forwards serves both."""
 
     def linearize(self, x: Images) -> tuple[Logits, Pull]:
         """``logits(x)``, and a function from a cotangent to ``vjp(x, cotangent)``. Raises as these do."""
@@ -89,7 +89,7 @@ class Linearizable(Differentiable, Protocol):
 
 
 def linearized(classifier: Differentiable, x: Images) -> tuple[Logits, Pull]:
-    """``classifier.linearize(x)``, or the same of a classifier without that door, with a pass forwards for each."""
+    """The result of ``classifier.linearize(x)``; without that door, the same from one pass forwards for each part."""
     if isinstance(classifier, Linearizable):
         return classifier.linearize(x)
     return classifier.logits(x), lambda cotangent: classifier.vjp(x, cotangent)
@@ -105,14 +105,14 @@ class Counter:
 
 @runtime_checkable
 class TorchNative(Differentiable, Protocol):
-    """A native door: inside this classifier is a torch module, which libraries that speak torch can have directly."""
+    """A native door: the classifier holds a torch module, and libraries that speak torch can use it directly."""
 
     def torch_module(self, counter: Counter) -> AbstractContextManager[Any]:
         """A context whose value is a ``torch.nn.Module``: [0, 1] images (N, C, H, W) -> logits, on its own device.
 
-        Inside the context the module is in evaluation mode and its parameters are frozen (a third of the time of an
-        attack would go into their gradients); on leaving it everything is as before. Every image passed forwards or
-        backwards through the module is added to ``counter``.
+        Inside the context the module is in evaluation mode and its parameters are frozen, for their gradients would
+        take a third of an attack's time. Afterwards everything is as before. Every image passed forwards or backwards
+        through the module is added to ``counter``.
         """
         ...
 
@@ -127,7 +127,7 @@ class TensorflowNative(Differentiable, Protocol):
 
 
 class Counted:
-    """A classifier whose every image forwards is counted; what a library's bridge sees of a model without gradients."""
+    """A classifier that counts every image passed forwards; a library sees a model without gradients as this."""
 
     def __init__(self, inner: Classifier, counter: Counter) -> None:
         self.inner, self.counter = inner, counter
@@ -175,7 +175,7 @@ def check_images(x: Any, input_shape: tuple[int, int, int]) -> None:
     if x.ndim != 4 or x.shape[1:] != tuple(input_shape):
         raise InputError(f"images must have shape (N, {', '.join(map(str, input_shape))}), not {x.shape}")
     if not np.isfinite(x).all():
-        raise InputError(f"images hold {int(np.count_nonzero(~np.isfinite(x)))} values that are NaN or infinite")
+        raise InputError(f"images contain {int(np.count_nonzero(~np.isfinite(x)))} values that are NaN or infinite")
 
 
 def check_cotangent(cotangent: Any, n: int, classes: int) -> None:
@@ -184,4 +184,4 @@ def check_cotangent(cotangent: Any, n: int, classes: int) -> None:
         described = f"{cotangent.dtype} {cotangent.shape}" if isinstance(cotangent, np.ndarray) else type(cotangent)
         raise InputError(f"the cotangent must be a float32 array of shape ({n}, {classes}), not {described}")
     if not np.isfinite(cotangent).all():
-        raise InputError("the cotangent holds values that are NaN or infinite")
+        raise InputError("the cotangent contains values that are NaN or infinite")

@@ -1,4 +1,4 @@
-"""From the model that a user has to a classifier, without importing a framework that the user hasn't imported."""
+"""From a user's model to a classifier. A framework that the user hasn't imported is not imported here either."""
 
 from __future__ import annotations
 
@@ -27,17 +27,21 @@ def wrap(
     output: Output = "logits",
     device: str = "auto",
 ) -> Classifier:
-    """A classifier: float32 images (N, C, H, W) in [0, 1] -> float32 logits (N, classes).
+    """Make a classifier of a model: float32 images (N, C, H, W) in [0, 1] -> float32 logits (N, classes).
 
-    ``model`` is a torch module (``input_shape``, (channels, height, width), is needed then), a Keras 3 model on the
-    TensorFlow, torch or JAX backend, or the path of an ``.onnx`` file. What the model wants is said in the terms in
-    which models are published: ``input_range`` is what it takes for a pixel of 0 and of 1, ``mean`` and ``std`` are per
-    channel, in units of the input range and in the model's ``channel_order``; ``layout`` is the framework's own when it
-    is None. ``output='probabilities'`` takes a final softmax off. ``device`` is auto, cpu or cuda.
+    ``model`` is a torch module, a Keras 3 model on the TensorFlow, torch or JAX backend, or the path of an ``.onnx``
+    file.
 
-    Each gives a ``Differentiable``, but an ONNX file whose graph has no gradients (a quantised one, a tree, one with an
-    operator that is not known): it gives a ``Classifier`` whose ``lacks`` says why. Raises ``InputError``
-    for anything else, and for options that don't fit the model.
+    - ``input_shape``: (channels, height, width); a torch module needs it.
+    - ``input_range``: what the model takes for a pixel of 0 and of 1.
+    - ``mean`` and ``std``: per channel, in units of the input range and in the model's ``channel_order``.
+    - ``layout``: the framework's own when it is None.
+    - ``output``: ``probabilities`` takes a final softmax off.
+    - ``device``: auto, cpu or cuda.
+
+    The result is a ``Differentiable``. Only an ONNX file may have no gradients (a quantized network, a tree, an unknown
+    operator): then the result is a ``Classifier`` whose ``lacks`` says why. Raises ``InputError`` for anything else,
+    and for options that don't fit the model.
     """
     options: dict[str, Any] = {
         "input_shape": input_shape,
@@ -75,8 +79,8 @@ PROBABILITIES = "the model's output looks like probabilities (rows sum to 1), no
 def check_outputs(classifier: Classifier, x: Images, *, probabilities: bool = False) -> None:
     """Run a few images (N, C, H, W), best several different ones, and raise ``InputError`` unless logits come out.
 
-    That is: (N, classes) with two classes or more, finite, and not probabilities (every row in [0, 1] with a sum of 1),
-    of which a loss would take the softmax a second time; unless ``probabilities`` are said to be well, too.
+    Logits are (N, classes) with two classes or more, and finite. They are not probabilities (every row in [0, 1], with
+    a sum of 1), for a loss would take the softmax a second time; with ``probabilities`` these are allowed too.
     """
     import numpy as np
 

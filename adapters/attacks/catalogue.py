@@ -1,7 +1,7 @@
-"""The canonical attacks: each named once, in the field's terms, with every parameter explicit and its source.
+"""The canonical attacks: each has one name, in the field's terms, every parameter explicit, and its source.
 
-A library's own defaults are never inherited: what a suite leaves out is filled in from here, and the filled-in values
-are part of the cell. ``eps`` and ``eps_step`` are in units of images in [0, 1]; there is no default ``eps``.
+A library's own defaults are never inherited. What a suite leaves out is filled in from here, and becomes part of the
+cell. ``eps`` and ``eps_step`` are in units of images in [0, 1]; ``eps`` has no default.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _step(share: Callable[[Params], float]) -> Parameter:
 
 
 MADRY_STEP = _step(lambda p: min(2.5 * p["eps"] / p.get("steps", 40), p["eps"]))
-"""2.5 eps / steps, at most eps: Madry et al. 2018, section 5, where it lets every start reach the ball's border."""
+"""2.5 eps / steps, at most eps: every start can reach the ball's border (Madry et al. 2018, section 5)."""
 EVEN_STEP = _step(lambda p: p["eps"] / p.get("steps", 10))
 """eps / steps: Dong et al. 2018, algorithm 1."""
 
@@ -456,14 +456,14 @@ _ALL = (
 
 
 ATTACKS: dict[tuple[str, str], Attack] = {(attack.name, attack.norm): attack for attack in _ALL}
-"""The canonical attacks that sparring ships, by (name, norm); of several norms the first is the default."""
+"""The canonical attacks that sparring ships, by (name, norm). An attack's first norm is its default."""
 
 
 @cache
 def catalogue() -> dict[tuple[str, str], Attack]:
     """``ATTACKS`` and those of other packages: entry points of the group ``sparring.attacks``, each an ``Attack``.
 
-    A function, since loading an entry point imports its package, which may well import this module.
+    It is a function because an entry point imports its package, and that may import this module.
     """
     attacks = dict(ATTACKS)
     for point in importlib.metadata.entry_points(group="sparring.attacks"):
@@ -480,7 +480,7 @@ def names() -> list[str]:
 
 
 def find(name: str, norm: str | None = None) -> Attack:
-    """The canonical attack of that name, under its first norm unless another is given. Raises ``InputError``."""
+    """The canonical attack of that name, by default under its first norm. Raises ``InputError``."""
     norms = [key[1] for key in catalogue() if key[0] == name]
     if not norms:
         raise InputError(unknown("attack", name, names()) + ", or library:ClassName")

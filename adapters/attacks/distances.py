@@ -11,11 +11,11 @@ from sparring.adapters.protocol import Images
 
 NORMS = ("l0", "l1", "l2", "linf")
 TOLERANCE = 1e-6
-"""What float32 arithmetic may add to a budget without anybody having cheated."""
+"""What float32 arithmetic may add to a budget by rounding alone."""
 
 
 def distances(x: Images, x_adv: Images) -> dict[str, npt.NDArray[np.float64]]:
-    """Per image: ``l0`` (values that differ, each channel for itself), ``l1``, ``l2``, ``linf``; each (N,), float64."""
+    """Per image: ``l0`` (values that differ, each channel counts), ``l1``, ``l2``, ``linf``; each (N,), float64."""
     delta = np.abs(x_adv.astype(np.float64) - x.astype(np.float64)).reshape(len(x), math.prod(x.shape[1:]))
     return {
         "l0": np.count_nonzero(delta, axis=1).astype(np.float64),
@@ -26,9 +26,9 @@ def distances(x: Images, x_adv: Images) -> dict[str, npt.NDArray[np.float64]]:
 
 
 def project(x: Images, x_adv: Images, norm: str, eps: float) -> tuple[Images, npt.NDArray[np.bool_], float]:
-    """``x_adv`` brought back into the ball of radius eps around x where it left it by more than ``TOLERANCE``.
+    """Bring ``x_adv`` back into the ball of radius eps around x where it left it by more than ``TOLERANCE``.
 
-    Norms ``linf`` and ``l2``. Returns the images, which of them were moved (N,), and the largest excess over eps.
+    The norm is ``linf`` or ``l2``. Returns the images, which of them were moved (N,), and the largest excess over eps.
     """
     excess = distances(x, x_adv)[norm] - eps
     outside = excess > TOLERANCE

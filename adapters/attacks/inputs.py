@@ -1,4 +1,4 @@
-"""What an attack is given, checked: images, labels, the classes to reach, and images to be trained on."""
+"""The checked input of an attack: images, labels, the classes to reach, and images to train on."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ def labels_of_call(request: Request, y: Labels, targets: Any, classes: int, seed
 def training_images(
     request: Request, fit: tuple[Images, Labels] | None, goals: Labels, classifier: Classifier
 ) -> Fit | None:
-    """What an attack that is trained first is trained on, with the labels to leave or to reach; None for another.
+    """The images on which an attack such as a patch is trained, with the labels to leave or to reach; else None.
 
-    Raises ``InputError`` where there are no such images, and where a targeted attack has more than one goal.
+    Raises ``InputError`` where such an attack has no images, and where a targeted one has more than one goal.
     """
     if request.canonical is None or not request.canonical.fits:
         return None
     if fit is None or not len(fit[0]):
-        raise InputError(f"{request.name} is trained on other images first, and there are none: fit=(images, labels)")
+        raise InputError(f"{request.name} is trained on other images first: give them as fit=(images, labels)")
     x, labels = fit
     check_images(x, classifier.input_shape)
     if not request.targeted:
         return Fit(x, check_labels(labels, len(x), classifier.classes, "labels of fit"))
     if len(np.unique(goals)) > 1:
-        raise InputError(f"{request.name} is one for all images: targets must all be one class")
+        raise InputError(f"{request.name} is trained once for all images: targets must all be one class")
     return Fit(x, np.full(len(x), goals[0] if len(goals) else 0, np.int64))

@@ -26,7 +26,7 @@ def legal(library: Library, request: Request, x: Images, result: Any, bounded: b
     """
     if not isinstance(result, np.ndarray) or result.shape != x.shape:
         kind = f"{result.shape}" if isinstance(result, np.ndarray) else type(result).__name__
-        raise LibraryError(f"{library.name} returned {kind} where images of shape {x.shape} were due")
+        raise LibraryError(f"{library.name} returned {kind}, not images of shape {x.shape}")
     broken = ~np.isfinite(result).all(axis=(1, 2, 3))
     if broken.any():
         raise LibraryError(f"{library.name} returned NaN or infinity in {broken.sum()} of {len(x)} images")

@@ -1,4 +1,4 @@
-"""What an attack library is to sparring: one table that translates the canonical attacks, and one way to run them."""
+"""An attack library, as sparring sees it: a table that translates the canonical attacks, and a way to run them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Frameworks = ("torch", "keras-tensorflow", "keras-torch", "keras-jax", "onnx", "
 
 @dataclass(frozen=True)
 class Context:
-    """What a translation may depend on beside the value itself."""
+    """What a translation may depend on besides the value itself."""
 
     params: Params
     """every canonical parameter"""
@@ -48,8 +48,8 @@ class To:
 class Unsupported:
     """A library lacks an attack, or a parameter of one, and why.
 
-    Of a parameter: ``unless`` says for which values nothing is lost (one restart, where a library has only one); for
-    other values the attack runs and the row carries the reason as a note.
+    For a parameter ``unless`` says which values lose nothing: one restart, where a library has only one. For other
+    values the attack runs, and the row carries the reason as a note.
     """
 
     reason: str
@@ -58,7 +58,7 @@ class Unsupported:
 
 @dataclass(frozen=True)
 class AttackMapping:
-    """How one canonical attack is said in a library's own words: a class and its keyword arguments."""
+    """One canonical attack in a library's own words: a class and its keyword arguments."""
 
     target: str
     parameters: Mapping[str, str | To | Unsupported] = field(default_factory=dict)
@@ -104,7 +104,7 @@ def maps(
 
 @dataclass(frozen=True)
 class Fit:
-    """Images that an attack is trained on before it is used on others: what a patch is made from."""
+    """Images on which an attack, such as a patch, is trained before it is used on others."""
 
     x: Images
     """float32 (M, C, H, W) in [0, 1]; none of them is among the images that are attacked"""
@@ -114,7 +114,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Crafted:
-    """Adversarial images, and what else an attack has to show for them."""
+    """Adversarial images, and further arrays that an attack gives."""
 
     images: Images
     samples: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
@@ -125,7 +125,7 @@ class Crafted:
 
 @dataclass(frozen=True)
 class Call:
-    """One batch for a library: its own class and keyword arguments, the images, and whose labels to use."""
+    """One batch for a library: its own class and keyword arguments, the images and the labels."""
 
     target: str
     kwargs: Mapping[str, Any]
@@ -140,22 +140,22 @@ class Call:
     fit: Fit | None = None
     """what an attack that ``fits`` is trained on: the same object for every batch of a cell"""
     singly: bool = False
-    """each image goes to the library by itself, where its attack would share draws between the images of a batch"""
+    """each image goes to the library alone, because the attack would share draws between the images of a batch"""
 
 
 Run: TypeAlias = Callable[[Call], Images | Crafted]
 Reconcile: TypeAlias = Callable[[Call], AbstractContextManager[Call]]
-"""Takes one difference of the ledger away: a context whose value is the call to make instead, and within which the
-library's own code is patched where the call alone can't say it."""
+"""Takes one difference of the ledger away. It is a context whose value is the call to make instead. Where the call
+alone can't say it, the library's own code is patched within the context."""
 
 
 EXTRAS = ("cma", "kornia", "multiprocess", "numba")
-"""Packages that single attacks want, and that a library imports only then."""
+"""Packages that single attacks need; a library imports them only then."""
 
 
 @contextmanager
 def blaming(library: str, target: str) -> Iterator[None]:
-    """Within the context, what looks like the user's mistake but is the library's becomes a ``LibraryError``."""
+    """Within the context a library's mistake that looks like the user's becomes a ``LibraryError``."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -181,16 +181,17 @@ class RawAttack:
     call_keywords: tuple[str, ...] = ()
     """keywords that go into the call, not into the constructor (Foolbox's ``eps``)"""
     alias: str | None = None
-    """the name proper, where this is another name of the same class"""
+    """the main name, where this is another name of the same class"""
 
 
 @dataclass(frozen=True)
 class Library:
     """One attack library: its table, and how to run it.
 
-    ``session(classifier, route, counter)`` is a context whose value runs one ``Call`` after another on one classifier,
-    so that estimators are built once. ``native``: the frameworks for which the library has an estimator of its own.
-    ``raw()`` lists every attack class by name (this imports the library).
+    - ``session(classifier, route, counter)`` is a context whose value runs one ``Call`` after another on one
+      classifier, so that estimators are built once.
+    - ``native``: the frameworks for which the library has an estimator of its own.
+    - ``raw()`` lists every attack class by name. It imports the library.
     """
 
     name: str
@@ -204,7 +205,7 @@ class Library:
     """id of an entry of the ledger -> what takes that difference away in this library"""
 
     def version(self) -> str:
-        """The installed version. Raises ``InputError`` with the install line when there is none."""
+        """The installed version. Raises ``InputError`` with the install line when the library is missing."""
         try:
             return importlib.metadata.version(self.package)
         except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Whether an attack can run: one library, one attack, one framework. No framework is imported to answer."""
+"""A checked request for an attack, and whether it can run on a library and a framework. Imports no framework."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sparring.adapters.parameters import Params
 
 @dataclass(frozen=True)
 class Request:
-    """An attack as a user asks for it, checked: canonical under a norm, or a library's own class (``norm`` is None).
+    """One attack with checked parameters: canonical under a norm, or a library's own class (``norm`` is None).
 
-    ``params`` are all of the canonical parameters, or exactly the library's keyword arguments that were given.
+    ``params`` are all canonical parameters, or just the library's keyword arguments that the user gave.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Request:
 def request(
     name: str, *, norm: str | None = None, targeted: bool = False, params: Mapping[str, Any] | None = None
 ) -> Request:
-    """Check an attack's name, norm and parameters. Raises ``InputError`` that names what is wrong and what is valid."""
+    """Check an attack's name, norm and parameters. Raises ``InputError`` with what is wrong and what is valid."""
     keywords = dict(params or {})
     if ":" not in name:
         canonical = attacks.find(name, norm)
@@ -62,8 +62,8 @@ def request(
 def parts(norm: str, params: Mapping[str, Any]) -> list[tuple[Request, str]]:
     """The attacks of a ``worst-of``, each checked and with its library's name. Raises ``InputError``.
 
-    ``params`` are those of the ``worst-of``. A part of the same norm gets its norm and eps; one under another norm, and
-    a library's own class, say theirs (what they find is brought into the budget).
+    ``params`` are those of the ``worst-of``. A part of the same norm inherits norm and eps. A part under another norm,
+    or a library's own class, has its own; its images are later brought into the budget.
     """
     requests = []
     if not params["attacks"]:
@@ -78,7 +78,7 @@ def parts(norm: str, params: Mapping[str, Any]) -> list[tuple[Request, str]]:
             attack = _part(name, norm, params["eps"], keywords)
             library = library or attack.raw_library
             if library is None:
-                raise InputError(f"say whose {name}: library: one of {', '.join(library_names())}")
+                raise InputError(f"{name} needs a library: library: one of {', '.join(library_names())}")
             load_library(library)
         except InputError as error:
             raise InputError(f"{place}: {error}") from None
@@ -98,7 +98,7 @@ def _part(name: str, norm: str, eps: float, keywords: dict[str, Any]) -> Request
 
 
 def as_mapping(request: Request, library: str) -> dict[str, Any]:
-    """The mapping from which ``parts`` makes this attack of this library."""
+    """The mapping from which ``parts`` makes this attack again."""
     norm = {} if request.canonical is None else {"norm": request.norm}
     return {"attack": request.name, "library": library, **norm, **request.params}
 
@@ -125,7 +125,7 @@ def _check_keywords(name: str, raw: RawAttack, keywords: Mapping[str, Any]) -> N
 def why_not(library: Library, request: Request, framework: str, lacks: Mapping[str, str] | None = None) -> str | None:
     """Why this library can't run this attack on a model of this framework; None when it can.
 
-    ``lacks`` says which of ``gradients`` and ``logits`` the model has not, and why.
+    ``lacks`` says which of ``gradients`` and ``logits`` the model lacks, and why.
     """
     if request.canonical is None:
         if request.raw_library != library.name:
@@ -145,6 +145,6 @@ def why_not(library: Library, request: Request, framework: str, lacks: Mapping[s
         if request.targeted and mapping.targeted is not None:
             return mapping.targeted.reason
         needs = request.canonical.needs
-    # whoever gives no logits gives no gradients either, and says so better
+    # a model without logits has no gradients either, and its reason for that says more
     lacking = (lacks or {}).get(needs)
     return f"{request.name} {lacking}" if lacking else None

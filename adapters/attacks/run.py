@@ -49,15 +49,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Attacked:
-    """What an attack left: adversarial images and, per sample, everything that a score is made of.
+    """The result of an attack: adversarial images and, for each image, everything that a score is made of.
 
-    ``images``: float32, the shape of the attacked images, in [0, 1]. ``samples``: arrays of length N: ``y``, ``target``
-    (-1 without one), ``pred_clean``, ``pred_adv``, ``success`` (of a targeted attack: the target was reached; else: no
-    longer y), ``l0``, ``l1``, ``l2``, ``linf``. ``forwards`` and ``backwards`` are images passed through the classifier
-    by the library, in total; ``seconds`` is the library's own time. ``notes`` say where the library could not do
-    exactly what was asked. ``logits_clean`` and ``logits_adv``, float32, (N, classes), are what the decisions come
-    from; ``prediction_seconds`` is the time that the latter took. ``extras``: what else the attack has to show, such as
-    a patch.
+    - ``images``: float32, (N, C, H, W), in [0, 1].
+    - ``samples``: arrays (N,): ``y``, ``target`` (-1 without one), ``pred_clean``, ``pred_adv``, ``success`` (a
+      targeted attack reached its target, another left y), ``l0``, ``l1``, ``l2``, ``linf``.
+    - ``logits_clean`` and ``logits_adv``: float32, (N, classes), from which the predictions follow.
+    - ``forwards`` and ``backwards``: all images that the library passed through the classifier.
+    - ``seconds``: the library's own time. ``prediction_seconds``: the time of ``logits_adv``.
+    - ``notes`` say where the library could not do exactly what the request says.
+    - ``extras``: further arrays, such as a patch.
     """
 
     images: Images
@@ -182,10 +183,10 @@ def attack(
 def crafting(
     classifier: Classifier, request: Request, library: str, *, route: Route | None = None
 ) -> Iterator[Callable[[Images, Labels, int], Images]]:
-    """One untargeted attack, opened once: within the context, images and labels and a seed -> adversarial images.
+    """One untargeted attack, opened once. Inside the context: images, labels and a seed -> adversarial images.
 
-    It serves who attacks batch by batch and judges nothing, as adversarial training does. The classifier may change
-    between two batches. The images lie in the box and within the budget. Raises as ``attack`` does.
+    It serves callers that attack batch by batch and judge nothing, as adversarial training does. The classifier may
+    change between two batches. The images lie in the box and within the budget. Raises as ``attack`` does.
     """
     bridge = load_library(library)
     route = _route(bridge, classifier, route)
@@ -205,7 +206,7 @@ def crafting(
 
 @dataclass(frozen=True)
 class _Batch:
-    """What one call of a library is about; ``labels`` are the classes to reach where the request ``aims``."""
+    """The input of one call of a library; ``labels`` are the classes to reach where the request ``aims``."""
 
     x: Images
     labels: Labels
@@ -217,7 +218,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a batch left beside its images."""
+    """The result of one batch, without its images."""
 
     call: dict[str, Any]
     notes: list[str]
@@ -229,7 +230,7 @@ class _Outcome:
 def _craft(
     library: Library, run: Run, request: Request, classifier: Classifier, batch: _Batch, reconcile: Sequence[str] = ()
 ) -> tuple[Images, _Outcome]:
-    """Legal adversarial images of one batch, and what else it left."""
+    """Legal adversarial images of one batch, and the rest of its result."""
     x = batch.x
     context = Context(request.params, classifier.input_shape, classifier.classes, len(x), batch.seed, request.targeted)
     target, kwargs, notes = _in_their_words(library, request, context)
@@ -245,7 +246,7 @@ def _craft(
 
 
 def _extras(outcomes: Sequence[_Outcome]) -> dict[str, np.ndarray]:
-    """What the batches left beside images: the arrays of the whole, and those of each image, put together."""
+    """The further arrays: those of the whole attack, and those of each image, joined over the batches."""
     extras = {name: array for outcome in outcomes for name, array in outcome.whole.items()}
     for name in dict.fromkeys(name for outcome in outcomes for name in outcome.samples):
         extras[name] = np.concatenate([np.asarray(outcome.samples[name]) for outcome in outcomes])
@@ -255,7 +256,7 @@ def _extras(outcomes: Sequence[_Outcome]) -> dict[str, np.ndarray]:
 def _library(request: Request, name: str | None) -> Library:
     name = name or request.raw_library
     if name is None:
-        raise InputError(f"say whose {request.name}: library= one of {', '.join(library_names())}")
+        raise InputError(f"{request.name} needs a library: library= one of {', '.join(library_names())}")
     return load_library(name)
 
 
@@ -270,7 +271,7 @@ def _unchanged(images: Images) -> Images:
 
 
 def _in_units(request: Request, view: View) -> Request:
-    """The request with its lengths in the units of what the library is handed."""
+    """The request with its lengths in the units of the library's images."""
     if view.unit == 1:
         return request
     if request.canonical is None:

@@ -14,9 +14,9 @@ import numpy as np
 def seeded(seed: int, *, of_tensorflow: bool = True) -> Iterator[None]:
     """Within the context Python's, NumPy's, torch's and TensorFlow's global generators start from ``seed``.
 
-    Afterwards they go on as if nothing had happened, all but TensorFlow's, whose state can't be read. A framework that
-    is not imported yet is not imported for this. Seeding TensorFlow also makes it prepare every function anew that it
-    runs, which takes longer than a batch: who draws nothing from it, and often, says ``of_tensorflow=False``.
+    Afterwards they go on as if nothing had happened. Only TensorFlow's does not, for its state can't be read. No
+    framework is imported for this. Seeding TensorFlow makes it prepare every function again, which takes longer than a
+    batch: callers that seed often and draw nothing from it pass ``of_tensorflow=False``.
     """
     torch, tensorflow = sys.modules.get("torch"), sys.modules.get("tensorflow") if of_tensorflow else None
     # the state is set around the libraries' own calls, which draw from NumPy's legacy global generator

@@ -18,19 +18,19 @@ HALVINGS = 10
 
 
 class Starts(NamedTuple):
-    """``rows`` (M,): which images of the batch an attack should start on; ``points`` (M, C, H, W): where from."""
+    """``rows`` (M,): the images of the batch that an attack starts on; ``points`` (M, C, H, W): where it starts."""
 
     rows: npt.NDArray[np.intp]
     points: Images
 
 
 def find_starts(decide: Decide, x: Images, labels: Labels, targeted: bool, draws: int) -> Starts:
-    """A misclassified (or, targeted, a rightly aimed) image for every image of the batch that isn't one already.
+    """For each image a start: an image that the classifier takes for another class (targeted: for the target).
 
-    First up to ``draws`` images of uniform noise, as HopSkipJump and the Boundary Attack do; where none of them will
-    do, another image of the batch that the classifier puts into a fitting class, as both papers do for targets. The
-    point then moves along the line towards its image, to just before the boundary. Images that need no attack, and
-    those for which there is no start, are left out.
+    First it tries up to ``draws`` images of uniform noise, as HopSkipJump and the Boundary Attack do. Where none fits,
+    it takes another image of the batch with a fitting class, as both papers do for targets. Then the start moves along
+    the line towards its image, to just before the boundary. Left out are images that need no attack, and those without
+    a start.
     """
     rng = np.random.default_rng(random.getrandbits(64))
     predicted = decide(x)
@@ -74,7 +74,7 @@ def _between(x: Images, points: Images, share: npt.NDArray[np.float32]) -> Image
 
 
 def draw_start(x: Images, norm: str, eps: float, seed: int) -> Images:
-    """A point of the ball of radius eps around each image, (N, C, H, W), float32, in the box.
+    """A random point of the ball of radius eps around each image, (N, C, H, W), float32, in the box.
 
     ``linf``: uniform in the cube [-eps, eps] (Madry et al. 2018, section 2.1). ``l2``: uniform in the ball, a normal
     direction at the distance eps · U^(1/d). Raises ``InputError`` for another norm.

@@ -1,14 +1,14 @@
-"""The laws of ``protocol.py`` as checks that anyone's classifier can be put through.
+"""The laws of ``protocol.py``, as checks for anyone's classifier.
 
-Each check takes a classifier and raises ``AssertionError`` when a law is broken, with the law and what was measured.
-The module needs no test framework; with pytest, three lines make a test of each law::
+Each check takes a classifier and raises ``AssertionError`` when a law is broken, with the law and the numbers. The
+module needs no test framework. With pytest, three lines make a test of each law::
 
     @pytest.mark.parametrize("check", checks_for(classifier), ids=lambda check: check.__name__)
     def test_law(check):
         check(classifier)
 
-``check_rebuilds`` is apart, for it needs to know how the classifier is built. The checks of a library of attacks,
-``library_checks_for(library)``, stand in ``library_conformance.py``.
+``check_rebuilds`` stands apart, for it must know how to build the classifier. The checks of an attack library,
+``library_checks_for(library)``, are in ``libraries.py``.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ __all__ = [
 Check: TypeAlias = Callable[[Any], None]
 
 BATCH_TOLERANCE = 1e-5
-"""How far, relative to the largest number, a result in float32 may be off when its order of summation changes."""
+"""How much a float32 result may change with its order of summation, relative to the largest number."""
 SLOPE_TOLERANCE = 2e-2
-"""How far, relative, the slope along the gradient may be from the gradient's norm at smooth points."""
+"""How much the slope along the gradient may differ from the gradient's norm at smooth points, as a share."""
 RANDOM_SLOPE_TOLERANCE = 5e-2
-"""The same in random directions, where the slope is smaller by the root of the number of pixels, and a deep network's
-kinks weigh more. What they are there to find, a part of the gradient that is missing or misplaced, is far larger: one
-lost row of 64 shows as 12 %, a lost colour as 58 %."""
+"""The same in random directions. There the slope is smaller by the root of the number of pixels, and a deep
+network's kinks weigh more. A missing or misplaced part of the gradient shows far more clearly: one lost row of 64 as
+12 %, a lost color as 58 %."""
 
 
 def sample_images(classifier: Classifier, n: int = 6, seed: int = 0) -> Images:
@@ -92,7 +92,7 @@ def check_empty_batch(classifier: Classifier) -> None:
 
 
 def check_deterministic(classifier: Classifier) -> None:
-    """``logits`` gives the same numbers for the same images, whatever it was asked in between."""
+    """``logits`` gives the same numbers for the same images, whatever runs in between."""
     x = sample_images(classifier)
     first = classifier.logits(x)
     kept = first.copy()
@@ -108,7 +108,7 @@ def check_batch_independence(classifier: Classifier) -> None:
 
 
 def check_leaves_input_alone(classifier: Classifier) -> None:
-    """``logits`` doesn't write to the images, and takes read-only ones and ones that are not contiguous."""
+    """``logits`` doesn't write to the images, and accepts read-only and non-contiguous ones."""
     x = sample_images(classifier)
     for guise in _guises(x):
         _are_close(classifier.logits(guise), classifier.logits(x.copy()), "logits depend on the array's memory layout")
@@ -116,7 +116,7 @@ def check_leaves_input_alone(classifier: Classifier) -> None:
 
 
 def check_uses_input(classifier: Classifier) -> None:
-    """Different images have different logits: without this, a constant would keep every other law."""
+    """Different images have different logits. A constant would keep every other law."""
     a, b = (classifier.logits(sample_images(classifier, seed=seed)) for seed in (0, 1))
     assert not np.array_equal(a, b), "the logits are the same whatever the images"
 
@@ -148,7 +148,7 @@ def check_vjp_shape_and_dtype(classifier: Differentiable) -> None:
 
 
 def check_vjp_deterministic(classifier: Differentiable) -> None:
-    """``vjp`` gives the same numbers for the same arguments, whatever it was asked in between."""
+    """``vjp`` gives the same numbers for the same arguments, whatever runs in between."""
     x, cotangent = sample_images(classifier), sample_cotangent(classifier)
     first = classifier.vjp(x, cotangent)
     kept = first.copy()
@@ -166,7 +166,7 @@ def check_vjp_batch_independence(classifier: Differentiable) -> None:
 
 
 def check_vjp_leaves_input_alone(classifier: Differentiable) -> None:
-    """``vjp`` writes neither to the images nor to the cotangent, and takes read-only and non-contiguous ones."""
+    """``vjp`` writes neither to the images nor to the cotangent, and accepts read-only and non-contiguous ones."""
     x, cotangent = sample_images(classifier), sample_cotangent(classifier)
     for guise, cotangent_guise in zip(_guises(x), _guises(cotangent), strict=True):
         result = classifier.vjp(guise, cotangent_guise)
@@ -176,7 +176,7 @@ def check_vjp_leaves_input_alone(classifier: Differentiable) -> None:
 
 
 def check_vjp_refuses_bad_arguments(classifier: Differentiable) -> None:
-    """``vjp`` raises ``InputError`` for images as ``logits`` does, and for a bad cotangent likewise."""
+    """``vjp`` raises ``InputError`` for bad images, as ``logits`` does, and for a bad cotangent."""
     x, cotangent = sample_images(classifier), sample_cotangent(classifier)
     for what, bad in _bad_images(classifier):
         _refuses(lambda bad=bad: classifier.vjp(bad, cotangent), f"vjp of {what}")  # type: ignore[misc]
@@ -293,10 +293,10 @@ DIFFERENTIABLE_CHECKS: list[Check] = [
 
 
 def checks_for(classifier: Classifier) -> list[Check]:
-    """All checks that apply: those of a classifier, of its gradients if it has them, and of its native doors.
+    """The checks that apply: those of every classifier, of gradients if it has them, and of its native doors.
 
-    A defended classifier whose ``gradients`` are an estimate (``straight-through``, ``expectation``) is not held to the
-    derivative.
+    A defended classifier whose ``gradients`` are an estimate (``straight-through``, ``expectation``) is not compared
+    with the derivative.
     """
     checks = list(DIFFERENTIABLE_CHECKS if isinstance(classifier, Differentiable) else CLASSIFIER_CHECKS)
     if isinstance(classifier, Differentiable) and getattr(classifier, "gradients", "exact") != "exact":

@@ -1,15 +1,15 @@
-"""What every attack library keeps to, as checks that anyone's bridge can be put through.
+"""The laws of an attack library, as checks for anyone's bridge.
 
-Each check takes a ``Library`` and raises ``AssertionError`` when a law is broken, with the attack and what was found.
-The module needs no test framework, and no deep-learning framework beside those that the library claims to run on; with
-pytest, three lines make a test of each law::
+Each check takes a ``Library`` and raises ``AssertionError`` when a law is broken, with the attack and the numbers. The
+module needs no test framework, and only the deep-learning frameworks that the library says it runs on. With pytest,
+three lines make a test of each law::
 
     @pytest.mark.parametrize("check", library_checks_for(LIBRARY), ids=lambda check: check.__name__)
     def test_law(check):
         check(LIBRARY)
 
-The attacks run on a small network in NumPy (``Small``), with parameters that make them short (``LIGHT``), and through
-the library's own session: nothing of what ``sparring.adapters.attacks.run`` mends afterwards is mended here.
+The attacks run on a small network in NumPy (``Small``), with parameters that make them short (``LIGHT``). They run
+through the library's own session: nothing is corrected here that ``sparring.adapters.attacks.run`` would correct.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ RANDOM = {
 
 
 class Small:
-    """A network in NumPy with its gradient by hand, tanh(x A) B, that counts the images which went through it."""
+    """A network in NumPy with its own gradient, tanh(x A) B. It counts the images that pass through it."""
 
     framework = "onnx"
     input_shape, classes = (1, 8, 8), 5
@@ -122,13 +122,13 @@ class WithoutGradients:
 
 
 def sample(n: int = 6) -> tuple[Images, Labels]:
-    """Images of uniform noise in [.25, .75], (n, 1, 8, 8), and what ``Small`` says of them."""
+    """Images of uniform noise in [.25, .75], (n, 1, 8, 8), and the classes that ``Small`` gives them."""
     x = np.random.default_rng(1).uniform(0.25, 0.75, (n, *Small.input_shape)).astype(np.float32)
     return x, Small().logits(x).argmax(axis=1).astype(np.int64)
 
 
 def light(attack: Attack) -> dict[str, Any]:
-    """All parameters of an attack, those in ``LIGHT`` and the budget for a short run, the others by default."""
+    """All parameters of an attack: those of ``LIGHT`` and the budget for a short run, the others by default."""
     params: dict[str, Any] = {key: value for key, value in LIGHT.items() if key in attack.parameters}
     for key in attack.required:
         params.setdefault(key, BUDGET.get(attack.norm, 0.2) if key == "eps" else _some_value(attack.parameters[key]))
@@ -201,7 +201,7 @@ def check_images_are_legal(library: Library) -> None:
 
 
 def check_budget(library: Library) -> None:
-    """An attack in a budget keeps to it."""
+    """An attack with a budget stays within it."""
     x, y = sample()
     for attack, mapping in mapped(library):
         eps = light(attack).get("eps")
@@ -220,7 +220,7 @@ def check_empty_batch(library: Library) -> None:
 
 
 def check_moves_from_the_label(library: Library) -> None:
-    """An attack lowers the margin of the labels it is given; noise need not."""
+    """An attack lowers the margin of the labels that it gets; noise need not."""
     every, labels = sample(12)
     for attack, mapping in mapped(library):
         if attack.needs != "nothing" and not attack.aims:
@@ -234,7 +234,7 @@ def check_moves_from_the_label(library: Library) -> None:
 
 
 def check_moves_to_the_target(library: Library) -> None:
-    """Targeted, an attack raises the margin of the target, and doesn't take it for the label."""
+    """A targeted attack raises the margin of the target, and doesn't take it for the label."""
     x, y = sample(12)
     for attack, mapping in mapped(library):
         if attack.needs != "nothing" and mapping.targeted is None:
@@ -252,7 +252,7 @@ def check_moves_to_the_target(library: Library) -> None:
 
 
 def check_same_seed(library: Library) -> None:
-    """The same seed gives the same images, whatever was attacked in between."""
+    """The same seed gives the same images, whatever runs in between."""
     x, y = sample(4)
     for attack, mapping in mapped(library):
         first, _, again = (run(library, attack, mapping, x, y, seed=seed) for seed in (3, 4, 3))
@@ -273,7 +273,7 @@ def check_other_seed(library: Library) -> None:
 
 
 def check_counts(library: Library) -> None:
-    """Every image passed forwards or backwards is counted, no other is, and only what the attack needs is used."""
+    """Every image passed forwards or backwards is counted once, and the attack uses only what it says that it needs."""
     x, y = sample(4)
     for attack, mapping in mapped(library):
         classifier, counter = Small(), Counter()
@@ -296,7 +296,7 @@ def check_runs_without_gradients(library: Library) -> None:
 
 
 def check_frameworks(library: Library) -> None:
-    """By the native route to every framework that is claimed and installed, all attacks give legal images."""
+    """All attacks give legal images by the native route to every installed framework that the library claims."""
     frameworks = {"torch", "keras-torch", "keras-tensorflow"}
     assert library.native <= frameworks, f"{', '.join(sorted(library.native - frameworks))} is no framework"
     x, y = sample(4)
@@ -312,7 +312,7 @@ def check_frameworks(library: Library) -> None:
 
 
 def check_leaves_arguments_alone(library: Library) -> None:
-    """Neither the images nor the labels that were handed over are written to."""
+    """Neither the images nor the labels are written to."""
     x, y = sample(4)
     for attack, mapping in mapped(library):
         images, labels = x.copy(), y.copy()
@@ -361,7 +361,7 @@ def check_is_quiet(library: Library) -> None:
 
 
 def check_reconciliations_are_undone(library: Library) -> None:
-    """After each reconciliation, left as planned or by an error, the attack gives the images that it gave before."""
+    """After each reconciliation, ended normally or by an error, the attack gives the same images as before."""
     x, y = sample(4)
     for attack, mapping in mapped(library):
         own = [
@@ -404,7 +404,7 @@ LIBRARY_CHECKS: list[LibraryCheck] = [
 
 
 def library_checks_for(library: Library) -> list[LibraryCheck]:
-    """All checks that apply to a library: those of native routes and of reconciliations where it has such."""
+    """The checks that apply to a library; it may have no native route, or no reconciliations."""
     checks = list(LIBRARY_CHECKS)
     if not library.native:
         checks.remove(check_frameworks)
@@ -428,7 +428,7 @@ def run(
     seed: int = 0,
     targeted: bool = False,
 ) -> Images:
-    """What the library's own session makes of one batch. Raises ``AssertionError`` where it raises anything."""
+    """The images that the library's own session gives for one batch. Any error becomes an ``AssertionError``."""
     model = classifier or Small()
     goals = (y + 1) % Small.classes if attack.aims and not targeted else y
     call = _call(attack, mapping, x, goals, seed, targeted)
@@ -449,7 +449,7 @@ def _call(attack: Attack, mapping: AttackMapping, x: Images, y: Labels, seed: in
 
 
 def _others(y: Labels) -> Fit:
-    """Images to train on, none of them of ``sample``, all with the first of the labels: to leave, or to reach."""
+    """Images to train on, all different from ``sample``'s, all with the first of the labels."""
     x = np.random.default_rng(2).uniform(0.25, 0.75, (8, *Small.input_shape)).astype(np.float32)
     return Fit(x, np.full(len(x), y[0] if len(y) else 0, np.int64))
 
@@ -504,7 +504,7 @@ def _model(module: Any) -> dict[str, Any]:
 
 
 def _native(framework: str) -> Classifier | None:
-    """The small network in a framework that is installed; None else, or where Keras runs on another backend."""
+    """The small network in an installed framework; else None. Keras must run on that backend."""
     if framework == "torch":
         module = _torch_module()
         if module is None:

@@ -28,23 +28,26 @@ if TYPE_CHECKING:
 
 
 class OnnxOutputs:
-    """An ONNX model as a ``Classifier``: what it gives, by ONNX Runtime.
+    """An ONNX model as a ``Classifier``: its scores, by ONNX Runtime.
 
-    The file has one input, the images: (batch, channels, height, width) or channels last, grey ones also without the
-    axis of channels, or rows of all pixels (then ``input_shape`` is needed). Of several outputs the one of floats
-    (batch, classes) is taken. ``input_shape`` (channels, height, width) and ``classes`` are the file's own when they
-    are None. ``layout`` is channels-first when it is None, unless only the last axis can be channels. ``device`` is
-    ``auto``, ``cpu`` or ``cuda``; ``providers`` are those that the session really has. A file of a fixed batch size is
-    run in batches of that size. Inputs of float16 and float64 are cast to; for uint8 and int8 the images are rounded,
-    and ``input_range`` is the type's own (0 to 255, -128 to 127) unless another than (0, 1) is given. With
-    ``output='probabilities'`` a softmax that ends the graph is left out; of any other graph the logarithm is taken,
-    clipped at 1e-30. The rest as for ``TorchClassifier``.
+    The file has one input, the images: (batch, channels, height, width) or channels last, gray ones also without the
+    axis of channels, or rows of all pixels. Of several outputs the one of floats (batch, classes) counts.
 
-    ``lacks`` is empty where the file has gradients (``OnnxClassifier``); else ``lacks['gradients']`` says why not.
+    - ``input_shape`` (channels, height, width) and ``classes`` are the file's own when they are None. A file that takes
+      rows needs ``input_shape``.
+    - ``layout`` is channels-first when it is None, unless only the last axis can be channels.
+    - ``input_range``: a file for uint8 or int8 has its type's own (0 to 255, -128 to 127) unless another than (0, 1) is
+      given. Its images are rounded. Images for float16 and float64 are cast.
+    - ``output='probabilities'``: a softmax that ends the graph is left out. Of any other graph the logarithm is taken,
+      clipped at 1e-30.
+    - ``device``: ``auto``, ``cpu`` or ``cuda``; ``providers`` are those that the session really has.
 
-    Raises ``InputError`` for a file that is absent, not ONNX or truncated, that has weights in another file which is
-    absent or outside its folder, or an operator that ONNX Runtime lacks; for other inputs and outputs than these, for a
-    device that is absent, and where ONNX Runtime is not installed.
+    The rest is as for ``TorchClassifier``. A file of a fixed batch size runs in batches of that size. ``lacks`` is
+    empty where the file has gradients (``OnnxClassifier``); else ``lacks['gradients']`` says why it has none.
+
+    Raises ``InputError`` for a file that is absent, not ONNX or truncated; for weights in another file that is absent
+    or outside the model's folder; for an operator that ONNX Runtime lacks; for other inputs and outputs than these; for
+    a device that is absent; and where ONNX Runtime is not installed.
     """
 
     framework = "onnx"
@@ -102,7 +105,7 @@ class OnnxOutputs:
         return self._as_logits(self._scores(self._own(x)))[: len(x)]
 
     def _own(self, x: Images) -> npt.NDArray[Any]:
-        """The images as the file takes them, filled up to its batch size."""
+        """The images in the file's own terms, filled up to its batch size."""
         images: npt.NDArray[Any] = self._before.apply(x)
         if len(self._door.sides) < 3:
             images = images.reshape(len(x), *(self.input_shape[1:] if len(self._door.sides) == 2 else (-1,)))
@@ -117,7 +120,7 @@ class OnnxOutputs:
         return np.concatenate([rows, np.zeros((self._batch - len(rows), *rows.shape[1:]), rows.dtype)])
 
     def _scores(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """What the file gives for images in its own terms, (N, classes)."""
+        """The file's scores for images in its own terms, (N, classes)."""
         scores = self._session.run([self._door.output], {self._door.input: images})[0]
         # some networks end in a pooling, whose sides of 1 remain
         if scores.ndim < 2 or len(scores) != len(images) or scores.size != scores.shape[0] * scores.shape[1]:
@@ -130,7 +133,7 @@ class OnnxOutputs:
         return np.log(np.maximum(scores, np.float32(LEAST_PROBABILITY))) if self._probabilities else scores
 
     def _probe(self) -> int:
-        """The number of classes. A file that says that it takes any batch and fails for two images gets single ones."""
+        """The number of classes. A file that claims any batch size and fails for two images gets single images."""
         try:
             classes = self._run(np.zeros((1, *self.input_shape), np.float32)).shape[1]
         except InputError:
@@ -145,7 +148,7 @@ class OnnxOutputs:
         return int(classes)
 
     def _leave_softmax_out(self, graph: Graph, device: str) -> Graph:
-        """Where a softmax ends the graph: from here on take what goes into it, from the graph that is returned."""
+        """Take the input of the softmax that ends the graph, from now on. Returns the graph that gives it."""
         from scipy.special import softmax
 
         from sparring.adapters.onnx.gradients import softmax_input, with_output
@@ -179,9 +182,9 @@ class OnnxOutputs:
 class OnnxClassifier(OnnxOutputs):
     """An ONNX model as a ``Differentiable``: its gradients come from the graph in the file, evaluated in torch.
 
-    Options as for ``OnnxOutputs``. Raises ``InputError`` as that does, and ``NotSupported`` for a file without
-    gradients: one with an operator that can't be evaluated in torch, or that rises in steps (quantised models, trees),
-    and one whose evaluation gives other scores than ONNX Runtime.
+    Options as for ``OnnxOutputs``. Raises ``InputError`` as that does. Raises ``NotSupported`` for a file without
+    gradients: torch can't evaluate an operator, an operator rises in steps (quantized models, trees), or the evaluation
+    gives other scores than ONNX Runtime.
     """
 
     def __init__(self, path: str | os.PathLike[str], **options: Any) -> None:
@@ -191,7 +194,7 @@ class OnnxClassifier(OnnxOutputs):
 
     @classmethod
     def of(cls, outputs: OnnxOutputs) -> OnnxClassifier:
-        """The same file, opened already, whose ``lacks`` is empty."""
+        """An open file whose ``lacks`` is empty, as a classifier with gradients."""
         classifier = cls.__new__(cls)
         classifier.__dict__.update(outputs.__dict__)
         return classifier
@@ -207,7 +210,7 @@ class OnnxClassifier(OnnxOutputs):
         return np.concatenate([self._vjp(x[part], cotangent[part]) for part in parts])
 
     def _vjp(self, x: Images, cotangent: Logits) -> Images:
-        assert self._gradients is not None  # __init__ and onnx_classifier have seen to it
+        assert self._gradients is not None  # __init__ and onnx_classifier have checked it
         gradient = self._gradients.vjp(self._own(x), self._filled(cotangent))[: len(x)]
         if broken := int((~np.isfinite(gradient)).reshape(len(x), -1).any(axis=1).sum()):
             raise NotSupported(f"{self.path} has a gradient that is NaN or infinite for {broken} of {len(x)} images")
@@ -223,5 +226,5 @@ def onnx_classifier(path: str | os.PathLike[str], **options: Any) -> OnnxOutputs
 
 
 def _noise(input_shape: tuple[int, int, int], batch: int | None) -> Images:
-    """Two images, or one where more aren't taken."""
+    """Two random images, or one for a file that takes single images."""
     return np.random.default_rng(0).random((min(batch or 2, 2), *input_shape), np.float32)

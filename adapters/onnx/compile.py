@@ -1,7 +1,7 @@
-"""A ``ModelProto`` -> steps: local functions written out in place, constants folded, what is missing marked.
+"""A ``ModelProto`` -> steps: local functions written out in place, constants folded, missing operators marked.
 
-Every value has one name in the whole file (those of a local function get the node's name in front), so that a body of
-If, Loop or Scan can take what is around it by name.
+Every value has one name in the whole file; names in a local function begin with the name of the calling node. So the
+body of an If, Loop or Scan can use the values around it by name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DEEPEST = 64
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a node is: in the file's graph, or in a local function, with names and attributes from its caller."""
+    """The place of a node: the file's graph, or a local function with names and attributes from its caller."""
 
     name: Callable[[str], str]
     opsets: Mapping[str, int]
@@ -37,7 +37,7 @@ class _Place:
 
 
 class Compiler:
-    """One file being read."""
+    """Turns one file into steps."""
 
     def __init__(self, model: onnx.ModelProto, file: str, folder: str | None) -> None:
         self._graph, self._file, self._folder, self._producer = model.graph, file, folder, model.producer_name
@@ -45,7 +45,7 @@ class Compiler:
         self.opsets = {domain_of(o): o.version for o in model.opset_import}
 
     def main(self) -> Block:
-        """The file's graph. Raises ``InputError`` for a file that is damaged."""
+        """The file's graph. Raises ``InputError`` for a damaged file."""
         return self._block(self._graph, _Place(lambda name: name, self.opsets, {}), {}, set())
 
     def _block(self, graph: GraphProto, place: _Place, constants: Mapping[str, Any], names: set[str]) -> Block:
@@ -66,7 +66,7 @@ class Compiler:
     def _steps(
         self, nodes: Iterable[NodeProto], place: _Place, constants: ChainMap[str, Any], names: set[str]
     ) -> list[Step]:
-        """Adds the constants that it finds to ``constants``, and everything that the nodes give to ``names``."""
+        """The steps of the nodes. Adds their constants to ``constants``, and all their values to ``names``."""
         steps: list[Step] = []
         for node in nodes:
             for name in map(place.name, node.input):
@@ -133,7 +133,7 @@ class Compiler:
     def _values(
         self, node: NodeProto, place: _Place, constants: Mapping[str, Any], names: set[str]
     ) -> tuple[dict[str, Any], dict[str, Block]]:
-        """The attributes, and those that are graphs."""
+        """The plain attributes, and those that are graphs."""
         values, graphs = {}, {}
         for name, proto in _attributes(node, place).items():
             if proto.type == AttributeProto.GRAPH:
@@ -168,13 +168,13 @@ def _label(node: NodeProto) -> str:
 
 
 def _attributes(node: NodeProto, place: _Place) -> dict[str, AttributeProto]:
-    """By name; one that refers to an attribute of the function around it is that one, or none."""
+    """The attributes by name. One that refers to an attribute of the surrounding function gets that one, or none."""
     attributes = {a.name: place.attributes.get(a.ref_attr_name) if a.ref_attr_name else a for a in node.attribute}
     return {name: a for name, a in attributes.items() if a is not None}
 
 
 def _refused(takes: Signature, attributes: Mapping[str, Any], inputs: Iterable[Any]) -> str:
-    """What of it the function doesn't know."""
+    """What of the node the function does not support, in words; empty where it supports all."""
     for name, value in attributes.items():
         if name not in takes.attributes:
             return f"with the attribute {name}"
@@ -190,7 +190,7 @@ def _numbers(value: Any) -> list[Any] | None:
 
 
 def _folded(step: Step, constants: ChainMap[str, Any]) -> Step | None:
-    """None where all that it takes is constant: its outputs are then, too."""
+    """The step; None where all its inputs are constant, for then its outputs become constants too."""
     if step.missing or not all(name in constants for name in step.needs):
         return step
     try:

@@ -1,4 +1,4 @@
-"""The gradient of an ONNX file: its graph evaluated in torch, where that can be done; else the reason why it can't."""
+"""The gradient of an ONNX file, from its graph evaluated in torch, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from torch import Tensor  # noqa: E402
 TOLERANCE = 1e-4
 """Largest difference of a logit from ONNX Runtime's, relative to the largest logit where that is above 1."""
 HALF_TOLERANCE = 2e-2
-"""The same where the file computes in half precision, of which ONNX Runtime does parts in single."""
+"""The same for a file in half precision, parts of which ONNX Runtime computes in single precision."""
 HALVES = (torch.float16, torch.bfloat16)
 STAIRS = ("QuantizeLinear", "DynamicQuantizeLinear", "TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor")
-"""Operators whose value rises in steps: what lies behind one has no gradient, or one that says nothing."""
+"""Operators whose value rises in steps. What lies behind one has no gradient, or a meaningless one."""
 STEPS = (
     *STAIRS,
     "Round",
@@ -47,18 +47,18 @@ STEPS = (
     "Equal",
     "Not",
 )
-"""Operators that may be why a gradient is zero everywhere."""
+"""Operators that can make a gradient zero everywhere."""
 
 
 class Gradients:
-    """The vjp of one graph, from the file's own input to its scores or, of ``probabilities``, their logarithm."""
+    """The vjp of one graph: from the file's own input to its scores, or to their logarithm for ``probabilities``."""
 
     def __init__(self, graph: Graph, door: Door, probabilities: bool, half: bool, device: str) -> None:
         self.graph, self.door, self.probabilities, self.half = graph, door, probabilities, half
         self.device = torch.device(device)
 
     def scores(self, images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """What ``OnnxOutputs.logits`` takes from ONNX Runtime for the file's own input, float32 (N, classes)."""
+        """The scores, float32 (N, classes), as ``OnnxOutputs.logits`` takes them from ONNX Runtime."""
         with torch.no_grad(), exactly(self.device):
             return _array(self._scores(self._tensor(images)))
 
@@ -91,10 +91,10 @@ def gradients_of(
     images: npt.NDArray[Any],
     expected: npt.NDArray[np.float32],
 ) -> tuple[Gradients | None, str]:
-    """The gradients of a file, and an empty text; or None and why there are none, which begins `needs gradients`.
+    """The gradients of a file and an empty text, or None and the reason, which begins with `needs gradients`.
 
-    ``images`` are a few in the file's own terms, and ``expected`` the scores that ONNX Runtime gives for them: where
-    the graph evaluates to others, its gradient would be that of another function.
+    ``images`` are a few in the file's own terms, ``expected`` the scores that ONNX Runtime gives for them. Where the
+    graph evaluates to other scores, its gradient would be that of another function.
     """
     name = f"needs gradients, and {os.path.basename(graph.file)}"
     if door.whole:
@@ -130,9 +130,10 @@ def gradients_of(
 
 
 def softmax_input(graph: Graph, output: str) -> str | None:
-    """The value that goes into the softmax that ends the graph, or into the exponential of a log-probability.
+    """The input of the softmax that ends the graph, or of the exponential of a log-probability; else None.
 
-    A ``LinearClassifier`` has its softmax inside: then its own output, which ``with_output`` turns into its input.
+    A ``LinearClassifier`` has its softmax inside. Then it is its own output, which ``with_output`` turns into its
+    input.
     """
     makers = {name: step for step in graph.main.steps for name in step.outputs}
     step, name = makers.get(output), output
@@ -147,9 +148,9 @@ def softmax_input(graph: Graph, output: str) -> str | None:
 
 
 def with_output(path: str, value: str) -> onnx.ModelProto | None:
-    """The file with one more output; None where it has no such value, or is too large to be written anew.
+    """The file with one more output; None where it has no such value, or is too large to be written again.
 
-    Of a ``LinearClassifier`` with a softmax the scores are given without it.
+    A ``LinearClassifier`` with a softmax gives its scores without it.
     """
     model = onnx.load(path)
     node = next((node for node in model.graph.node if value in node.output), None)
@@ -164,7 +165,7 @@ def with_output(path: str, value: str) -> onnx.ModelProto | None:
 
 
 def _reached(graph: Graph, door: Door) -> Iterator[Step]:
-    """The steps to the scores on whose values the images act, other than by their shape."""
+    """The steps to the scores that use the values of the images, not only their shape."""
     names = {door.input}
     for step, _ in graph.plan([door.output]):
         if names.intersection(step.needs) and step.operator not in ("Shape", "Size"):
@@ -177,7 +178,7 @@ def _called(step: Step) -> str:
 
 
 def _powers_of_two(cotangent: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """One for each row (N, 1), near its largest number: divided by it, the row is not lost in half precision."""
+    """A power of two near each row's largest number, (N, 1): divided by it, the row survives half precision."""
     largest = np.abs(cotangent).max(axis=1, keepdims=True, initial=0)
     return np.exp2(np.floor(np.log2(np.where(largest > 0, largest, 1)))).astype(np.float32)
 

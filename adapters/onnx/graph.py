@@ -28,13 +28,13 @@ class Value:
 
     name: str
     dtype: torch.dtype | None
-    """None for strings and for what is no tensor"""
+    """None for strings, and for what is no tensor"""
     shape: tuple[int | None, ...] | None
-    """a side is None where the file leaves it open, the whole where it says nothing"""
+    """a side is None where the file leaves it open; the whole is None where the file gives no shape"""
 
 
 class Graph:
-    """What is in an ONNX file, ready to be evaluated; nothing in it changes."""
+    """The content of an ONNX file, ready to be evaluated. It never changes."""
 
     def __init__(self, model: onnx.ModelProto, file: str, folder: str | None) -> None:
         compiler = Compiler(model, file, folder)
@@ -44,16 +44,16 @@ class Graph:
         self.inputs = tuple(_value(i) for i in model.graph.input if i.name in self.main.inputs)
         self.outputs = tuple(_value(o) for o in model.graph.output)
         self.missing = self.missing_for([output.name for output in self.outputs])
-        """empty where every output can be evaluated; otherwise every one that the outputs need, bodies included"""
+        """empty where every output can be evaluated; else all that the outputs need and that can't be evaluated"""
         self._plans: dict[tuple[str, ...], Schedule] = {}
 
     def missing_for(self, outputs: Iterable[str]) -> tuple[Missing, ...]:
-        """What is missing for these values alone."""
+        """What is missing for these outputs alone."""
         steps = [step for step, _ in schedule(self.main.steps, outputs)]
         return tuple(dict.fromkeys(m for step in steps for m in step.missing))
 
     def plan(self, outputs: Sequence[str]) -> Schedule:
-        """The steps for these values. ``InputError`` for a name that is not in the graph."""
+        """The steps for these outputs. Raises ``InputError`` for a name that is not in the graph."""
         key = tuple(outputs)
         if key not in self._plans:
             values = {name for step in self.main.steps for name in step.outputs if name}
@@ -74,11 +74,11 @@ def read_graph(model: str | os.PathLike[str] | onnx.ModelProto) -> Graph:
 
 
 def evaluate(graph: Graph, inputs: Mapping[str, Tensor], outputs: Sequence[str] | None = None) -> dict[str, Tensor]:
-    """The values of these names (the outputs when None), on the inputs' device, in the caller's grad mode.
+    """The values of these names (by default the outputs), on the inputs' device, in the caller's grad mode.
 
-    Of float inputs any precision will do, as long as the operators take it together with the file's constants. Raises
-    ``InputError`` for inputs that are not the graph's, or not of their kind and shape, and ``NotSupported``, naming
-    operator and node, for what can't be evaluated. Sequences are lists of tensors.
+    Float inputs may have any precision that the operators accept together with the file's constants. Sequences are
+    lists of tensors. Raises ``InputError`` for inputs that are not the graph's, or of another kind or shape. Raises
+    ``NotSupported``, with operator and node, for what can't be evaluated.
     """
     names = [output.name for output in graph.outputs] if outputs is None else list(outputs)
     _check(graph, inputs)

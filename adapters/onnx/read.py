@@ -1,4 +1,4 @@
-"""An ONNX file on disk -> a checked ``ModelProto``, and the tensors in it -> torch; nothing is ever unpickled."""
+"""From an ONNX file to a checked ``ModelProto``, and from its tensors to torch. Nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def load(model: str | os.PathLike[str] | onnx.ModelProto) -> tuple[onnx.ModelPro
 
 
 def tensor(proto: TensorProto, file: str, folder: str | None) -> Tensor:
-    """The tensor, in memory of its own. ``InputError`` where its data are missing, ``NotSupported`` for its type."""
+    """The tensor, with memory of its own. ``InputError`` for missing data, ``NotSupported`` for its type."""
     dtype = dtype_of(proto.data_type)
     if proto.data_location == TensorProto.EXTERNAL:
         proto = _with_external_data(proto, file, folder)
@@ -79,7 +79,7 @@ def _with_external_data(proto: TensorProto, file: str, folder: str | None) -> Te
 
 
 def dense(proto: onnx.SparseTensorProto, file: str, folder: str | None) -> Tensor:
-    """A sparse tensor written out."""
+    """A sparse tensor as a dense one."""
     values, indices = tensor(proto.values, file, folder), tensor(proto.indices, file, folder)
     full = torch.zeros(tuple(proto.dims), dtype=values.dtype)
     if indices.ndim == 1:
@@ -90,7 +90,7 @@ def dense(proto: onnx.SparseTensorProto, file: str, folder: str | None) -> Tenso
 
 
 def attribute(proto: AttributeProto, as_tensor: Callable[[TensorProto], Tensor]) -> Any:
-    """The value of an attribute in Python: numbers, strings, lists of them, tensors; graphs as they are."""
+    """The Python value of an attribute: numbers, strings, lists of them, tensors; graphs stay as they are."""
     kind = proto.type
     if kind == AttributeProto.TENSOR:
         return as_tensor(proto.t)

@@ -1,4 +1,4 @@
-"""An ONNX file in ONNX Runtime: the session, and which of its inputs and outputs are the images and the scores."""
+"""An ONNX file in ONNX Runtime: its session, its input for the images and its output for the scores."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 WHOLE = {"tensor(uint8)": np.uint8, "tensor(int8)": np.int8}
-"""Images in these are rounded, which has no gradient."""
+"""Images of these types are rounded, which has no gradient."""
 
 
 @dataclass(frozen=True)
 class Door:
-    """How images go in and scores come out."""
+    """The input for the images and the output for the scores."""
 
     input: str
     output: str
     dtype: Any
-    """of the images, a NumPy type"""
+    """the NumPy type of the images"""
     batch: int | None
     """the one batch size that the file takes; None where it takes any"""
     sides: tuple[int | None, ...]
-    """of one image: three, two for grey images without a channel axis, one for rows of numbers; None is any"""
+    """the sides of one image: three, two for gray images without a channel axis, one for rows; None is any size"""
 
     @property
     def whole(self) -> bool:
@@ -45,7 +45,7 @@ class Door:
 
 
 def open_session(model: str | bytes, graph: Graph, device: str) -> Any:
-    """An ``onnxruntime.InferenceSession`` of the graph's file, or of other bytes; deterministic.
+    """An ``onnxruntime.InferenceSession`` of the graph's file, or of other bytes; it is deterministic.
 
     Raises ``InputError`` for what ONNX Runtime can't run, for a device that is absent, and where it is not installed.
     """
@@ -79,10 +79,10 @@ def open_session(model: str | bytes, graph: Graph, device: str) -> Any:
 
 
 def door(session: Any, path: str, output: Output) -> Door:
-    """The input that takes the images and the output that gives the scores. Raises ``InputError`` with what there is.
+    """The input that takes the images and the output that gives the scores. ``InputError`` lists what there is.
 
-    Of several outputs it is the one of floats (batch, classes); of several such the one that is called as what the
-    caller says that the model gives, ``logits`` or ``probabilities``.
+    The output is the one of floats (batch, classes). Of several such it is the one with the name of the caller's
+    ``output``, ``logits`` or ``probabilities``.
     """
     inputs = session.get_inputs()
     if len(inputs) != 1:
@@ -98,16 +98,16 @@ def door(session: Any, path: str, output: Output) -> Door:
 
 
 def images_of(door: Door, path: str, input_shape: tuple[int, int, int] | None, layout: Layout) -> tuple[int, int, int]:
-    """The images (channels, height, width) that go in: the given shape, or the file's own.
+    """The shape (channels, height, width) of the images: the given one, or the file's own.
 
-    Raises ``InputError`` where the file's is open and none is given, and where the two differ.
+    Raises ``InputError`` where neither says it, and where the two differ.
     """
     own = door.sides
     if len(own) == 1:
         if input_shape is None:
             raise InputError(
                 f"{path} takes rows of {own[0] or 'any number of'} values: give input_shape=(channels, height, width), "
-                "the images whose pixels they are"
+                "the shape of the images in these rows"
             )
         shape = check_input_shape(input_shape)
         if own[0] not in (None, math.prod(shape)):

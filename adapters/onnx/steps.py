@@ -1,4 +1,4 @@
-"""The run of an ONNX graph: steps in their order, each an operator's function with its attributes bound."""
+"""An ONNX graph as steps that run in order: each is an operator's function with its attributes bound."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparring.adapters.errors import NotSupported, first_line
 from sparring.adapters.onnx.operators.signature import Function
 
 Values = dict[str, Any]
-"""name -> tensor, or a list of them (a sequence), or None (an optional without an element)"""
+"""name -> tensor; or a list of tensors (a sequence); or None (an optional without an element)"""
 
 _FAILURES = (
     RuntimeError,
@@ -31,7 +31,7 @@ _SMALL = 64
 
 @dataclass(frozen=True)
 class Missing:
-    """An operator, or an attribute, a mode or a version of it, without an entry in the table."""
+    """An operator, or an attribute, a mode or a version of one, that the table lacks."""
 
     operator: str
     domain: str
@@ -44,7 +44,7 @@ class Missing:
 
 
 class StepFailed(NotSupported):
-    """Says already which operator of which node it was."""
+    """The text already names the operator and the node."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,17 @@ class Step:
     node: str
     function: Function | None
     inputs: tuple[str, ...]
-    """"" for one that is left out"""
+    """an empty name is an input that is left out"""
     outputs: tuple[str, ...]
     host: Mapping[int, list[Any] | None] = field(default_factory=dict)
-    """positions of inputs that the function takes as lists of numbers; the list, where it is constant"""
+    """the positions of inputs that the function takes as lists of numbers, with the list where it is constant"""
     bodies: Mapping[str, Block] = field(default_factory=dict)
     reason: str = ""
     """why there is no function"""
 
     @property
     def needs(self) -> set[str]:
-        """The values that must be there, those that the bodies take from around them among them."""
+        """The values that must exist before the step, including those that its bodies take from around them."""
         return {name for name in self.inputs if name}.union(*(body.captured for body in self.bodies.values()))
 
     def lacking(self, reason: str) -> Missing:
@@ -80,7 +80,7 @@ class Step:
 
 @dataclass
 class Block:
-    """A graph, or the body of a node: steps in an order in which every value is there before it is used."""
+    """A graph, or the body of a node. In the order of the steps every value exists before it is used."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -95,7 +95,7 @@ class Block:
         self._moved: dict[torch.device, Values] = {}
 
     def constants_on(self, device: torch.device | None) -> Values:
-        """Moved once; single numbers and small integers stay on the host, where shapes are computed."""
+        """The constants on the device, moved once. Single numbers and small integers stay on the host."""
         if device is None:
             return self.constants
         if device not in self._moved:
@@ -111,11 +111,11 @@ def _belongs_there(x: Tensor) -> bool:
 
 
 Schedule = list[tuple[Step, tuple[str, ...]]]
-"""steps, and the names of values that nothing needs after them"""
+"""steps, and the names of values that no later step needs"""
 
 
 def schedule(steps: Iterable[Step], outputs: Iterable[str]) -> Schedule:
-    """The steps that are needed for the wanted values."""
+    """The steps that the outputs need."""
     needed, plan = set(outputs), []
     for step in reversed(list(steps)):
         if needed.intersection(step.outputs):
@@ -127,7 +127,7 @@ def schedule(steps: Iterable[Step], outputs: Iterable[str]) -> Schedule:
 
 
 def run(plan: Schedule, values: Values, device: torch.device | None) -> None:
-    """Carry the steps out; ``values`` has what they need at the start, and what is wanted at the end."""
+    """Run the steps. ``values`` starts with what they need, and ends with the outputs."""
     for step, unneeded in plan:
         values.update(zip(step.outputs, call(step, values, device), strict=False))
         for name in unneeded:
@@ -173,9 +173,10 @@ def call(step: Step, values: Mapping[str, Any], device: torch.device | None) -> 
 
 
 def _together(arguments: list[Any], device: torch.device) -> list[Any]:
-    """All on the device where one of them is, but for single numbers, which torch takes from anywhere.
+    """All tensors on the device where one of them is, except single numbers, which torch takes from anywhere.
 
-    What is on the host alone is arithmetic with shapes, and stays there: fetching a number would make the device wait.
+    Where all are on the host, this is arithmetic with shapes, and stays there: fetching a number would make the device
+    wait.
     """
     if len({x.device for x in arguments if isinstance(x, Tensor)}) < 2:
         return arguments

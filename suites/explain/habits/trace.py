@@ -153,7 +153,7 @@ def attacking(
             with seeded(seed):
                 result = run_call(library, run, call).images
             if result.shape != x.shape:
-                raise LibraryError(f"{library.name} returned {result.shape} where images of shape {x.shape} were due")
+                raise LibraryError(f"{library.name} returned {result.shape}, not images of shape {x.shape}")
             return np.array(result, np.float32)
 
         yield attack

@@ -112,7 +112,7 @@ def test_bad_images_and_labels_are_refused(change, message, linear, images):
 
 
 def test_bad_words_are_refused(linear, images):
-    with pytest.raises(InputError, match="say whose fgsm"):
+    with pytest.raises(InputError, match="fgsm needs a library: library= one of"):
         attack(linear, *images, "fgsm", eps=0.1)
     with pytest.raises(InputError, match=r"unknown library 'artt'.*'art'"):
         attack(linear, *images, "fgsm", library="artt", eps=0.1)

@@ -168,7 +168,7 @@ def test_parts_are_checked_and_filled_in_once():
     [
         ([], "attacks is an empty list"),
         (["pgd"], r"attacks\[0\]: 'pgd' is not a mapping"),
-        ([{"attack": "pgd"}], r"attacks\[0\]: say whose pgd: library: one of art, foolbox"),
+        ([{"attack": "pgd"}], r"attacks\[0\]: pgd needs a library: library: one of art, foolbox"),
         ([PGD, {"attack": "pgdd", "library": "art"}], r"attacks\[1\]: unknown attack 'pgdd'. Did you mean 'pgd'"),
         ([{**PGD, "step": 3}], r"attacks\[0\]: pgd: unknown parameter 'step'"),
         ([{**PGD, "library": "fool"}], r"attacks\[0\]: unknown library 'fool'"),
