@@ -26,7 +26,7 @@ class DataSpec(Spec):
     resize: int | None = Field(None, ge=1, description="shorter side after resizing, pixels (image folders)")
     crop: int | None = Field(None, ge=1, description="side of the centre crop, pixels (image folders); 224 when absent")
     size: int | None = Field(None, ge=1, description="both sides of every image after resizing (bilinear), pixels")
-    channels: Literal[1, 3] | None = Field(None, description="1: grey, 3: colour; as they are when absent")
+    channels: Literal[1, 3] | None = Field(None, description="1: grey, 3: color; as they are when absent")
     test_share: float | None = Field(
         None,
         gt=0,

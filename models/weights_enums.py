@@ -34,10 +34,10 @@ def refuse_bare(name: str, architecture: str | None, key: str) -> None:
     if not BARE.fullmatch(name):
         return
     if name != "DEFAULT":
-        known = [member for member in _every() if member.startswith(name.removesuffix(".DEFAULT") + ".")]
+        members = [member for member in _every() if member.startswith(name.removesuffix(".DEFAULT") + ".")]
     else:
-        known = list(_members(architecture)) if architecture else []
-    valid = f"one of {', '.join(known)}" if known else "a member, as in ResNet50_Weights.IMAGENET1K_V1"
+        members = list(_members(architecture)) if architecture else []
+    valid = f"one of {', '.join(members)}" if members else "a member, as in ResNet50_Weights.IMAGENET1K_V1"
     raise InputError(f"{key}: {name!r} means other weights in other releases of torchvision: write {valid}")
 
 

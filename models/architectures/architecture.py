@@ -96,8 +96,8 @@ def _imported(builder: Builder | str) -> Builder:
     if callable(builder):
         return builder
     module, _, function = builder.partition(":")
-    found: Builder = getattr(importlib.import_module(module), function)
-    return found
+    function_object: Builder = getattr(importlib.import_module(module), function)
+    return function_object
 
 
 def checked(name: str, given: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:

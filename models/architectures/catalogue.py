@@ -43,7 +43,7 @@ SHIPPED = {
         ),
         _shipped(
             "cnn_batchnorm",
-            "two blocks of padded 3x3 convolution (32, 64), batch normalisation, dropout and max-pooling, a dense "
+            "two blocks of padded 3x3 convolution (32, 64), batch normalization, dropout and max-pooling, a dense "
             "layer of 128; the CNN of Campbell and Lasselle, who don't print the channels",
             Convolutional,
         ),
@@ -92,13 +92,13 @@ def catalogue() -> list[Architecture]:
 
 
 def _registered() -> dict[str, Architecture]:
-    found = {point.name: point.load() for point in importlib.metadata.entry_points(group="sparring.models")}
-    for name, architecture in found.items():
+    architectures = {point.name: point.load() for point in importlib.metadata.entry_points(group="sparring.models")}
+    for name, architecture in architectures.items():
         if not isinstance(architecture, Architecture):
             raise InputError(
                 f"the entry point {name!r} of sparring.models is no Architecture but a {type(architecture)}"
             )
-    return found
+    return architectures
 
 
 def _torchvision() -> dict[str, Architecture]:

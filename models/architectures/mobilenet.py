@@ -1,4 +1,4 @@
-"""MobileNet v2 with the ImageNet weights that are kept as plain arrays, batch normalisation folded in.
+"""MobileNet v2 with the ImageNet weights that are kept as plain arrays, batch normalization folded in.
 
 The arrays are ``<layer>/kernel`` and ``<layer>/bias``, where the layer is a convolution of
 ``keras.applications.MobileNetV2``; kernels are in Keras' order.
@@ -20,7 +20,7 @@ NAMES = ("mobilenet_v2", "mobilenet_v2_keras")
 """The architectures into which these weights go."""
 INPUT_RANGE = (-1.0, 1.0)
 EPSILON = 1e-3
-"""Of the batch normalisations of ``keras.applications``."""
+"""Of the batch normalizations of ``keras.applications``."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Convolution:
 
     @property
     def norm(self) -> str:
-        """The batch normalisation that follows, where it isn't folded in."""
+        """The batch normalization that follows, where it isn't folded in."""
         return {"Conv1": "bn_Conv1", "Conv_1": "Conv_1_bn"}.get(self.name, f"{self.name}_BN")
 
 
@@ -80,7 +80,7 @@ def is_folded(arrays: Mapping[str, Any]) -> bool:
 def unfold(arrays: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, npt.NDArray[np.float32]]:
     """The weights of a ``keras.applications.MobileNetV2`` that computes the same, by the paths of its variables.
 
-    Its convolutions have no bias, so the bias goes into the batch normalisation that follows, which otherwise does
+    Its convolutions have no bias, so the bias goes into the batch normalization that follows, which otherwise does
     nothing as long as it is in inference mode. The arrays have passed ``check``.
     """
     unfolded = {}

@@ -170,7 +170,7 @@ class _Rows(nn.Module):
 
 
 class _KerasMobileNet(nn.Module):
-    """MobileNet v2 as TensorFlow computes it; a convolution without a batch normalisation of its own has none.
+    """MobileNet v2 as TensorFlow computes it; a convolution without a batch normalization of its own has none.
 
     Where the stride is 2 TensorFlow pads below and to the right only; the torchvision network, which pads all around,
     computes something else from the same weights.
@@ -195,7 +195,7 @@ class _KerasMobileNet(nn.Module):
 
 
 class FoldedMobileNet(_KerasMobileNet):
-    """The network of ``keras.applications`` with batch normalisation folded into the convolutions.
+    """The network of ``keras.applications`` with batch normalization folded into the convolutions.
 
     (N, 3, H, W) in [-1, 1] -> (N, classes). ``arrays`` are those of a file that ``mobilenet.check`` has passed.
     """

@@ -1,7 +1,7 @@
 """torchvision's networks in Keras: the same function of the same weights.
 
 torch pads all around, where TensorFlow's "same" pads below and to the right of a stride of 2, so every padding is a
-layer of its own; and the batch normalisations have torch's epsilon and, as Keras counts it, torch's momentum. Layers
+layer of its own; and the batch normalizations have torch's epsilon and, as Keras counts it, torch's momentum. Layers
 have the names of torchvision's modules, with ``_`` for ``.``: Keras on torch takes no dot in a name.
 Architectures: He et al., "Deep Residual Learning for Image Recognition", 2016, with the stride of a bottleneck in its
 3x3 convolution; Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018.
@@ -92,7 +92,7 @@ def _inputs(architecture: str, input_shape: tuple[int, int, int]) -> Any:
 def _conv_norm(
     x: Any, conv: str, norm: str, out: int, size: int = 1, stride: int = 1, *, depthwise: bool = False, relu: str = ""
 ) -> Any:
-    """A convolution without bias, padded as torch pads it, its batch normalisation, and an activation if named."""
+    """A convolution without bias, padded as torch pads it, its batch normalization, and an activation if named."""
     if size > 1:
         x = layers.ZeroPadding2D(size // 2, data_format=LAYOUT, name=f"{conv}_pad")(x)
     common = {"strides": stride, "use_bias": False, "data_format": LAYOUT, "name": conv}

@@ -49,14 +49,14 @@ def twin(architecture: str, arrays: Mapping[str, Any]) -> str:
     """The name under which both frameworks have the function of this network, with its parameters.
 
     ``architecture`` is its name, or where it comes from; ``arrays`` are its weights, by whose names a network of the
-    user's is recognised, and the two that are called MobileNet v2 are told apart; by their shapes its sizes are.
+    user's is recognized, and the two that are called MobileNet v2 are told apart; by their shapes its sizes are.
     Raises ``InputError`` for a network that has no twin.
     """
     there = {_layer_of(key) for key in arrays}
-    said, parameters = parse(architecture)
-    if not said.isidentifier() or said in (*MOVABLE, *_LAYERS):
+    base, parameters = parse(architecture)
+    if not base.isidentifier() or base in (*MOVABLE, *_LAYERS):
         # first what it is called: of two whose weights have the same names, such as cnn and cnn_dropout2d
-        for name in dict.fromkeys((*({said} & _LAYERS.keys()), *_LAYERS)):
+        for name in dict.fromkeys((*({base} & _LAYERS.keys()), *_LAYERS)):
             layers = weighted_layers(name, (3, 32, 32))
             if there in ({layer.keras for layer in layers}, {layer.keras for layer in layers if layer.kind != "norm"}):
                 return written(name, **{**parameters, **_sizes(name, layers, arrays)})

@@ -41,8 +41,10 @@ def from_npz(path: Path, spec: DataSpec, split: Split) -> Pool:
                 raise NoPart(f"{path} has no training part: it holds x, y; training needs x_train, y_train")
             x, y = archive[f"x{suffix}"], archive[f"y{suffix}"]
             # the classes are those of both parts: a small test part need not hold every class
-            known = [archive[key] for key in sorted(keys & {"y", "y_train", "y_test"})]
-            if not all(isinstance(array, np.ndarray) for array in (x, y, *known)):  # NumPy hands over plain bytes
+            label_arrays = [archive[key] for key in sorted(keys & {"y", "y_train", "y_test"})]
+            if not all(
+                isinstance(array, np.ndarray) for array in (x, y, *label_arrays)
+            ):  # NumPy hands over plain bytes
                 raise ValueError("it holds files that are no arrays")
     except InputError:
         raise
@@ -52,7 +54,9 @@ def from_npz(path: Path, spec: DataSpec, split: Split) -> Pool:
         raise InputError(f"{path} can't be read: {why}") from exc
     names = class_names(path.parent)
     if names is None:
-        highest = max((int(labels.max()) for labels in known if labels.dtype.kind in "iu" and labels.size), default=-1)
+        highest = max(
+            (int(labels.max()) for labels in label_arrays if labels.dtype.kind in "iu" and labels.size), default=-1
+        )
         names = tuple(map(str, range(highest + 1)))
     return from_arrays(x, y, split, names or None, str(path))
 

@@ -56,8 +56,8 @@ def imagenet() -> tuple[tuple[str, str], ...]:
 
 def names_of(folders: Sequence[str]) -> tuple[str, ...] | None:
     """The names of ImageNet's classes, where the folders, sorted, are all of its 1,000 wnids; None elsewhere."""
-    known = imagenet()
-    return tuple(name for _, name in known) if list(folders) == sorted(wnid for wnid, _ in known) else None
+    classes = imagenet()
+    return tuple(name for _, name in classes) if list(folders) == sorted(wnid for wnid, _ in classes) else None
 
 
 def shipped() -> list[str]:
@@ -76,20 +76,20 @@ def read(name: str, base: Path) -> MappingFile:
             text = resources.files("sparring.models.data").joinpath(f"{name}.yaml").read_text("utf-8")
         else:
             raise InputError(f"data.mapping: there is no file {path}, and {unknown('mapping', name, shipped())}")
-        found = MappingFile.model_validate(_with_names(yaml.safe_load(text)))
+        mapping = MappingFile.model_validate(_with_names(yaml.safe_load(text)))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
         raise InputError(f"data.mapping: {path} can't be read: {first_line(exc)}") from exc
     except ValidationError as exc:
         first = exc.errors()[0]
         place = ".".join(map(str, first["loc"][:2]))
         raise InputError(f"data.mapping: {name}: {place}: {first['msg'].removeprefix('Value error, ')}") from exc
-    for key, told in (*((f"groups.{group}", x) for group, held in found.groups.items() for x in held),
-                      *((f"also.{key}", x) for key, x in found.also.items())):  # fmt: skip
-        if told not in found.classes:
-            raise InputError(f"data.mapping: {name}: {key}: {unknown('folder', told, found.classes)}")
-    for folder, written in found.classes.items():
+    for key, folder_name in (*((f"groups.{group}", x) for group, members in mapping.groups.items() for x in members),
+                      *((f"also.{key}", x) for key, x in mapping.also.items())):  # fmt: skip
+        if folder_name not in mapping.classes:
+            raise InputError(f"data.mapping: {name}: {key}: {unknown('folder', folder_name, mapping.classes)}")
+    for folder, written in mapping.classes.items():
         _index(written, f"data.mapping: {name}: classes.{folder}")
-    return found
+    return mapping
 
 
 def mapped(mapping: MappingFile, folders: Sequence[str], name: str) -> Mapped:
@@ -99,20 +99,20 @@ def mapped(mapping: MappingFile, folders: Sequence[str], name: str) -> Mapped:
     """
     spelled = {_key(other): folder for other, folder in mapping.also.items()}
     spelled |= {_key(folder): folder for folder in mapping.classes}
-    of_folder = {folder: group for group, held in mapping.groups.items() for folder in held}
+    of_folder = {folder: group for group, members in mapping.groups.items() for folder in members}
     labels, groups, left_out = {}, {}, {}
     for folder in folders:
-        known = spelled.get(_key(folder))
-        index = None if known is None else _index(mapping.classes[known], name)
+        spelling = spelled.get(_key(folder))
+        index = None if spelling is None else _index(mapping.classes[spelling], name)
         if index is None:
-            left_out[folder] = NOT_NAMED if known is None else NO_CLASS
+            left_out[folder] = NOT_NAMED if spelling is None else NO_CLASS
         else:
             labels[folder] = index
-            if known in of_folder:
-                groups[folder] = of_folder[known]
+            if spelling in of_folder:
+                groups[folder] = of_folder[spelling]
     if not labels:
-        held = ", ".join(folders[:5]) + (", ..." if len(folders) > 5 else "")
-        raise InputError(f"data.mapping: {name} has a class of ImageNet for none of the folders ({held})")
+        members = ", ".join(folders[:5]) + (", ..." if len(folders) > 5 else "")
+        raise InputError(f"data.mapping: {name} has a class of ImageNet for none of the folders ({members})")
     return Mapped(labels, groups, tuple(mapping.groups), left_out)
 
 

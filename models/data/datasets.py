@@ -257,8 +257,8 @@ def _image_shape(npz: Path) -> tuple[int, ...] | None:
     """(C, H, W) from the header of the array alone."""
     try:
         with zipfile.ZipFile(npz) as archive:
-            held = archive.namelist()
-            with archive.open(next(m for m in ("x_test.npy", "x.npy", "x_train.npy") if m in held)) as stream:
+            names = archive.namelist()
+            with archive.open(next(m for m in ("x_test.npy", "x.npy", "x_train.npy") if m in names)) as stream:
                 version = np.lib.format.read_magic(stream)
                 headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
                 shape = headers[version](stream)[0]

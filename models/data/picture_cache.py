@@ -43,8 +43,8 @@ def images(
         decode(x)
         return x
     folder = cache_folder() / "decoded"
-    told = [(str(file.absolute()), *_state(file)) for file in files]
-    name = json.dumps([VERSION, metadata.version("pillow"), shape, dict(how), told], sort_keys=True)
+    states = [(str(file.absolute()), *_state(file)) for file in files]
+    name = json.dumps([VERSION, metadata.version("pillow"), shape, dict(how), states], sort_keys=True)
     path = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.float32"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,8 +76,8 @@ def _write(path: Path, shape: tuple[int, ...], decode: Callable[[Images], None])
 def _state(file: Path) -> tuple[int, int]:
     """Size and time of a file; one that can't be read is told of by whoever opens it."""
     with suppress(OSError):
-        found = file.stat()
-        return found.st_size, found.st_mtime_ns
+        status = file.stat()
+        return status.st_size, status.st_mtime_ns
     return 0, 0
 
 

@@ -40,12 +40,12 @@ def for_models(spec: DataSpec, models: Sequence[ModelSpec]) -> DataSpec:
         own = weights_enums.transforms(enum, f"models ({name}): weights")
         wanted.setdefault(tuple(getattr(own, key) for key in KEYS), []).append(f"{name} ({enum})")
     if len(wanted) > 1:
-        said = "; ".join(
+        wishes = "; ".join(
             f"{' and '.join(names)}: resize {resize}, crop {crop}, {interpolation}"
             for (resize, crop, interpolation), names in wanted.items()
         )
         raise InputError(
-            f"the models' weights want their pictures in several ways ({said}): say `transforms: ENUM`, "
+            f"the models' weights want their pictures in several ways ({wishes}): say `transforms: ENUM`, "
             "or `resize` and `crop`, for all"
         )
     return resolved(spec.model_copy(update={"transforms": next(iter(enums.values()))}))

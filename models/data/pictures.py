@@ -60,17 +60,17 @@ def from_folder(path: Path, spec: DataSpec, split: Split, mapping: MappingFile |
     """
     parts = {part: root for part in PARTS if (root := part_folder(path, part))}
     if split not in parts and (parts or split == "train"):
-        held = ", ".join(p.name for p in parts.values()) or "class folders only"
-        raise NoPart(f"{path} has no {split} part: it holds {held}; wanted the subfolders train and test")
+        parts_there = ", ".join(p.name for p in parts.values()) or "class folders only"
+        raise NoPart(f"{path} has no {split} part: it holds {parts_there}; wanted the subfolders train and test")
     # one numbering for both parts: a class that is absent from one must not shift the others
     folders = sorted({name for root in parts.values() or [path] for name in class_folders(root)})
     root = parts.get(split, path)
-    said = None if mapping is None else class_mapping.mapped(mapping, folders, str(spec.mapping))
-    labels = {name: label for label, name in enumerate(folders)} if said is None else said.labels
+    mapped = None if mapping is None else class_mapping.mapped(mapping, folders, str(spec.mapping))
+    labels = {name: label for label, name in enumerate(folders)} if mapped is None else mapped.labels
     files = [(file, name) for name in labels for file in _pictures(root / name)]
     if not files:
         raise InputError(f"{root} holds no pictures; wanted a folder a class with files {', '.join(IMAGE_SUFFIXES)}")
-    if said is None:
+    if mapped is None:
         names = class_names(path) or class_mapping.names_of(folders) or tuple(folders)
         if len(names) != len(folders):
             listing = path / "class_names.txt"
@@ -82,13 +82,15 @@ def from_folder(path: Path, spec: DataSpec, split: Split, mapping: MappingFile |
         return decode([files[i][0] for i in chosen], _open, spec, path.name, progress)
 
     pool = Pool(np.array([labels[name] for _, name in files], dtype=np.int64), names, fetch, facts=picture_facts(spec))
-    if said is None:
+    if mapped is None:
         return pool
     classes = {folder: f"{label} {names[label]}" for folder, label in labels.items()}
-    groups = {group: [folder for folder in labels if said.groups.get(folder) == group] for group in said.group_names}
-    told = {"mapping": spec.mapping, "classes": classes, "groups": groups, "left_out": said.left_out}
-    of_each = np.array([said.groups.get(name, "") for _, name in files])
-    return replace(pool, groups=of_each, group_names=said.group_names, facts={**pool.facts, **told})
+    groups = {
+        group: [folder for folder in labels if mapped.groups.get(folder) == group] for group in mapped.group_names
+    }
+    facts_of_mapping = {"mapping": spec.mapping, "classes": classes, "groups": groups, "left_out": mapped.left_out}
+    of_each = np.array([mapped.groups.get(name, "") for _, name in files])
+    return replace(pool, groups=of_each, group_names=mapped.group_names, facts={**pool.facts, **facts_of_mapping})
 
 
 def picture_facts(spec: DataSpec) -> dict[str, Any]:

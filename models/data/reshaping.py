@@ -37,7 +37,7 @@ def reshaped(pool: Pool, spec: DataSpec) -> Pool:
 
 
 def with_channels(x: Images, channels: int) -> Images:
-    """Grey images three times over, or the luma of colour images; ``channels`` is 1 or 3, (N, C, H, W) in [0, 1].
+    """Grey images three times over, or the luma of color images; ``channels`` is 1 or 3, (N, C, H, W) in [0, 1].
 
     Raises ``InputError`` for images that have another number of channels than 1 or 3, and than ``channels``.
     """
@@ -61,8 +61,8 @@ def resized(x: Images, size: int) -> Images:
     """
     if x.shape[2:] == (size, size):
         return x
-    found = _along_the_last(np.ascontiguousarray(_along_the_last(x, size).swapaxes(2, 3)), size)
-    return np.clip(found.swapaxes(2, 3), 0, 1, order="C")
+    rows = _along_the_last(np.ascontiguousarray(_along_the_last(x, size).swapaxes(2, 3)), size)
+    return np.clip(rows.swapaxes(2, 3), 0, 1, order="C")
 
 
 def _along_the_last(x: Images, size: int) -> Images:
@@ -75,12 +75,12 @@ def _along_the_last(x: Images, size: int) -> Images:
     weights = np.maximum(0, 1 - abs(np.arange(length) + 0.5 - centre) / reach)
     weights /= weights.sum(axis=1, keepdims=True)
     first, taps = (weights > 0).argmax(axis=1), int((weights > 0).sum(axis=1).max())
-    found = np.zeros((*x.shape[:-1], size), np.float32)
+    sums = np.zeros((*x.shape[:-1], size), np.float32)
     for tap in range(taps):
         place = np.minimum(first + tap, length - 1)
         weight = np.where(first + tap < length, weights[np.arange(size), place], 0).astype(np.float32)
-        found += x[..., place] * weight
-    return found
+        sums += x[..., place] * weight
+    return sums
 
 
 def split_anew(parts: list[Pool], share: float, split: Split) -> Pool:

@@ -63,18 +63,18 @@ def _by_group(pool: Pool, count: int, name: str, rng: np.random.Generator) -> tu
     if pool.groups is None or not pool.group_names:
         raise InputError(f"data.per_group of {name}: its mapping has no groups")
     each = [rng.permutation(np.flatnonzero(pool.groups == group)) for group in pool.group_names]
-    for group, found in zip(pool.group_names, each, strict=True):
-        _check(count, len(found), f"data.per_group of {name}: the group {group!r}")
-    sample = np.stack([found[:count] for found in each], axis=1).ravel()
-    return np.concatenate([sample, rng.permutation(np.concatenate([found[count:] for found in each]))]), len(sample)
+    for group, indices in zip(pool.group_names, each, strict=True):
+        _check(count, len(indices), f"data.per_group of {name}: the group {group!r}")
+    sample = np.stack([indices[:count] for indices in each], axis=1).ravel()
+    return np.concatenate([sample, rng.permutation(np.concatenate([indices[count:] for indices in each]))]), len(sample)
 
 
 def _first_of(pool: Pool, name: str, data: str) -> int:
     """The index of the first image of the class of that name."""
-    names = [known.casefold() for known in pool.class_names]
+    names = [class_name.casefold() for class_name in pool.class_names]
     if name.casefold() not in names:
         raise InputError(f"data.include: {unknown(f'class of {data}', name, pool.class_names)}")
-    found = np.flatnonzero(pool.labels == names.index(name.casefold()))
-    if not len(found):
+    indices = np.flatnonzero(pool.labels == names.index(name.casefold()))
+    if not len(indices):
         raise InputError(f"data.include: {data} has no image of the class {name!r}")
-    return int(found[0])
+    return int(indices[0])

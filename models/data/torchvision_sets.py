@@ -81,9 +81,9 @@ def from_torchvision(name: str, spec: DataSpec, split: Split, folder: Path, down
 
 def from_torchvision_data(data: Any, split_here: bool, spec: DataSpec, split: Split, name: str) -> Pool:
     """A pool of a torchvision data set object; ``split_here`` where it comes without official parts."""
-    held = getattr(data, "classes", None) or getattr(data, "categories", None) or ()
+    class_list = getattr(data, "classes", None) or getattr(data, "categories", None) or ()
     # ImageNet's classes have several names each
-    names = tuple(str(c[0] if isinstance(c, tuple) else c) for c in held) or None
+    names = tuple(str(c[0] if isinstance(c, tuple) else c) for c in class_list) or None
     images = getattr(data, "data", None)
     if images is not None and not isinstance(images, (list, tuple)):
         refuse(spec, name)
@@ -106,9 +106,9 @@ def from_torchvision_data(data: Any, split_here: bool, spec: DataSpec, split: Sp
 
 def _labels(data: Any) -> Labels:
     for attribute in ("targets", "_labels", "labels", "y"):
-        found = getattr(data, attribute, None)
-        if found is not None and len(found) == len(data):
-            return np.asarray(found, dtype=np.int64)
+        labels = getattr(data, attribute, None)
+        if labels is not None and len(labels) == len(data):
+            return np.asarray(labels, dtype=np.int64)
     # no list of labels: the last resort decodes every picture once
     return np.array([int(data[i][1]) for i in range(len(data))], dtype=np.int64)
 

@@ -22,10 +22,10 @@ def of_art(class_name: str) -> Defense:
     every = catalogue()
     if class_name not in every:
         raise InputError(unknown("defense class of ART", class_name, every))
-    found = every[class_name]
-    if isinstance(found, str):
-        raise InputError(f"art:{class_name} can't defend an image classifier: {found}")
-    return found
+    entry = every[class_name]
+    if isinstance(entry, str):
+        raise InputError(f"art:{class_name} can't defend an image classifier: {entry}")
+    return entry
 
 
 @cache

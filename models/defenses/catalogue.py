@@ -28,27 +28,27 @@ def find(name: str) -> Defense:
 
     Raises ``InputError`` with the nearest names, and for a class of ART's that can't defend an image classifier.
     """
-    known = _known()
-    if name in known:
-        return known[name]
+    by_name = _known()
+    if name in by_name:
+        return by_name[name]
     owner, colon, attribute = name.partition(":")
     if colon and owner == "art":
         from sparring.models.defenses.art import of_art
 
         return of_art(attribute)
     if not colon:
-        raise InputError(unknown("defense", name, known) + ", or art:ClassName, or package.module:object")
+        raise InputError(unknown("defense", name, by_name) + ", or art:ClassName, or package.module:object")
     try:
-        found = getattr(importlib.import_module(owner), attribute)
+        value = getattr(importlib.import_module(owner), attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(f"the defense {name!r} can't be loaded: {error}") from error
-    return _checked(found, repr(name))
+    return _checked(value, repr(name))
 
 
 def resolve(spec: DefenseSpec) -> tuple[Defense, dict[str, Any]]:
     """The defense and all of its parameters, checked. Raises ``InputError``."""
-    found = find(spec.defense)
-    return found, found.resolve(spec.given)
+    defense = find(spec.defense)
+    return defense, defense.resolve(spec.given)
 
 
 def wrappers(specs: Iterable[DefenseSpec]) -> tuple[DefenseSpec, ...]:
@@ -87,8 +87,8 @@ def wrap_defended(
     defenses that is the classifier itself. What is random follows from ``seed`` and from the image alone.
     """
     for position, spec in reversed(list(enumerate(wrappers(specs)))):
-        found, params = resolve(spec)
-        build = found.unaware if attacker == "unaware" else found.build
+        defense, params = resolve(spec)
+        build = defense.unaware if attacker == "unaware" else defense.build
         if build is not None:
             own = int(np.random.SeedSequence([seed, position]).generate_state(1)[0])
             classifier = called(build)(classifier, seed=own, **params)
@@ -109,12 +109,12 @@ def catalogue() -> list[Defense]:
 def _known() -> dict[str, Defense]:
     from sparring.models.defenses.shipped import SHIPPED
 
-    found = {point.name: point for point in importlib.metadata.entry_points(group="sparring.defenses")}
-    registered = {name: _checked(point.load(), f"the entry point {name!r}") for name, point in found.items()}
+    points = {point.name: point for point in importlib.metadata.entry_points(group="sparring.defenses")}
+    registered = {name: _checked(point.load(), f"the entry point {name!r}") for name, point in points.items()}
     return {**registered, **{one.name: one for one in SHIPPED}}
 
 
-def _checked(found: Any, what: str) -> Defense:
-    if not isinstance(found, Defense):
-        raise InputError(f"{what} is no sparring.models.defenses.catalogue.Defense but a {type(found).__name__}")
-    return found
+def _checked(value: Any, what: str) -> Defense:
+    if not isinstance(value, Defense):
+        raise InputError(f"{what} is no sparring.models.defenses.catalogue.Defense but a {type(value).__name__}")
+    return value

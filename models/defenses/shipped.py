@@ -25,8 +25,8 @@ HOW = {
 
 def gradients(choices: tuple[str, ...]) -> Parameters:
     """The parameter that says how gradients pass; the first is the default."""
-    told = "; ".join(f"{one}: {HOW[one]}" for one in choices)
-    return {"gradients": Parameter(str, f"how they pass to an aware attacker. {told}", choices[0], choices=choices)}
+    meanings = "; ".join(f"{one}: {HOW[one]}" for one in choices)
+    return {"gradients": Parameter(str, f"how they pass to an aware attacker. {meanings}", choices[0], choices=choices)}
 
 
 def draws(default: int = 10) -> Parameters:

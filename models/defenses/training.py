@@ -175,9 +175,9 @@ def art_trainer(training: Training, *, name: str, **params: Any) -> Training:
         other = training.changes or training.gradient_noise or training.weight_noise or training.schedule
         if other or training.temperature != 1 or y.ndim == 2:
             raise InputError(f"art:{name} trains by its own loop, which no other training defense can change")
-        said = [f"{key}: {getattr(spec, key)}" for key in ("augment", "keep", "schedule") if key in facts(spec)]
-        if said:
-            raise InputError(f"art:{name} trains by its own loop, which knows no `{said[0]}`")
+        unknown_keys = [f"{key}: {getattr(spec, key)}" for key in ("augment", "keep", "schedule") if key in facts(spec)]
+        if unknown_keys:
+            raise InputError(f"art:{name} trains by its own loop, which knows no `{unknown_keys[0]}`")
         how = trainers.Fit(spec.epochs, spec.batch_size, spec.optimizer, spec.lr, spec.l2)
         view = learner.classifier()
         trainers.fit(
@@ -211,15 +211,15 @@ def attacks_of(
     """The attacks that these parameters of a defense say. Raises ``InputError`` for what can't be run in a training."""
     if attacks is None:
         return (_attack(attack=attack, library=library, **params),)
-    said = [key for key, value in params.items() if value is not None]
-    if said or not attacks:
-        raise InputError(f"{said[0]}: say it in each of `attacks`" if said else "attacks: give at least one")
-    found = []
+    common = [key for key, value in params.items() if value is not None]
+    if common or not attacks:
+        raise InputError(f"{common[0]}: say it in each of `attacks`" if common else "attacks: give at least one")
+    requests = []
     for one in attacks:
         if not isinstance(one, Mapping):
             raise InputError(f"attacks: {one!r} is not a mapping with the key `attack`")
-        found.append(_attack(**{"library": library, **one}))
-    return tuple(found)
+        requests.append(_attack(**{"library": library, **one}))
+    return tuple(requests)
 
 
 def check(**params: Any) -> None:
@@ -241,12 +241,12 @@ def _attack(
     given = {**{key: value for key, value in more.items() if value is not None}, **(params or {})}
     if not attack:
         raise InputError("attacks: each needs the key `attack`")
-    asked = request(attack, norm=norm, params=given)
-    chosen = load_library(asked.raw_library or library)
-    reason = why_not(chosen, asked, "torch")
+    wanted = request(attack, norm=norm, params=given)
+    chosen = load_library(wanted.raw_library or library)
+    reason = why_not(chosen, wanted, "torch")
     if reason:
         raise InputError(f"attack: {chosen.name}: {reason}")
-    return chosen.name, asked
+    return chosen.name, wanted
 
 
 def _adversarial(attacks: tuple[Chosen, ...], ratio: float) -> Change:

@@ -29,7 +29,7 @@ class Layer:
 
     - of convolutions and dense layers ``weight`` (out, in, ...), ``bias`` (out,), ``stride``, ``dilation``, ``padding``
       (pixels before each axis, then after), ``groups``;
-    - of batch normalisation ``scale``, ``offset``, ``mean``, ``variance`` (channels,) and ``epsilon``;
+    - of batch normalization ``scale``, ``offset``, ``mean``, ``variance`` (channels,) and ``epsilon``;
     - of pooling ``pool`` (max, average), ``window``, ``stride``, ``padding``, ``counts_padding``;
     - of LSTM, GRU and plain RNN ``kernel`` (gates, hidden, in) and ``recurrent`` (gates, hidden, hidden), the gates in
       the order input, forget, cell, output; or reset, update, new; ``activation``, and ``reset_after`` of a GRU.

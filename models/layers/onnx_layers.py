@@ -96,8 +96,8 @@ def _run(session: Any, name: str, x: np.ndarray, outputs: list[str], batch: int)
 
 
 def _input(graph: Any) -> Any:
-    held = {tensor.name for tensor in graph.initializer}
-    return next(value for value in graph.input if value.name not in held)
+    weights = {tensor.name for tensor in graph.initializer}
+    return next(value for value in graph.input if value.name not in weights)
 
 
 def _dtype(value: Any) -> Any:
@@ -112,17 +112,17 @@ def _dimensions(value: Any) -> Any:
 
 
 def _constants(graph: Any) -> dict[str, TensorProto]:
-    found = {tensor.name: tensor for tensor in graph.initializer}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            found[node.output[0]] = node.attribute[0].t
-        elif node.op_type == "Identity" and node.input[0] in found:
-            found[node.output[0]] = found[node.input[0]]
-    return found
+            constants[node.output[0]] = node.attribute[0].t
+        elif node.op_type == "Identity" and node.input[0] in constants:
+            constants[node.output[0]] = constants[node.input[0]]
+    return constants
 
 
 def _facts(node: Any, constants: Mapping[str, TensorProto], shape: tuple[int, ...] | None) -> dict[str, Any]:
-    said = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
     def given(index: int) -> np.ndarray | None:
         name = node.input[index] if index < len(node.input) else ""
@@ -136,60 +136,60 @@ def _facts(node: Any, constants: Mapping[str, TensorProto], shape: tuple[int, ..
         if weight is None or weight.ndim != 4:
             return {}
         window = weight.shape[2:]
-        stride, dilation = tuple(said.get("strides", (1, 1))), tuple(said.get("dilations", (1, 1)))
+        stride, dilation = tuple(attributes.get("strides", (1, 1))), tuple(attributes.get("dilations", (1, 1)))
         bias = given(2) if len(node.input) > 2 else np.zeros(len(weight), np.float32)
-        found = {
-            "weight": weight, "bias": bias, "stride": stride, "dilation": dilation, "groups": said.get("group", 1),
-            "padding": _padding(said, shape, window, stride, dilation),
+        facts = {
+            "weight": weight, "bias": bias, "stride": stride, "dilation": dilation, "groups": attributes.get("group", 1),
+            "padding": _padding(attributes, shape, window, stride, dilation),
         }  # fmt: skip
     elif node.op_type in ("Gemm", "MatMul"):
         weight = given(1)
         if weight is None or weight.ndim != 2:
             return {}
-        weight = weight if said.get("transB") else weight.T
-        found = {"weight": weight, "bias": given(2) if len(node.input) > 2 else None}
+        weight = weight if attributes.get("transB") else weight.T
+        facts = {"weight": weight, "bias": given(2) if len(node.input) > 2 else None}
     elif node.op_type == "BatchNormalization":
         scale, offset, mean, variance = (given(index) for index in range(1, 5))
-        found = {
-            "scale": scale, "offset": offset, "mean": mean, "variance": variance, "epsilon": said.get("epsilon", 1e-5),
-            "training": bool(said.get("training_mode", 0)) or None,
+        facts = {
+            "scale": scale, "offset": offset, "mean": mean, "variance": variance, "epsilon": attributes.get("epsilon", 1e-5),
+            "training": bool(attributes.get("training_mode", 0)) or None,
         }  # fmt: skip
     elif node.op_type == "LayerNormalization":
-        found = {"epsilon": said.get("epsilon", 1e-5)}
+        facts = {"epsilon": attributes.get("epsilon", 1e-5)}
     elif node.op_type in ("MaxPool", "AveragePool"):
-        window = tuple(said["kernel_shape"])
-        stride, dilation = tuple(said.get("strides", (1, 1))), tuple(said.get("dilations", (1, 1)))
-        found = {
+        window = tuple(attributes["kernel_shape"])
+        stride, dilation = tuple(attributes.get("strides", (1, 1))), tuple(attributes.get("dilations", (1, 1)))
+        facts = {
             "pool": "max" if node.op_type == "MaxPool" else "average", "window": window, "stride": stride,
-            "padding": _padding(said, shape, window, stride, dilation),
-            "counts_padding": bool(said.get("count_include_pad", 0)) if node.op_type == "AveragePool" else None,
+            "padding": _padding(attributes, shape, window, stride, dilation),
+            "counts_padding": bool(attributes.get("count_include_pad", 0)) if node.op_type == "AveragePool" else None,
         }  # fmt: skip
-    elif node.op_type in ("LSTM", "GRU", "RNN") and said.get("direction", b"forward") == b"forward":
+    elif node.op_type in ("LSTM", "GRU", "RNN") and attributes.get("direction", b"forward") == b"forward":
         kernel, recurrent = given(1), given(2)
         if kernel is None or recurrent is None:
             return {}
         # the order of the specification: input, output, forget, cell; update, reset, new
         order = {"LSTM": [0, 2, 3, 1], "GRU": [1, 0, 2], "RNN": [0]}[node.op_type]
         hidden = recurrent.shape[2]
-        activations = [name.decode().lower() for name in said.get("activations", ())] or ["tanh", "tanh"]
-        found = {
+        activations = [name.decode().lower() for name in attributes.get("activations", ())] or ["tanh", "tanh"]
+        facts = {
             "kernel": kernel[0].reshape(len(order), hidden, -1)[order],
             "recurrent": recurrent[0].reshape(len(order), hidden, -1)[order],
             "activation": activations[0 if node.op_type == "RNN" else 1],
-            "reset_after": bool(said.get("linear_before_reset", 0)) if node.op_type == "GRU" else None,
+            "reset_after": bool(attributes.get("linear_before_reset", 0)) if node.op_type == "GRU" else None,
         }
     else:
         return {}
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in facts.items() if value is not None}
 
 
 def _padding(
-    said: Mapping[str, Any], shape: tuple[int, ...] | None, window: Any, stride: Any, dilation: Any
+    attributes: Mapping[str, Any], shape: tuple[int, ...] | None, window: Any, stride: Any, dilation: Any
 ) -> tuple[int, ...] | None:
     """As pixels before each axis, then after."""
-    automatic = said.get("auto_pad", b"NOTSET").decode()
+    automatic = attributes.get("auto_pad", b"NOTSET").decode()
     if automatic in ("NOTSET", "VALID"):
-        return tuple(said.get("pads", (0, 0, 0, 0))) if automatic == "NOTSET" else (0, 0, 0, 0)
+        return tuple(attributes.get("pads", (0, 0, 0, 0))) if automatic == "NOTSET" else (0, 0, 0, 0)
     if shape is None:
         return None
     totals = [

@@ -91,29 +91,29 @@ def imported(name: str, base: Path) -> Any:
     with _search_path(base), ExitStack() as stack:
         guard()
         try:
-            found: Any = importlib.import_module(module_name)
+            value: Any = importlib.import_module(module_name)
         except Exception as exc:  # the module is the user's: anything can come out of it
             place = f"{base} and {Path.cwd()}"
             raise InputError(f"object: {module_name!r} can't be imported from {place}: {_reason(exc)}") from exc
         for part in attribute.split("."):
-            if not hasattr(found, part):
-                raise InputError(f"object: {unknown(f'name in {module_name}', part, _public(found))}")
-            found = getattr(found, part)
-        if _framework(found) is None and callable(found):
+            if not hasattr(value, part):
+                raise InputError(f"object: {unknown(f'name in {module_name}', part, _public(value))}")
+            value = getattr(value, part)
+        if _framework(value) is None and callable(value):
             for family in ("torch", "keras"):
                 if family in sys.modules:
                     stack.enter_context(seeded(0, family))
             stack.enter_context(seeding.seeded(0, of_tensorflow=False))
             try:
-                found = found()
+                value = value()
             except Exception as exc:
                 raise InputError(f"object: {name} failed when it was called: {_reason(exc)}") from exc
-    if _framework(found) is None:
-        kind = f"{type(found).__module__}.{type(found).__name__}"
+    if _framework(value) is None:
+        kind = f"{type(value).__module__}.{type(value).__name__}"
         raise InputError(
             f"object: {name} must be a torch module, a Keras model or a function that returns one, not {kind}"
         )
-    return found
+    return value
 
 
 def framework_of(network: Any) -> str:

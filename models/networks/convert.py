@@ -75,8 +75,8 @@ def moved(source: Opened, framework: str) -> Opened:
 def named(source: Opened) -> Opened:
     """A torch classifier as the network of an architecture's name, for a file that says no more than that.
 
-    One that is called by its name is it already; a network of the user's is recognised, and a folded MobileNet v2
-    becomes one with batch normalisation. Raises ``InputError`` for a network that is not recognised.
+    One that is called by its name is it already; a network of the user's is recognized, and a folded MobileNet v2
+    becomes one with batch normalization. Raises ``InputError`` for a network that is not recognized.
     """
     arrays = weights.torch_arrays(source.network)
     if parse(source.architecture)[0].isidentifier() and "Conv1.bias" not in arrays:

@@ -45,7 +45,7 @@ def export(classifier: Classifier, model: Any, path: Path, options: Options, arc
     described = {
         "sparring": importlib.metadata.version("sparring"),
         "digest": networks.digest_of(model),
-        "input": "images in [0, 1], NCHW, normalisation included",
+        "input": "images in [0, 1], NCHW, normalization included",
         "output": "logits",
         "classes": str(classifier.classes),
         **({"architecture": architecture} if architecture else {}),

@@ -33,8 +33,13 @@ def save_torch(
     """Write a torch module of a named architecture as .safetensors, with its description in the metadata."""
     from safetensors.numpy import save
 
-    said = {"architecture": architecture, "input_shape": input_shape, "classes": classes, "options": dict(options)}
-    content = save(weights.torch_arrays(module), {METADATA: json.dumps(said)})
+    description = {
+        "architecture": architecture,
+        "input_shape": input_shape,
+        "classes": classes,
+        "options": dict(options),
+    }
+    content = save(weights.torch_arrays(module), {METADATA: json.dumps(description)})
     atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
@@ -44,10 +49,10 @@ def described(path: Path) -> dict[str, Any]:
 
     try:
         with safe_open(path, framework="np") as file:
-            said = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+            description = json.loads((file.metadata() or {}).get(METADATA, "{}"))
     except (SafetensorError, OSError, ValueError) as exc:
         raise InputError(f"weights: {path} can't be read: {first_line(exc)}") from exc
-    return said if isinstance(said, dict) else {}
+    return description if isinstance(description, dict) else {}
 
 
 def save_keras(model: Any, path: Path, *, name: str, input_shape: Shape, options: Mapping[str, Any]) -> None:

@@ -51,9 +51,9 @@ def load_torch(module: Any, path: Path) -> None:
     Raises ``InputError`` for another kind of file, a damaged one, one that would need unpickling, and for the first
     missing, unexpected and misshapen key.
     """
-    found = _read_torch(path)
-    check_fit(path, found, module.state_dict())
-    module.load_state_dict(found, strict=False)
+    state = _read_torch(path)
+    check_fit(path, state, module.state_dict())
+    module.load_state_dict(state, strict=False)
 
 
 def put_torch(module: Any, arrays: Mapping[str, npt.NDArray[Any]], what: str) -> None:
@@ -75,7 +75,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
         raise InputError(
             f"weights: {path} would need unpickling, which runs code from the file: save a state dict instead, "
@@ -83,12 +83,12 @@ def _read_torch(path: Path) -> dict[str, Any]:
         ) from exc
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as exc:
         raise InputError(f"weights: {path} can't be read: {first_line(exc)}") from exc
-    if isinstance(found, Mapping):
-        found = next((found[key] for key in NESTED if isinstance(found.get(key), Mapping)), found)
-    if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise InputError(f"weights: {path} holds no state dict (names and tensors) but a {type(found).__name__}")
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in NESTED if isinstance(content.get(key), Mapping)), content)
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise InputError(f"weights: {path} holds no state dict (names and tensors) but a {type(content).__name__}")
     # DataParallel puts this in front of every key
-    return {str(key).removeprefix("module."): value for key, value in found.items()}
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
 # --- Keras ----------------------------------------------------------------------------------------------------------
@@ -124,11 +124,11 @@ def load_keras(model: Any, path: Path) -> None:
         except (OSError, ValueError, KeyError) as exc:
             raise InputError(f"weights: {path} does not fit the model or can't be read: {first_line(exc)}") from exc
         return
-    found = read_npz(path)
-    if mobilenet.is_folded(found):
-        mobilenet.check(found, str(path))
-        found = mobilenet.unfold(found)
-    put_keras(model, found, str(path))
+    arrays = read_npz(path)
+    if mobilenet.is_folded(arrays):
+        mobilenet.check(arrays, str(path))
+        arrays = mobilenet.unfold(arrays)
+    put_keras(model, arrays, str(path))
 
 
 def put_keras(model: Any, arrays: Mapping[str, npt.NDArray[Any]], what: str) -> None:
@@ -157,17 +157,17 @@ def _fresh(path: str, taken: Mapping[str, Any]) -> str:
 # --- both -----------------------------------------------------------------------------------------------------------
 
 
-def check_fit(what: object, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_fit(what: object, arrays: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise ``InputError`` unless the arrays have the names and shapes of the wanted ones; ``what`` says whose.
 
     A batch counter of torch's may be absent: old checkpoints lack it, and it has no effect on what a network computes.
     """
-    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
-    _check_names(what, missing, [key for key in found if key not in wanted])
-    for key in found:
-        if tuple(found[key].shape) != tuple(wanted[key].shape):
+    missing = [key for key in wanted if key not in arrays and not key.endswith("num_batches_tracked")]
+    _check_names(what, missing, [key for key in arrays if key not in wanted])
+    for key in arrays:
+        if tuple(arrays[key].shape) != tuple(wanted[key].shape):
             raise InputError(
-                f"weights: {what} does not fit the architecture: {key!r} has shape {tuple(found[key].shape)}, "
+                f"weights: {what} does not fit the architecture: {key!r} has shape {tuple(arrays[key].shape)}, "
                 f"wanted {tuple(wanted[key].shape)}"
             )
 

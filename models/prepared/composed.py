@@ -61,21 +61,21 @@ def converted_ensemble(
 
 def defended_ref(spec: ModelSpec, bare: ModelRef) -> ModelRef:
     """The model with the wrappers of its spec around it: nothing is made, and nothing opened."""
-    told, lacks = [], dict(bare.lacks)
+    parts, lacks = [], dict(bare.lacks)
     wrappers = defenses.wrappers(spec.defenses)
     for wrapper in wrappers:
-        found, params = defenses.resolve(wrapper)
-        told.append([found.name, found.version, params])
-        if found.passes(params) == "none":
+        defense, params = defenses.resolve(wrapper)
+        parts.append([defense.name, defense.version, params])
+        if defense.passes(params) == "none":
             lacks.setdefault("gradients", f"needs gradients, and {wrapper.label} passes none {BY_DEFENSE}")
-        if found.hides:
-            lacks.setdefault("logits", f"{found.hides} {BY_DEFENSE}")
-            lacks.setdefault("gradients", f"{found.hides} {BY_DEFENSE}")
+        if defense.hides:
+            lacks.setdefault("logits", f"{defense.hides} {BY_DEFENSE}")
+            lacks.setdefault("gradients", f"{defense.hides} {BY_DEFENSE}")
     return replace(
         bare,
         name=spec.name,
         spec=spec,
-        digest=recipes.digest(["defended", bare.digest, told]),
+        digest=recipes.digest(["defended", bare.digest, parts]),
         undefended_digest=bare.digest,
         wrappers=wrappers,
         lacks=lacks,

@@ -81,5 +81,5 @@ class ModelRef:
         shape, spec = tuple(value["input_shape"]), model_spec(value["spec"])
         members = tuple(map(cls.from_json, value.get("members", ())))
         wrappers = tuple(map(DefenseSpec.model_validate, value.get("wrappers", ())))
-        told = {"input_shape": shape, "spec": spec, "members": members, "wrappers": wrappers}
-        return cls(**{**value, **told})
+        values = {"input_shape": shape, "spec": spec, "members": members, "wrappers": wrappers}
+        return cls(**{**value, **values})

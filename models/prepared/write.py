@@ -77,7 +77,7 @@ def _to_keras(opened: Opened, _source: Classifier, path: Path) -> tuple[Classifi
     name = base if base.isidentifier() else made.network.name
     portable.save_keras(made.network, path, name=name, input_shape=made.input_shape, options=made.options)
     again = wrap(networks.keras_file(path, here), input_shape=made.input_shape, layout="channels-last", device="cpu")
-    return again, {**_described(made), "input": "images in [0, 1], NHWC, normalisation included"}
+    return again, {**_described(made), "input": "images in [0, 1], NHWC, normalization included"}
 
 
 _Writer = Callable[["Opened", "Classifier", Path], "tuple[Classifier, Mapping[str, str]]"]

@@ -70,10 +70,10 @@ class KerasLearner:
         for variable, values in noise:
             variable.assign_add(values)
         self.network.reset_metrics()  # else Keras gives the mean since the first batch
-        said = self.network.train_on_batch(self.before.apply(x), targets)
+        metrics = self.network.train_on_batch(self.before.apply(x), targets)
         for variable, values in noise:
             variable.assign_sub(values)
-        return float(said[-1] if self._spec.l2 else said[0]), float(said[1])
+        return float(metrics[-1] if self._spec.l2 else metrics[0]), float(metrics[1])
 
     def gradient(self, x: Images, y: Labels) -> Images:
         """Of the cross-entropy with respect to the images, in evaluation mode; see ``Learner``."""

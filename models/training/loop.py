@@ -118,7 +118,7 @@ def _loop(learner: Learner, training: Training) -> History:
     spec, x, y = training.spec, training.x, training.y
     rng = np.random.default_rng(spec.seed)
     starts = range(0, len(x), spec.batch_size)
-    # a last batch of one has no variance for batch normalisation to divide by
+    # a last batch of one has no variance for batch normalization to divide by
     starts = starts[:-1] if len(x) % spec.batch_size == 1 and len(starts) > 1 else starts
     steps = spec.epochs * len(starts)
     rows: list[dict[str, Any]] = []
@@ -192,6 +192,6 @@ def row_of(learner: Learner, training: Training, epoch: int, loss: float, accura
         row["stage"] = training.stage
     if training.held is not None:
         x, y = training.held
-        found = evaluate(learner.classifier(), x, y, training.temperature)
-        row["validation_loss"], row["validation_accuracy"] = found
+        scores = evaluate(learner.classifier(), x, y, training.temperature)
+        row["validation_loss"], row["validation_accuracy"] = scores
     return row

@@ -40,8 +40,8 @@ def check(spec: TrainedModel) -> None:
     """Raise ``InputError`` for a key that neither ``train`` nor the architecture has, and for impossible values."""
     if spec.search is None:
         return
-    known = [key for key in TrainSpec.model_fields if key not in NOT_SEARCHED]
-    valid = [*known, *architectures.find(spec.architecture, spec.runtime).parameters(_family(spec))]
+    of_training = [key for key in TrainSpec.model_fields if key not in NOT_SEARCHED]
+    valid = [*of_training, *architectures.find(spec.architecture, spec.runtime).parameters(_family(spec))]
     for key, values in spec.search.over.items():
         if key not in valid:
             raise InputError(f"search.over: {unknown('hyperparameter', key, valid)}")
@@ -102,25 +102,25 @@ def search(
     """
     check(spec)
     assert spec.search is not None
-    asked = spec.search
-    x, y = _sampled(asked, x, y)
-    tried, trials, folds = points(asked), [], _folds(asked, y)
+    question = spec.search
+    x, y = _sampled(question, x, y)
+    tried, trials, folds = points(question), [], _folds(question, y)
     for number, point in enumerate(tried):
         begin, accuracies, failed = time.perf_counter(), [], ""
         one = chosen(spec, point)
         for fold, (rest, held) in enumerate(folds):
             if progress:
-                what = f"search: trial {number + 1}/{len(tried)}, fold {fold + 1}/{asked.folds}"
-                progress(number * asked.folds + fold, len(tried) * asked.folds, what)
+                what = f"search: trial {number + 1}/{len(tried)}, fold {fold + 1}/{question.folds}"
+                progress(number * question.folds + fold, len(tried) * question.folds, what)
             try:
-                found = _accuracy(one, shape, classes, (x[rest], y[rest]), (x[held], y[held]), options, device)
+                accuracy = _accuracy(one, shape, classes, (x[rest], y[rest]), (x[held], y[held]), options, device)
             except InputError as error:
                 failed = str(error)
                 break
-            accuracies.append(found)
+            accuracies.append(accuracy)
         trials.append(_trial(point, accuracies, failed, time.perf_counter() - begin))
     if progress:
-        progress(len(tried) * asked.folds, len(tried) * asked.folds, "search: done")
+        progress(len(tried) * question.folds, len(tried) * question.folds, "search: done")
     reached = [trial["accuracy"] for trial in trials if trial["accuracy"] is not None]
     if not reached:
         raise InputError(f"search: no trial could be trained; the first: {trials[0]['failed']}")
@@ -141,25 +141,27 @@ def _trial(point: Point, accuracies: list[float], failed: str, seconds: float) -
     }
 
 
-def _sampled(asked: SearchSpec, x: Images, y: Labels) -> tuple[Images, Labels]:
-    if asked.samples is not None:
-        if asked.samples > len(x):
-            raise InputError(f"search.samples: {asked.samples} images asked for, but there are {len(x)} to train on")
-        drawn = np.random.default_rng(asked.seed).permutation(len(x))[: asked.samples]
+def _sampled(question: SearchSpec, x: Images, y: Labels) -> tuple[Images, Labels]:
+    if question.samples is not None:
+        if question.samples > len(x):
+            raise InputError(f"search.samples: {question.samples} images asked for, but there are {len(x)} to train on")
+        drawn = np.random.default_rng(question.seed).permutation(len(x))[: question.samples]
         x, y = x[drawn], y[drawn]
     return x, y
 
 
-def _folds(asked: SearchSpec, y: Labels) -> list[tuple[Any, Any]]:
+def _folds(question: SearchSpec, y: Labels) -> list[tuple[Any, Any]]:
     """The indices to train on and those held out, fold by fold."""
     from sklearn.model_selection import StratifiedKFold
 
     most = int(np.unique(y, return_counts=True)[1].max())
-    if most < asked.folds:
-        raise InputError(f"search.folds: {asked.folds} folds, but no class has more than {most} of the {len(y)} images")
+    if most < question.folds:
+        raise InputError(
+            f"search.folds: {question.folds} folds, but no class has more than {most} of the {len(y)} images"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of classes too small for every fold: GTSRB's are, in a sample
-        return list(StratifiedKFold(asked.folds, shuffle=True, random_state=asked.seed).split(y, y))
+        return list(StratifiedKFold(question.folds, shuffle=True, random_state=question.seed).split(y, y))
 
 
 def _accuracy(

@@ -124,6 +124,6 @@ class TorchLearner:
 
 
 def _is_kernel(name: str, parameter: Tensor) -> bool:
-    """What Keras calls a kernel: no bias, no scale of a normalisation, and of a recurrent cell what its inputs meet."""
+    """What Keras calls a kernel: no bias, no scale of a normalization, and of a recurrent cell what its inputs meet."""
     last = name.rpartition(".")[2]
     return parameter.ndim >= 2 and (last == "weight" or last.startswith("weight_ih"))

@@ -45,8 +45,8 @@ def make(spec: ConvertModel, task: Task) -> Made:
     else:
         atomically(file, moved.network.save)
     content = recipes.digest(source_recipe(convert.CONVERT_VERSION, source))
-    options, known = dict(moved.options), source_facts(source)
-    return Made(file, content, moved.architecture, options, source.classes, known, opened)
+    options, facts_of_source = dict(moved.options), source_facts(source)
+    return Made(file, content, moved.architecture, options, source.classes, facts_of_source, opened)
 
 
 KIND = Kind(work=lambda spec: f"convert {spec.convert} to {spec.runtime}", composed=composed, recipe=recipe, make=make)

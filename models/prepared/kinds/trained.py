@@ -49,16 +49,16 @@ def check(spec: TrainedModel) -> None:
 
 def recipe(spec: TrainedModel, task: Task) -> dict[str, Any]:
     """The training with its data, its search, its defenses and the weights that it begins with."""
-    known: dict[str, Any] = {"training": [TRAINING_VERSION, facts(spec.train) if spec.train else None]}
-    known |= {"search": facts(spec.search)} if spec.search else {}
+    parts: dict[str, Any] = {"training": [TRAINING_VERSION, facts(spec.train) if spec.train else None]}
+    parts |= {"search": facts(spec.search)} if spec.search else {}
     if spec.defenses:
         resolved = map(defenses.resolve, spec.defenses)
-        known["defenses"] = [(defense.name, defense.version, params) for defense, params in resolved]
+        parts["defenses"] = [(defense.name, defense.version, params) for defense, params in resolved]
     if spec.train:
-        known["training_data"] = task.part().digest
+        parts["training_data"] = task.part().digest
     if spec.train and spec.train.start:
-        known["start"] = start.facts(spec)
-    return known
+        parts["start"] = start.facts(spec)
+    return parts
 
 
 def make(spec: TrainedModel, task: Task) -> Made:
@@ -66,11 +66,11 @@ def make(spec: TrainedModel, task: Task) -> Made:
     options = options_of(spec)
     file = task.folder / ("weights.safetensors" if spec.runtime == "torch" else "weights.npz")
     chosen, trials = _searched(spec, task, options)
-    network, known = _train(chosen, task, options, _begun(spec, task))
-    known |= {"start": start.facts(chosen)} if chosen.train and chosen.train.start else {}
-    known |= {"search": trials} if trials else {}
+    network, facts_of_training = _train(chosen, task, options, _begun(spec, task))
+    facts_of_training |= {"start": start.facts(chosen)} if chosen.train and chosen.train.start else {}
+    facts_of_training |= {"search": trials} if trials else {}
     (weights.save_torch if spec.runtime == "torch" else weights.save_keras)(network, file)
-    return Made(file, build.digest_of(network), chosen.architecture, options, task.classes, known)
+    return Made(file, build.digest_of(network), chosen.architecture, options, task.classes, facts_of_training)
 
 
 def _train(

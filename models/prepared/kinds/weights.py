@@ -118,9 +118,9 @@ def make(spec: WeightsModel, task: Task) -> Made:
     architecture = str(spec.architecture)
     file = published.fetched(architecture, spec.weights)
     content = recipes.file_digest(file)
-    known = published.facts(architecture, spec.weights, file, content)
-    options |= {key: known["transforms"][key] for key in ("mean", "std") if options[key] is None}
-    return Made(file, content, architecture, options, task.classes, known)
+    facts_of_weights = published.facts(architecture, spec.weights, file, content)
+    options |= {key: facts_of_weights["transforms"][key] for key in ("mean", "std") if options[key] is None}
+    return Made(file, content, architecture, options, task.classes, facts_of_weights)
 
 
 KIND = Kind(

@@ -44,7 +44,7 @@ def test_the_file_computes_the_same_for_any_batch_and_says_where_it_comes_from(t
     assert facts["exporter"].startswith(f"torch {torch.__version__} dynamo" if framework == "torch" else "tf2onnx 1.")
     assert facts["digest"] == networks.digest_of(model)
     assert (facts["architecture"], facts["classes"]) == (name, "7")
-    assert facts["input"] == "images in [0, 1], NCHW, normalisation included"
+    assert facts["input"] == "images in [0, 1], NCHW, normalization included"
     for n in (0, 1, 3):
         assert made.logits(IMAGES[:n]).shape == (n, CLASSES)
     assert str(Path(torch.__file__).parent).encode() not in path.read_bytes()  # nor any other path of this machine
