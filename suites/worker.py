@@ -27,9 +27,14 @@ def answer(request: Mapping[str, Any], _: Arrays, out: Answering) -> tuple[Mappi
 
 
 def _prepare(
-    send: Send, spec: dict[str, Any], data: dict[str, Any], base: str, others: dict[str, Any], device: str,
+    send: Send,
+    spec: dict[str, Any],
+    data: dict[str, Any],
+    base: str,
+    others: dict[str, Any],
+    device: str,
     probabilities: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     from sparring.models.model_spec import model_spec
     from sparring.models.prepared.model_ref import ModelRef
     from sparring.models.prepared.prepare import prepare
@@ -147,9 +152,13 @@ def _cell(
 
 
 _JOBS: dict[str, Callable[..., dict[str, Any]]] = {
-    "prepare": _prepare, "cell": _cell, "judge": _judge, "flat": _flat, "device": _device,
+    "prepare": _prepare,
+    "cell": _cell,
+    "judge": _judge,
+    "flat": _flat,
+    "device": _device,
     "measure": _measure,
-}  # fmt: skip
+}
 
 
 if __name__ == "__main__":

@@ -23,10 +23,16 @@ RESNET_BLOCKS = {"resnet18": (False, (2, 2, 2, 2)), "resnet50": (True, (3, 4, 6,
 MOBILENET_BLOCKS = tuple(
     (expansion, out, stride if number == 0 else 1)
     for expansion, out, count, stride in (
-        (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
     )
     for number in range(count)
-)  # fmt: skip
+)
 """Expansion, channels that come out, and stride of each block of torchvision's MobileNet v2."""
 
 
@@ -199,7 +205,16 @@ _SIZED: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """The layers whose widths a parameter gives."""
 MOVABLE = (
-    "cnn", "cnn_dropout2d", "cnn_unpooled", "cnn_batchnorm", "dnn", "rnn", "gru", "simple_rnn", "resnet18", "resnet50",
+    "cnn",
+    "cnn_dropout2d",
+    "cnn_unpooled",
+    "cnn_batchnorm",
+    "dnn",
+    "rnn",
+    "gru",
+    "simple_rnn",
+    "resnet18",
+    "resnet50",
     "mobilenet_v2",
-)  # fmt: skip
+)
 """The names that a user gives."""

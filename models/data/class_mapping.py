@@ -83,8 +83,10 @@ def read(name: str, base: Path) -> MappingFile:
         first = exc.errors()[0]
         place = ".".join(map(str, first["loc"][:2]))
         raise InputError(f"data.mapping: {name}: {place}: {first['msg'].removeprefix('Value error, ')}") from exc
-    for key, folder_name in (*((f"groups.{group}", x) for group, members in mapping.groups.items() for x in members),
-                      *((f"also.{key}", x) for key, x in mapping.also.items())):  # fmt: skip
+    for key, folder_name in (
+        *((f"groups.{group}", x) for group, members in mapping.groups.items() for x in members),
+        *((f"also.{key}", x) for key, x in mapping.also.items()),
+    ):
         if folder_name not in mapping.classes:
             raise InputError(f"data.mapping: {name}: {key}: {unknown('folder', folder_name, mapping.classes)}")
     for folder, written in mapping.classes.items():

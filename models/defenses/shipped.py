@@ -74,16 +74,22 @@ WRAPPERS = (
         "median-smoothing",
         "the median of a square around each pixel",
         "Xu, Evans, Qi 2018, Feature Squeezing, section 4.2 (local smoothing)",
-        {"size": Parameter(int, "side of the square, pixels; of an even one the pixel is right of and below the middle",
-                           2, low=1)},
+        {
+            "size": Parameter(
+                int, "side of the square, pixels; of an even one the pixel is right of and below the middle", 2, low=1
+            )
+        },
         choices=EXACT,
     ),
     _transform(
         "mean-smoothing",
         "the mean of a square around each pixel",
         "Xu, Evans, Qi 2018, Feature Squeezing, section 4.2 (local smoothing), with a mean",
-        {"size": Parameter(int, "side of the square, pixels; of an even one the pixel is right of and below the middle",
-                           2, low=1)},
+        {
+            "size": Parameter(
+                int, "side of the square, pixels; of an even one the pixel is right of and below the middle", 2, low=1
+            )
+        },
         choices=EXACT,
     ),
     _transform(
@@ -161,8 +167,9 @@ WRAPPERS = (
         "the logits are as they are, but the derivative of each that an attacker gets has noise on it",
         "Campbell, Lasselle (gradient masking); expectation: Athalye et al. 2018, section 4.2",
         {
-            "eps": Parameter(float, "standard deviation of the noise on the derivative of a logit by a pixel",
-                             0.1, low=0),
+            "eps": Parameter(
+                float, "standard deviation of the noise on the derivative of a logit by a pixel", 0.1, low=0
+            ),
             **draws(),
         },
         "sparring.adapters.wrappers.gradient_noise:averaged",
@@ -170,7 +177,7 @@ WRAPPERS = (
         gradients="expectation",
         random=True,
     ),
-)  # fmt: skip
+)
 
 EPS = Parameter(
     float,
@@ -184,12 +191,22 @@ ATTACK = Parameter(str, "a canonical attack, or library:ClassName", "fgsm")
 LIBRARY = Parameter(str, "whose attack it is", "art")
 NORM = Parameter(str, "of the attack; its first one when left out", None)
 MORE = Parameter(dict, "any other parameters of the attack", None)
-MIX = Parameter(list, "several attacks in place of one, each {attack: ..., library: ..., and its parameters}; "
-                "one of them is drawn for each batch", None)  # fmt: skip
+MIX = Parameter(
+    list,
+    "several attacks in place of one, each {attack: ..., library: ..., and its parameters}; "
+    "one of them is drawn for each batch",
+    None,
+)
 OF_AN_ATTACK = {
-    "attack": ATTACK, "library": LIBRARY, "norm": NORM, "eps": EPS, "eps_step": STEP, "steps": STEPS, "params": MORE,
+    "attack": ATTACK,
+    "library": LIBRARY,
+    "norm": NORM,
+    "eps": EPS,
+    "eps_step": STEP,
+    "steps": STEPS,
+    "params": MORE,
     "attacks": MIX,
-}  # fmt: skip
+}
 
 TRAINING = (
     _trains(
@@ -200,8 +217,12 @@ TRAINING = (
         {
             **OF_AN_ATTACK,
             "ratio": Parameter(float, "share of adversarial images", 0.5, above=0, high=1),
-            "when": Parameter(str, "made of the network as it is, batch by batch, or once before the training",
-                              "batch", choices=("batch", "beforehand")),
+            "when": Parameter(
+                str,
+                "made of the network as it is, batch by batch, or once before the training",
+                "batch",
+                choices=("batch", "beforehand"),
+            ),
             "epochs": Parameter(int, "so many epochs more, after the training without; 0: throughout it", 0, low=0),
         },
     ),
@@ -226,8 +247,9 @@ TRAINING = (
             "samples": Parameter(int, "training images, drawn by the seed; all when left out", 500, low=1),
             "epochs": Parameter(int, "epochs of the fine-tuning", 1, low=1),
             "lr": Parameter(float, "highest learning rate; that of the training when left out", None, above=0),
-            "schedule": Parameter(str, "of the learning rate", "slow-start-fast-decay",
-                                  choices=("slow-start-fast-decay", "constant")),
+            "schedule": Parameter(
+                str, "of the learning rate", "slow-start-fast-decay", choices=("slow-start-fast-decay", "constant")
+            ),
         },
     ),
     _trains(
@@ -265,6 +287,6 @@ TRAINING = (
             "flip": Parameter(bool, "mirror half of the images, left to right", False),
         },
     ),
-)  # fmt: skip
+)
 
 SHIPPED = (*WRAPPERS, *TRAINING)

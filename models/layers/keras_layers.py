@@ -167,9 +167,12 @@ def _facts(layer: Any, taken: Any) -> dict[str, Any]:
         else:
             weight, groups = kernel.transpose(3, 2, 0, 1), layer.groups
         found = {
-            "weight": weight, "bias": _bias(layer, len(weight)), "stride": tuple(layer.strides),
-            "dilation": tuple(layer.dilation_rate), "groups": groups,
-        }  # fmt: skip
+            "weight": weight,
+            "bias": _bias(layer, len(weight)),
+            "stride": tuple(layer.strides),
+            "dilation": tuple(layer.dilation_rate),
+            "groups": groups,
+        }
         return {**found, **_padding(layer, taken, weight.shape[2:], found["stride"], found["dilation"])}
     if isinstance(layer, keras.layers.Dense):
         kernel = _array(layer.kernel)
@@ -179,8 +182,10 @@ def _facts(layer: Any, taken: Any) -> dict[str, Any]:
         return {
             "scale": _array(layer.gamma) if layer.scale else np.ones_like(mean),
             "offset": _array(layer.beta) if layer.center else np.zeros_like(mean),
-            "mean": mean, "variance": variance, "epsilon": layer.epsilon,
-        }  # fmt: skip
+            "mean": mean,
+            "variance": variance,
+            "epsilon": layer.epsilon,
+        }
     if isinstance(layer, keras.layers.LayerNormalization):
         return {"epsilon": layer.epsilon}
     if isinstance(layer, (keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)):

@@ -139,9 +139,13 @@ def _facts(node: Any, constants: Mapping[str, TensorProto], shape: tuple[int, ..
         stride, dilation = tuple(attributes.get("strides", (1, 1))), tuple(attributes.get("dilations", (1, 1)))
         bias = given(2) if len(node.input) > 2 else np.zeros(len(weight), np.float32)
         facts = {
-            "weight": weight, "bias": bias, "stride": stride, "dilation": dilation, "groups": attributes.get("group", 1),
+            "weight": weight,
+            "bias": bias,
+            "stride": stride,
+            "dilation": dilation,
+            "groups": attributes.get("group", 1),
             "padding": _padding(attributes, shape, window, stride, dilation),
-        }  # fmt: skip
+        }
     elif node.op_type in ("Gemm", "MatMul"):
         weight = given(1)
         if weight is None or weight.ndim != 2:
@@ -151,19 +155,25 @@ def _facts(node: Any, constants: Mapping[str, TensorProto], shape: tuple[int, ..
     elif node.op_type == "BatchNormalization":
         scale, offset, mean, variance = (given(index) for index in range(1, 5))
         facts = {
-            "scale": scale, "offset": offset, "mean": mean, "variance": variance, "epsilon": attributes.get("epsilon", 1e-5),
+            "scale": scale,
+            "offset": offset,
+            "mean": mean,
+            "variance": variance,
+            "epsilon": attributes.get("epsilon", 1e-5),
             "training": bool(attributes.get("training_mode", 0)) or None,
-        }  # fmt: skip
+        }
     elif node.op_type == "LayerNormalization":
         facts = {"epsilon": attributes.get("epsilon", 1e-5)}
     elif node.op_type in ("MaxPool", "AveragePool"):
         window = tuple(attributes["kernel_shape"])
         stride, dilation = tuple(attributes.get("strides", (1, 1))), tuple(attributes.get("dilations", (1, 1)))
         facts = {
-            "pool": "max" if node.op_type == "MaxPool" else "average", "window": window, "stride": stride,
+            "pool": "max" if node.op_type == "MaxPool" else "average",
+            "window": window,
+            "stride": stride,
             "padding": _padding(attributes, shape, window, stride, dilation),
             "counts_padding": bool(attributes.get("count_include_pad", 0)) if node.op_type == "AveragePool" else None,
-        }  # fmt: skip
+        }
     elif node.op_type in ("LSTM", "GRU", "RNN") and attributes.get("direction", b"forward") == b"forward":
         kernel, recurrent = given(1), given(2)
         if kernel is None or recurrent is None:

@@ -128,9 +128,13 @@ def _slow_transformers() -> Any:
 def _facts(module: nn.Module, args: Any) -> dict[str, Any]:
     if isinstance(module, nn.Conv2d):
         return {
-            "weight": _array(module.weight), "bias": _bias(module), "stride": tuple(module.stride),
-            "dilation": tuple(module.dilation), "padding": _padding(module), "groups": module.groups,
-        }  # fmt: skip
+            "weight": _array(module.weight),
+            "bias": _bias(module),
+            "stride": tuple(module.stride),
+            "dilation": tuple(module.dilation),
+            "padding": _padding(module),
+            "groups": module.groups,
+        }
     if isinstance(module, nn.Linear):
         return {"weight": _array(module.weight), "bias": _bias(module)}
     if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.running_var is not None:
@@ -138,16 +142,20 @@ def _facts(module: nn.Module, args: Any) -> dict[str, Any]:
         return {
             "scale": _array(module.weight) if module.affine else np.ones(channels, np.float32),
             "offset": _array(module.bias) if module.affine else np.zeros(channels, np.float32),
-            "mean": _array(module.running_mean), "variance": _array(module.running_var), "epsilon": module.eps,
-        }  # fmt: skip
+            "mean": _array(module.running_mean),
+            "variance": _array(module.running_var),
+            "epsilon": module.eps,
+        }
     if isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d)):
         return {"epsilon": module.eps}
     if isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)):
         padding = _pair(module.padding)
         found = {
-            "pool": "max" if isinstance(module, nn.MaxPool2d) else "average", "window": _pair(module.kernel_size),
-            "stride": _pair(module.stride), "padding": padding + padding,
-        }  # fmt: skip
+            "pool": "max" if isinstance(module, nn.MaxPool2d) else "average",
+            "window": _pair(module.kernel_size),
+            "stride": _pair(module.stride),
+            "padding": padding + padding,
+        }
         return found if isinstance(module, nn.MaxPool2d) else {**found, "counts_padding": module.count_include_pad}
     if isinstance(module, (nn.LSTM, nn.GRU, nn.RNN)) and module.num_layers == 1 and not module.bidirectional:
         gates = {"LSTM": 4, "GRU": 3}.get(type(module).__name__, 1)

@@ -244,10 +244,16 @@ def _swap_gates(array: Array) -> Array:
 _Move = Callable[[Parts, Layer], Parts]
 _CELLS = ("lstm", "gru", "simple_rnn")
 _TO_KERAS: dict[str, _Move] = {
-    "conv": _conv_to_keras, "depthwise": _depthwise_to_keras, "dense": _dense_to_keras, "norm": _norm_to_keras,
+    "conv": _conv_to_keras,
+    "depthwise": _depthwise_to_keras,
+    "dense": _dense_to_keras,
+    "norm": _norm_to_keras,
     **dict.fromkeys(_CELLS, _cell_to_keras),
-}  # fmt: skip
+}
 _TO_TORCH: dict[str, _Move] = {
-    "conv": _conv_to_torch, "depthwise": _depthwise_to_torch, "dense": _dense_to_torch, "norm": _norm_to_torch,
+    "conv": _conv_to_torch,
+    "depthwise": _depthwise_to_torch,
+    "dense": _dense_to_torch,
+    "norm": _norm_to_torch,
     **dict.fromkeys(_CELLS, _cell_to_torch),
-}  # fmt: skip
+}

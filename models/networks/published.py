@@ -48,10 +48,13 @@ def facts(architecture: str, enum: str, path: Path, digest: str) -> dict[str, An
     return {
         "weights": of_file,
         "transforms": {
-            "resize": own.resize, "crop": own.crop, "interpolation": own.interpolation,
-            "mean": list(own.mean), "std": list(own.std),
+            "resize": own.resize,
+            "crop": own.crop,
+            "interpolation": own.interpolation,
+            "mean": list(own.mean),
+            "std": list(own.std),
         },
-    }  # fmt: skip
+    }
 
 
 def network(architecture: str, enum: str) -> Any:

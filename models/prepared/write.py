@@ -58,9 +58,13 @@ def _to_torch(opened: Opened, _source: Classifier, path: Path) -> tuple[Classifi
     made = convert.named(opened) if opened.framework == "torch" else convert.moved(opened, "torch")
     options: dict[str, Any] = {key: made.options[key] for key in convert.SCALES if made.options.get(key) is not None}
     portable.save_torch(
-        made.network, path, architecture=made.architecture, input_shape=made.input_shape, classes=made.classes,
+        made.network,
+        path,
+        architecture=made.architecture,
+        input_shape=made.input_shape,
+        classes=made.classes,
         options=options,
-    )  # fmt: skip
+    )
     again = networks.with_weights(made.architecture, "torch", made.input_shape, made.classes, path)
     return wrap(again, input_shape=made.input_shape, device="cpu", **options), _described(made)
 

@@ -41,9 +41,16 @@ def certify_command(
     budget = None if eps is None else float(find("fgsm").resolve({"eps": eps})["eps"])
     with LiveReporter() as reporter:
         certificate = certify(
-            a, b, suite=suite, data=data, samples=samples, attack_samples=attack_samples, eps=budget, device=device,
+            a,
+            b,
+            suite=suite,
+            data=data,
+            samples=samples,
+            attack_samples=attack_samples,
+            eps=budget,
+            device=device,
             reporter=reporter,
-        )  # fmt: skip
+        )
     for part in certificate_text.parts(certificate):
         console.print(part, highlight=False)
     if json_ is not None:

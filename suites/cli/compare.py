@@ -86,10 +86,17 @@ def agree_command(
     try:
         with LiveReporter() as reporter:
             found = agree(
-                source, out=out, profile=profile, overrides=set_ or (), reconcile=reconcile, verify=verify,
+                source,
+                out=out,
+                profile=profile,
+                overrides=set_ or (),
+                reconcile=reconcile,
+                verify=verify,
                 workers=workers,
-                limit_seconds=limit_seconds, device=device, reporter=reporter,
-            )  # fmt: skip
+                limit_seconds=limit_seconds,
+                device=device,
+                reporter=reporter,
+            )
     except Unfinished as stopped:
         print(f"sparring: {stopped}. The same command goes on from here", file=sys.stderr)
         sys.exit(stopped.exit_code)

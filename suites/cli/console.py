@@ -28,9 +28,15 @@ class LiveReporter(Reporter):
     def __init__(self) -> None:
         self._live = _errors.is_terminal
         self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-            TimeElapsedColumn(), console=_errors, transient=True, disable=not self._live,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            console=_errors,
+            transient=True,
+            disable=not self._live,
+        )
         self._tasks: dict[str, int] = {}
         self._lock = threading.Lock()
         self._last = time.monotonic()

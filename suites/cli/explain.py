@@ -54,15 +54,31 @@ def explain_command(
         raise InputError(f"--json {json_}: there is no folder {json_.parent}")
     with LiveReporter() as reporter:
         about = subject(
-            attack, suite, model=model, norm=norm, params=param or (), images=images, overrides=set_ or (),
-            device=device, reporter=reporter,
-        )  # fmt: skip
+            attack,
+            suite,
+            model=model,
+            norm=norm,
+            params=param or (),
+            images=images,
+            overrides=set_ or (),
+            device=device,
+            reporter=reporter,
+        )
         reporter.stage(f"attacking {len(about.x)} images of {about.model}")
         explanation = explain(
-            attack, names[0], names[1], about.classifier, about.x, about.y, about.params, norm=about.norm,
-            targeted=targeted, seed=seed, images=about.images,
+            attack,
+            names[0],
+            names[1],
+            about.classifier,
+            about.x,
+            about.y,
+            about.params,
+            norm=about.norm,
+            targeted=targeted,
+            seed=seed,
+            images=about.images,
             report=lambda task, done, total: reporter.progress(task, done, total, ""),
-        )  # fmt: skip
+        )
     console.print(f"{about.model}, images {', '.join(map(str, about.images))}; {about.source}", highlight=False)
     for part in explain_text.parts(explanation):
         console.print(part, highlight=False)

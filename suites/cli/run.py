@@ -59,9 +59,16 @@ def run_command(
     try:
         with LiveReporter() as reporter:
             done = run(
-                suite, out=out, profile=profile, overrides=set_ or (), workers=workers or usual_workers(device),
-                retry_failed=retry is not None, limit_seconds=limit_seconds, device=device, reporter=reporter,
-            )  # fmt: skip
+                suite,
+                out=out,
+                profile=profile,
+                overrides=set_ or (),
+                workers=workers or usual_workers(device),
+                retry_failed=retry is not None,
+                limit_seconds=limit_seconds,
+                device=device,
+                reporter=reporter,
+            )
     except Unfinished as stopped:
         print(f"sparring: {stopped}. To go on: {again}", file=sys.stderr)
         sys.exit(stopped.exit_code)
@@ -122,7 +129,12 @@ def _plan_of(part: Suite, data: Dataset, outlook: Outlook) -> Table:
         stored = sum(row.cell.id in outlook.stored and row.unsupported is None for row in mine)
         cannot = sum(row.unsupported is not None for row in mine)
         table.add_row(
-            escape(spec.name), mine[0].cell.model.framework if mine else spec.runtime, str(len(mine)), str(stored),
-            str(cannot), str(len(mine) - stored - cannot), "ready",
-        )  # fmt: skip
+            escape(spec.name),
+            mine[0].cell.model.framework if mine else spec.runtime,
+            str(len(mine)),
+            str(stored),
+            str(cannot),
+            str(len(mine) - stored - cannot),
+            "ready",
+        )
     return table

@@ -52,9 +52,17 @@ def transfer_command(
     try:
         with LiveReporter() as reporter:
             done = transfer(
-                suite, surrogates=surrogates, targets=targets, out=out, profile=profile, overrides=set_ or (),
-                workers=workers, limit_seconds=limit_seconds, device=device, reporter=reporter,
-            )  # fmt: skip
+                suite,
+                surrogates=surrogates,
+                targets=targets,
+                out=out,
+                profile=profile,
+                overrides=set_ or (),
+                workers=workers,
+                limit_seconds=limit_seconds,
+                device=device,
+                reporter=reporter,
+            )
     except Unfinished as stopped:
         print(f"sparring: {stopped}. The same command goes on from here", file=sys.stderr)
         sys.exit(stopped.exit_code)

@@ -113,10 +113,13 @@ def _under(spec: ModelSpec, chain: ChainSpec, by_name: dict[str, ModelSpec]) -> 
         name = f"{_named(spec, trained).name}/{number + 1}"
         found.append(spec.model_copy(update={**update, "name": name, "defended_as": None}))
     whole = {
-        "name": named.name, "ensemble": tuple(one.name for one in found), "combine": spec.combine,
-        "defenses": [one.model_dump() for one in named.defenses], "defended_as": named.defended_as,
+        "name": named.name,
+        "ensemble": tuple(one.name for one in found),
+        "combine": spec.combine,
+        "defenses": [one.model_dump() for one in named.defenses],
+        "defended_as": named.defended_as,
         "attack": spec.attack,
-    }  # fmt: skip
+    }
     return [*found, model_spec(whole)]
 
 

@@ -173,9 +173,13 @@ def _attackers(asked: tuple[Attacker, ...], ref: ModelRef) -> tuple[Literal["", 
 
 
 def _rows(
-    suite: Suite, data: Dataset, spec: ModelSpec, ref: ModelRef, one: Asked,
+    suite: Suite,
+    data: Dataset,
+    spec: ModelSpec,
+    ref: ModelRef,
+    one: Asked,
     attacker: Literal["", "unaware", "aware"],
-) -> list[Planned]:  # fmt: skip
+) -> list[Planned]:
     asked, name, way = one.asked, one.library, one.variant
     library = load_library(name)
     packages = {library.package: library.version(), **_of_parts(name, asked), **releases(ref)}

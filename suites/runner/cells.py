@@ -127,13 +127,25 @@ def run_cell(
         fit = (data.fit_x, data.fit_y)
     try:
         done = attack(
-            classifier, x, y, cell.attack,
-            library=cell.library, norm=cell.norm, targeted=cell.targeted, seed=cell.seed, route=cell.route,
-            batch_size=cell.batch_size, progress=progress, started=started, params=cell.params,
-            reconcile=cell.reconcile, judge=judge, fit=fit,
+            classifier,
+            x,
+            y,
+            cell.attack,
+            library=cell.library,
+            norm=cell.norm,
+            targeted=cell.targeted,
+            seed=cell.seed,
+            route=cell.route,
+            batch_size=cell.batch_size,
+            progress=progress,
+            started=started,
+            params=cell.params,
+            reconcile=cell.reconcile,
+            judge=judge,
+            fit=fit,
             targets=None if cell.aim is None else np.full(len(y), cell.aim, np.int64),
             shown=view(classifier, space=cell.space, temperature=cell.temperature, before=_before(cell.model)),
-        )  # fmt: skip
+        )
     except NotSupported as error:
         return Result("unsupported", str(error))
     except (Exception, SystemExit) as error:  # a cell that fails is a row that says why
