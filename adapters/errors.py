@@ -45,10 +45,10 @@ MANY = 200
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     """The message for an unknown name: the nearest valid names first, then all of them, or the first of many."""
     names = sorted(map(str, valid))
-    shown = names if len(names) <= MANY else [*names[:MANY], f"... ({len(names)} in all)"]
+    listing = names if len(names) <= MANY else [*names[:MANY], f"... ({len(names)} in all)"]
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return f"unknown {kind} {str(name)!r}.{hint} Valid: {', '.join(shown) or 'none'}"
+    return f"unknown {kind} {str(name)!r}.{hint} Valid: {', '.join(listing) or 'none'}"
 
 
 def first_line(exc: BaseException) -> str:

@@ -101,16 +101,16 @@ def _fraction(text: str) -> float:
     return float(Fraction(above.strip()) / Fraction(below.strip()))
 
 
-def resolved(name: str, parameters: Mapping[str, Parameter], given: Mapping[str, Any]) -> Params:
+def resolved(name: str, parameters: Mapping[str, Parameter], arguments: Mapping[str, Any]) -> Params:
     """Every parameter of ``name`` with its value, given or by default. Raises ``InputError`` for a wrong one."""
-    for key in given:
+    for key in arguments:
         if key not in parameters:
             raise InputError(f"{name}: {unknown('parameter', key, parameters)}")
     values: Params = {}
     for key, parameter in parameters.items():
-        if key in given:
+        if key in arguments:
             try:
-                values[key] = parameter.check(key, given[key])
+                values[key] = parameter.check(key, arguments[key])
             except InputError as error:
                 raise InputError(f"{name}: {error}") from None
         elif parameter.default is REQUIRED:

@@ -51,9 +51,9 @@ class Attack:
         """Values for the parameters without a default, for a listing: 1 where it is a count, else 0.1."""
         return {key: 1 if self.parameters[key].type is int else 0.1 for key in self.required}
 
-    def resolve(self, given: Mapping[str, Any]) -> Params:
+    def resolve(self, arguments: Mapping[str, Any]) -> Params:
         """Every parameter with its value: those given, checked, and the defaults. Raises ``InputError``."""
-        return resolved(self.name, self.parameters, given)
+        return resolved(self.name, self.parameters, arguments)
 
 
 def shortest(attack: Attack, params: Params) -> Params:

@@ -41,6 +41,6 @@ def project(x: Images, x_adv: Images, norm: str, eps: float) -> tuple[Images, np
     else:
         length = np.sqrt((delta**2).reshape(len(delta), -1).sum(axis=1)).reshape(-1, 1, 1, 1)
         delta *= eps / length
-    moved = x_adv.copy()
-    moved[outside] = np.clip(start + delta, 0.0, 1.0).astype(np.float32)
-    return moved, outside, float(excess.max())
+    projection = x_adv.copy()
+    projection[outside] = np.clip(start + delta, 0.0, 1.0).astype(np.float32)
+    return projection, outside, float(excess.max())

@@ -27,20 +27,20 @@ def legal(library: Library, request: Request, x: Images, result: Any, bounded: b
     if not isinstance(result, np.ndarray) or result.shape != x.shape:
         kind = f"{result.shape}" if isinstance(result, np.ndarray) else type(result).__name__
         raise LibraryError(f"{library.name} returned {kind}, not images of shape {x.shape}")
-    broken = ~np.isfinite(result).all(axis=(1, 2, 3))
-    if broken.any():
-        raise LibraryError(f"{library.name} returned NaN or infinity in {broken.sum()} of {len(x)} images")
+    bad = ~np.isfinite(result).all(axis=(1, 2, 3))
+    if bad.any():
+        raise LibraryError(f"{library.name} returned NaN or infinity in {bad.sum()} of {len(x)} images")
     if not bounded:
         return result.astype(np.float32, copy=False), []
-    boxed = np.clip(result, 0, 1).astype(np.float32, copy=False)
+    images = np.clip(result, 0, 1).astype(np.float32, copy=False)
     if request.eps is None or request.norm not in ("linf", "l2"):
-        return boxed, []
+        return images, []
     if request.canonical is not None and request.canonical.goal != "budget":
-        return boxed, []
-    within, moved, excess = project(x, boxed, request.norm, request.eps)
-    if not moved.any():
-        return within, []
-    return within, [f"{library.name} left the budget by up to {excess:.2g}: such images were moved back"]
+        return images, []
+    projection, outside, excess = project(x, images, request.norm, request.eps)
+    if not outside.any():
+        return projection, []
+    return projection, [f"{library.name} left the budget by up to {excess:.2g}: such images were moved back"]
 
 
 class Judge:
@@ -71,10 +71,10 @@ class Judge:
         return self._joined(self._before), self._joined(self._after)
 
     def _joined(self, batches: list[Logits]) -> Logits:
-        joined = np.concatenate([np.zeros((0, self.classifier.classes), np.float32), *batches])
-        if not np.isfinite(joined).all():
+        logits = np.concatenate([np.zeros((0, self.classifier.classes), np.float32), *batches])
+        if not np.isfinite(logits).all():
             raise LibraryError("the classifier gave NaN or infinite logits")
-        return joined
+        return logits
 
 
 def samples(

@@ -240,9 +240,9 @@ def _craft(
     with seeded(batch.seed, of_tensorflow=batch.of_tensorflow):
         crafted = run_call(library, run, call, reconcile)
     seconds = time.perf_counter() - begin
-    images, moved = legal(library, request, x, crafted.images, batch.bounded)
+    images, corrections = legal(library, request, x, crafted.images, batch.bounded)
     words = {"class": target, "kwargs": {key: _plain(value) for key, value in kwargs.items()}}
-    return images, _Outcome(words, [*notes, *moved], seconds, crafted.samples, crafted.whole)
+    return images, _Outcome(words, [*notes, *corrections], seconds, crafted.samples, crafted.whole)
 
 
 def _extras(outcomes: Sequence[_Outcome]) -> dict[str, np.ndarray]:
@@ -280,10 +280,10 @@ def _in_units(request: Request, view: View) -> Request:
 
 
 def _scaled(params: Mapping[str, Any], unit: float) -> dict[str, Any]:
-    scaled = {key: value * unit if key in IN_UNITS_OF_THE_IMAGE else value for key, value in params.items()}
-    if "attacks" in scaled:  # those that a worst-of is made of
-        scaled["attacks"] = [_scaled(part, unit) for part in scaled["attacks"]]
-    return scaled
+    values = {key: value * unit if key in IN_UNITS_OF_THE_IMAGE else value for key, value in params.items()}
+    if "attacks" in values:  # those that a worst-of is made of
+        values["attacks"] = [_scaled(part, unit) for part in values["attacks"]]
+    return values
 
 
 def _route(library: Library, classifier: Classifier, route: Route | None) -> Route:

@@ -95,10 +95,10 @@ def check_deterministic(classifier: Classifier) -> None:
     """``logits`` gives the same numbers for the same images, whatever runs in between."""
     x = sample_images(classifier)
     first = classifier.logits(x)
-    kept = first.copy()
+    copy = first.copy()
     classifier.logits(sample_images(classifier, seed=1))
-    _are_same(first, kept, "an earlier result of logits is overwritten by a later call")
-    _are_same(classifier.logits(x), kept, "logits differ between two calls")
+    _are_same(first, copy, "an earlier result of logits is overwritten by a later call")
+    _are_same(classifier.logits(x), copy, "logits differ between two calls")
 
 
 def check_batch_independence(classifier: Classifier) -> None:
@@ -151,11 +151,11 @@ def check_vjp_deterministic(classifier: Differentiable) -> None:
     """``vjp`` gives the same numbers for the same arguments, whatever runs in between."""
     x, cotangent = sample_images(classifier), sample_cotangent(classifier)
     first = classifier.vjp(x, cotangent)
-    kept = first.copy()
+    copy = first.copy()
     classifier.vjp(sample_images(classifier, seed=1), cotangent)
     classifier.logits(x)
-    _are_same(first, kept, "an earlier result of vjp is overwritten by a later call")
-    _are_same(classifier.vjp(x, cotangent), kept, "vjp differs between two calls")
+    _are_same(first, copy, "an earlier result of vjp is overwritten by a later call")
+    _are_same(classifier.vjp(x, cotangent), copy, "vjp differs between two calls")
 
 
 def check_vjp_batch_independence(classifier: Differentiable) -> None:
@@ -354,8 +354,8 @@ def _slope_errors(
     """Relative errors of the slopes at x (N, ...) along unit directions (D, N, ...), where there is no kink."""
 
     def value(step: float) -> Any:
-        moved = (x + step * directions).astype(np.float32)
-        logits = classifier.logits(moved.reshape(-1, *x.shape[1:])).reshape(*moved.shape[:2], -1)
+        shifted = (x + step * directions).astype(np.float32)
+        logits = classifier.logits(shifted.reshape(-1, *x.shape[1:])).reshape(*shifted.shape[:2], -1)
         return (logits.astype(np.float64) * cotangent).sum(axis=2)
 
     expected = (gradient * directions).sum(axis=(2, 3, 4))
@@ -366,9 +366,9 @@ def _slope_errors(
     rounding = np.sqrt(np.mean((value(1e-5) - 2 * middle + value(-1e-5)) ** 2)) + 1e-7 * np.abs(middle).mean()
     step = min(rounding / (SLOPE_TOLERANCE / 4 * scale), 0.1)
     ahead, behind = (value(step) - middle) / step, (middle - value(-step)) / step
-    measured, wider = (ahead + behind) / 2, (value(2 * step) - value(-2 * step)) / (4 * step)
-    kinks = np.maximum(np.abs(ahead - behind), np.abs(measured - wider)) > 0.1 * scale
-    errors: npt.NDArray[np.float64] = (np.abs(measured - expected) / scale)[~kinks]
+    slope, wider = (ahead + behind) / 2, (value(2 * step) - value(-2 * step)) / (4 * step)
+    kinks = np.maximum(np.abs(ahead - behind), np.abs(slope - wider)) > 0.1 * scale
+    errors: npt.NDArray[np.float64] = (np.abs(slope - expected) / scale)[~kinks]
     return errors
 
 

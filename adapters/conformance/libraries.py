@@ -307,8 +307,8 @@ def check_frameworks(library: Library) -> None:
                 counter = Counter()
                 result = run(library, attack, mapping, x, y, classifier=classifier, route="native", counter=counter)
                 _are_legal(result, x, f"{_name(attack)} on {name}")
-                used = counter.backwards if attack.needs == "gradients" else counter.forwards
-                assert used or attack.needs == "nothing", f"{_name(attack)} on {name}: nothing is counted"
+                passes = counter.backwards if attack.needs == "gradients" else counter.forwards
+                assert passes or attack.needs == "nothing", f"{_name(attack)} on {name}: nothing is counted"
 
 
 def check_leaves_arguments_alone(library: Library) -> None:

@@ -74,17 +74,17 @@ class TorchClassifier:
         with evaluating(module):  # what we add stays in evaluation mode, and the module goes back to its own
             parts: list[nn.Module] = [] if before.identity else [_Before(before).to(self.device)]
             if output == "probabilities":
-                shortened = _without_softmax(module)
-                parts += [module, _Log()] if shortened is None else [shortened]
+                rest = _without_softmax(module)
+                parts += [module, _Log()] if rest is None else [rest]
             else:
                 parts += [module]
             self.network = _chain(parts)
-            probed, writes = self._probe()
+            scores, writes = self._probe()
             if writes:
                 self.network = _chain([_Copy(), *parts])
-        if classes not in (None, probed):
-            raise InputError(f"classes is {classes}, but the model gives {probed} scores per image")
-        self.classes = probed
+        if classes not in (None, scores):
+            raise InputError(f"classes is {classes}, but the model gives {scores} scores per image")
+        self.classes = scores
 
     def logits(self, x: Images) -> Logits:
         """Class scores (N, classes), float32, of images (N, C, H, W). Raises ``InputError`` as the protocol says."""
@@ -286,8 +286,8 @@ def _without_softmax(module: nn.Module) -> nn.Module | None:
     *rest, last = module.children()
     if isinstance(last, nn.Softmax):
         return nn.Sequential(*rest)
-    shortened = _without_softmax(last)
-    return None if shortened is None else nn.Sequential(*rest, shortened)
+    inner = _without_softmax(last)
+    return None if inner is None else nn.Sequential(*rest, inner)
 
 
 def _chain(parts: list[nn.Module]) -> nn.Module:

@@ -212,8 +212,8 @@ class OnnxClassifier(OnnxOutputs):
     def _vjp(self, x: Images, cotangent: Logits) -> Images:
         assert self._gradients is not None  # __init__ and onnx_classifier have checked it
         gradient = self._gradients.vjp(self._own(x), self._filled(cotangent))[: len(x)]
-        if broken := int((~np.isfinite(gradient)).reshape(len(x), -1).any(axis=1).sum()):
-            raise NotSupported(f"{self.path} has a gradient that is NaN or infinite for {broken} of {len(x)} images")
+        if bad := int((~np.isfinite(gradient)).reshape(len(x), -1).any(axis=1).sum()):
+            raise NotSupported(f"{self.path} has a gradient that is NaN or infinite for {bad} of {len(x)} images")
         channels, height, width = self.input_shape
         laid = (height, width, channels) if self._before.channels_last else self.input_shape
         return self._before.transposed(gradient.reshape(len(x), *laid))

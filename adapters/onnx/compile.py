@@ -90,10 +90,10 @@ class Compiler:
         label = f"{place.name(_label(node))}/"
         formal = dict.fromkeys(function.input, "")
         formal.update(zip(function.input, map(place.name, node.input), strict=False))
-        passed: list[Step] = []
+        copies: list[Step] = []
         for name, outer in zip(function.output, map(place.name, node.output), strict=False):
             if name in formal:  # an input, or another output, handed through
-                passed.append(Step("Identity", "", label, identity, (formal[name],), (outer,)))
+                copies.append(Step("Identity", "", label, identity, (formal[name],), (outer,)))
             elif outer:
                 formal[name] = outer
         attributes = {a.name: a for a in function.attribute_proto}
@@ -105,7 +105,7 @@ class Compiler:
             place.depth + 1,
         )
         steps = self._steps(function.node, inner, constants, names)
-        return steps + [step for step in passed if _folded(step, constants) is not None]
+        return steps + [step for step in copies if _folded(step, constants) is not None]
 
     def _step(self, node: NodeProto, place: _Place, constants: Mapping[str, Any], names: set[str]) -> Step:
         domain, inputs = domain_of(node), tuple(map(place.name, node.input))

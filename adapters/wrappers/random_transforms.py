@@ -19,9 +19,9 @@ def random_noise(std: float) -> Transform:
     """Add normal noise of standard deviation ``std``, and clip to the box. Where it clips, the derivative is 0."""
 
     def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
-        drawn = [coins(row).standard_normal(x.shape[1:], np.float32) for row in range(len(x))]
-        moved = x + np.float32(std) * np.reshape(drawn, x.shape).astype(np.float32)
-        return np.clip(moved, 0, 1), lambda g: g * ((moved >= 0) & (moved <= 1))
+        draws = [coins(row).standard_normal(x.shape[1:], np.float32) for row in range(len(x))]
+        images = x + np.float32(std) * np.reshape(draws, x.shape).astype(np.float32)
+        return np.clip(images, 0, 1), lambda g: g * ((images >= 0) & (images <= 1))
 
     return transform
 
@@ -45,12 +45,12 @@ def randomization(rotation: float, shift: float, zoom: float, std: float) -> Tra
 
     def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
         generators = [coins(row) for row in range(len(x))]
-        drawn = np.reshape([generator.uniform(-1, 1, 5) for generator in generators], (len(x), 5))
-        angle, down, right = np.radians(rotation) * drawn[:, 0], shift * drawn[:, 1], shift * drawn[:, 2]
-        moved, pull = _moved(x, angle, np.stack([down, right]), 1 + zoom * drawn[:, 3:].T)
+        draws = np.reshape([generator.uniform(-1, 1, 5) for generator in generators], (len(x), 5))
+        angle, down, right = np.radians(rotation) * draws[:, 0], shift * draws[:, 1], shift * draws[:, 2]
+        images, pull = _moved(x, angle, np.stack([down, right]), 1 + zoom * draws[:, 3:].T)
         if not std:
-            return moved, pull
-        noisy, pull_noise = random_noise(std)(moved, lambda row: generators[row])
+            return images, pull
+        noisy, pull_noise = random_noise(std)(images, lambda row: generators[row])
         return noisy, lambda g: pull(pull_noise(g))
 
     return transform
@@ -68,9 +68,9 @@ def _moved(x: Images, angle: Reals, shift: Reals, zoom: Reals) -> tuple[Images, 
     source = [cosine * down - sine * right + middle[0], sine * down + cosine * right + middle[1]]
     corners = _corners([np.clip(one, 0, side - 1).transpose(2, 0, 1) for one, side in zip(source, sides, strict=True)])
     flat = x.reshape(n, channels, height * width)
-    moved = np.zeros((n, channels, height * width), np.float32)
+    images = np.zeros((n, channels, height * width), np.float32)
     for place, weight in corners:
-        moved += weight[:, None] * np.take_along_axis(flat, place[:, None], axis=2)
+        images += weight[:, None] * np.take_along_axis(flat, place[:, None], axis=2)
 
     def pull(gradient: Images) -> Images:
         g = gradient.reshape(flat.shape)
@@ -80,7 +80,7 @@ def _moved(x: Images, angle: Reals, shift: Reals, zoom: Reals) -> tuple[Images, 
             total += np.bincount((first + place[:, None]).ravel(), (weight[:, None] * g).ravel(), x.size)
         return total.reshape(x.shape).astype(np.float32)
 
-    return np.clip(moved.reshape(x.shape), 0, 1), pull  # weights may sum to a little more than 1
+    return np.clip(images.reshape(x.shape), 0, 1), pull  # weights may sum to a little more than 1
 
 
 def _corners(source: list[Reals]) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
@@ -107,9 +107,9 @@ def random_resize_pad(smallest: float) -> Transform:
     """
 
     def transform(x: Images, coins: Coins) -> tuple[Images, Pull]:
-        drawn = [_placed(coins(row), x.shape[2], x.shape[3], smallest) for row in range(len(x))]
-        rows = np.reshape([one for one, _ in drawn], (len(x), 1, x.shape[2], x.shape[2])).astype(np.float32)
-        columns = np.reshape([one for _, one in drawn], (len(x), 1, x.shape[3], x.shape[3])).astype(np.float32)
+        draws = [_placed(coins(row), x.shape[2], x.shape[3], smallest) for row in range(len(x))]
+        rows = np.reshape([one for one, _ in draws], (len(x), 1, x.shape[2], x.shape[2])).astype(np.float32)
+        columns = np.reshape([one for _, one in draws], (len(x), 1, x.shape[3], x.shape[3])).astype(np.float32)
         back = np.swapaxes(rows, -1, -2), np.swapaxes(columns, -1, -2)
         return np.clip(two_sided(x, rows, columns), 0, 1), lambda g: two_sided(g, *back)
 
@@ -144,8 +144,8 @@ def total_variation(weight: float, keep: float, steps: int) -> Transform:
         if keep == 1:
             mask = np.ones_like(x)
         else:
-            drawn = [coins(row).random(x.shape[1:]) < keep for row in range(len(x))]
-            mask = np.reshape(drawn, x.shape).astype(np.float32)
+            draws = [coins(row).random(x.shape[1:]) < keep for row in range(len(x))]
+            mask = np.reshape(draws, x.shape).astype(np.float32)
         return _least_varied(x * mask, mask, np.float32(weight), steps), straight_through
 
     return transform
@@ -153,15 +153,15 @@ def total_variation(weight: float, keep: float, steps: int) -> Transform:
 
 def _least_varied(x: Images, mask: Images, weight: np.float32, steps: int) -> Images:
     step = np.float32(8**-0.5)  # both steps: their product times the squared norm of the difference operator is 1
-    image = ahead = x
+    images = ahead = x
     dual = np.zeros((2, *x.shape), np.float32)
     for _ in range(steps):
         dual += step * _differences(ahead)
         dual /= np.maximum(1, np.sqrt((dual**2).sum(axis=0)) / weight)
-        previous = image
-        image = np.clip((image - step * _summed(dual) + step * x) / (1 + step * mask), 0, 1)
-        ahead = 2 * image - previous
-    return image
+        previous = images
+        images = np.clip((images - step * _summed(dual) + step * x) / (1 + step * mask), 0, 1)
+        ahead = 2 * images - previous
+    return images
 
 
 def _differences(x: Images) -> npt.NDArray[np.float32]:

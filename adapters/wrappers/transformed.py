@@ -40,8 +40,8 @@ class Defended:
     def logits(self, x: Images) -> Logits:
         """Logits (N, classes), float32, of the transformed images. Raises ``InputError`` as the protocol says."""
         check_images(x, self.input_shape)
-        moved, _ = self.transform(x, coins(self.seed, x, 0))
-        return self.inner.logits(moved)
+        images, _ = self.transform(x, coins(self.seed, x, 0))
+        return self.inner.logits(images)
 
 
 class DefendedDifferentiable(Defended):
@@ -58,8 +58,8 @@ class DefendedDifferentiable(Defended):
         check_cotangent(cotangent, len(x), self.classes)
         total = np.zeros(x.shape, np.float64)
         for draw in range(1, self.draws + 1):
-            moved, pull = self.transform(x, coins(self.seed, x, draw))
-            gradient = self.inner.vjp(moved, cotangent)
+            images, pull = self.transform(x, coins(self.seed, x, draw))
+            gradient = self.inner.vjp(images, cotangent)
             total += gradient if self.gradients == "straight-through" else pull(gradient)
         return np.asarray(total / self.draws, np.float32)
 
