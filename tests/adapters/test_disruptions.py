@@ -23,7 +23,10 @@ def following(error: BaseException, cause: BaseException | None) -> BaseExceptio
         (BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)), "Broken pipe"),
         (following(LibraryError("art's FGSM raised OSError"), FULL), "No space left on device: /there"),
         (following(ValueError(1), following(KeyError(2), FULL)), "No space left on device: /there"),
-        (RuntimeError("I/O error: No space left on device (os error 28)\nmore"), "I/O error: No space left on device (os error 28)"),
+        (
+            RuntimeError("I/O error: No space left on device (os error 28)\nmore"),
+            "I/O error: No space left on device (os error 28)",
+        ),
         (StorageError("weights.npz is damaged"), "weights.npz is damaged"),
         (Disruption("a member was killed"), "a member was killed"),
         (LibraryError("art's FGSM raised RuntimeError: index 7 is out of range"), None),
@@ -31,7 +34,7 @@ def following(error: BaseException, cause: BaseException | None) -> BaseExceptio
         (InputError("labels out of range"), None),
         (MemoryError(), None),
     ],
-)  # fmt: skip
+)
 def test_a_fault_of_the_machine_is_told_from_an_error_of_a_library(error, words):
     assert fault(error) == words
 

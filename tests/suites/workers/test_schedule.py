@@ -23,10 +23,14 @@ class Here:
 
 def tasks(log, *names, backends=None, needs=None):
     return [
-        Task(name, lambda name=name: (backends or {}).get(name, "torch"), lambda name=name: log.append(name),
-             frozenset((needs or {}).get(name, ())))
+        Task(
+            name,
+            lambda name=name: (backends or {}).get(name, "torch"),
+            lambda name=name: log.append(name),
+            frozenset((needs or {}).get(name, ())),
+        )
         for name in names
-    ]  # fmt: skip
+    ]
 
 
 def test_one_after_the_other_in_their_order():
