@@ -16,7 +16,7 @@ The signs are those of Athalye, Carlini, Wagner 2018 ("Obfuscated gradients give
 But for the first and the last, attacks are compared within one ball, that of a gradient attack with a budget: an
 adversarial image counts wherever it came from, if it lies in the ball. "Much" is a difference of at least ``GAP`` whose
 paired 95 % interval (Agresti, Min 2005) leaves out zero. An image is broken if any seed broke it. Attacks on pictures
-that were damaged before (normalised first) are left out, and balls are those of attacks whose budget is in pixels.
+that were damaged before (normalized first) are left out, and balls are those of attacks whose budget is in pixels.
 """
 
 from __future__ import annotations
@@ -44,14 +44,17 @@ Sign = Literal["unaware", "temperature", "black-box", "margin", "ensemble", "one
 Bools = npt.NDArray[np.bool_]
 
 GAP = 0.1
-"""A difference in robust accuracy, or a share of images, from which on it is told."""
+"""The smallest difference in robust accuracy, or share of images, that is reported."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One sign. ``weak_accuracy`` and ``strong_accuracy``: share of all n images that are right under the weaker and
-    the stronger attack; ``low`` and ``high``: the 95 % interval of their difference. Of ``vanishing``: the share of
-    images given back as they were (``difference``) of those that the attack had to move."""
+    """One sign of masked gradients.
+
+    ``weak_accuracy`` and ``strong_accuracy``: the share of all n images that are right under the weaker and under the
+    stronger attack. ``low`` and ``high``: the 95 % interval of their difference. For ``vanishing``, ``difference`` is
+    the share of images that the attack returned unchanged, among those that it had to change.
+    """
 
     dataset: str
     model: str
@@ -74,7 +77,7 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        """What was seen and what follows from it."""
+        """The observation, and what follows from it."""
         weak, strong = f"{100 * self.weak_accuracy:.0f} %", f"{100 * self.strong_accuracy:.0f} %"
         interval = f"95 % interval {100 * self.low:.0f} to {100 * self.high:.0f}"
         verb = "leave" if self.weak.count("together") else "leaves"
@@ -118,7 +121,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Masking:
-    """What was found, and how many comparisons were there to be made."""
+    """The signs, and the number of comparisons that the run allows."""
 
     findings: tuple[Finding, ...]
     compared: int
@@ -135,7 +138,7 @@ class _Row:
     arrays: Arrays
     rest: tuple[str, ...]
     loss: str
-    """of an attack that can follow several"""
+    """the loss that the attack follows; empty where it has no choice"""
     variant: str
     pixels: bool
     """whether its budget is in units of [0, 1]"""
@@ -143,34 +146,37 @@ class _Row:
 
     @property
     def name(self) -> str:
-        return f"{self.label} ({self.whose})"
+        return f"{self.label} ({self.source})"
 
     @property
-    def whose(self) -> str:
-        """The library, and the variant where the attack is shown another thing than the model."""
+    def source(self) -> str:
+        """The library; and the variant, where the attack sees other units or logits than the model's."""
         return self.library if self.pixels and self.temperature == 1 else f"{self.library}, {self.variant}"
 
     @property
     def margin(self) -> bool:
-        """Whether it follows differences of logits."""
+        """Whether the attack follows differences of logits."""
         return self.canonical is not None and (self.canonical.name in ("cw", "deepfool") or self.loss == "dlr")
 
     @property
     def ensemble(self) -> bool:
-        """Whether it is several attacks, one after another on what the ones before have left."""
+        """Whether it is several attacks, each on the images that the earlier ones did not break."""
         return self.canonical is not None and self.canonical.ensemble
 
     @property
     def follows(self) -> bool:
-        """Whether it asks for gradients; a library's own attack may."""
+        """Whether the attack uses gradients, as a library's own attack may."""
         return self.canonical is None or self.canonical.needs == "gradients"
 
     @property
     def climbs(self) -> bool:
-        """Whether it follows the gradient of the loss within a budget."""
+        """Whether the attack follows the gradient of the loss within a budget."""
         several = self.margin or self.ensemble
-        return not several and self.canonical is not None and (self.canonical.needs, self.canonical.goal) == (
-            "gradients", "budget")  # fmt: skip
+        return (
+            not several
+            and self.canonical is not None
+            and (self.canonical.needs, self.canonical.goal) == ("gradients", "budget")
+        )
 
     @property
     def iterated(self) -> bool:
@@ -178,19 +184,19 @@ class _Row:
 
 
 def examine(study: Study) -> Masking:
-    """Every sign in the results of a run."""
+    """Look for every sign in a run."""
     data = study.done
     data = data[data["space"] != study_rows.LOSSY]
-    found: list[Finding | None] = []
+    comparisons: list[Finding | None] = []
     for (dataset, model, defense), part in data.groupby(list(study_rows.SUBJECT), sort=False):
         rows = _rows(study, part)
         for finding in (*_unaware(rows), *_divided(rows), *_in_balls(rows), *_vanishing(rows)):
-            found.append(finding and Finding(str(dataset), str(model), str(defense), *finding))
-    return Masking(tuple(item for item in found if item), len(found))
+            comparisons.append(finding and Finding(str(dataset), str(model), str(defense), *finding))
+    return Masking(tuple(item for item in comparisons if item), len(comparisons))
 
 
 def sentences(findings: Iterable[Finding]) -> list[str]:
-    """One sentence for each model, defense, data set and sign: of the largest difference."""
+    """One sentence for each model, defense, data set and sign: on the largest difference."""
     largest: dict[tuple[str, str], Finding] = {}
     count: dict[tuple[str, str], int] = {}
     for item in findings:
@@ -210,29 +216,29 @@ def _more(others: int) -> str:
 
 
 def _rows(study: Study, part: pd.DataFrame) -> list[_Row]:
-    known = catalogue()
+    attacks = catalogue()
     rows: list[_Row] = []
     for item in part.to_dict("records"):
         arrays = study.arrays(str(item["cell_id"]))
         if not arrays:
             continue
         norm = item["norm"] if isinstance(item["norm"], str) else ""
-        # not the route: who does not know of a defense may take the undefended model's own
+        # without the route: an unaware attacker may take the undefended model's own
         rest = tuple(str(item.get(key)) for key in ("attack", "library", "reconcile", "targeted", "space"))
-        canonical = known.get((str(item["name"]), norm))
-        told = (str(item["attack"]), str(item["library"]), str(item["attacker"]))
+        canonical = attacks.get((str(item["name"]), norm))
+        names = (str(item["attack"]), str(item["library"]), str(item["attacker"]))
         params = json.loads(item["params"]) if isinstance(item["params"], str) else {}
-        seen = (str(item["variant"]), item["space"] == "pixels", float(item["temperature"]))
+        view = (str(item["variant"]), item["space"] == "pixels", float(item["temperature"]))
         loss = str(params.get("loss", ""))
-        rows.append(_Row(*told, canonical, norm, float(item["eps"]), arrays, rest, loss, *seen))
+        rows.append(_Row(*names, canonical, norm, float(item["eps"]), arrays, rest, loss, *view))
     return [row for row in rows if np.array_equal(row.arrays["y"], rows[0].arrays["y"])]
 
 
-_Found = tuple[Sign, str, str, int, float, float, float, float, float]
+_Facts = tuple[Sign, str, str, int, float, float, float, float, float]
 
 
-def _unaware(rows: list[_Row]) -> Iterator[_Found | None]:
-    """Each attack that was run by both attackers."""
+def _unaware(rows: list[_Row]) -> Iterator[_Facts | None]:
+    """Compare the unaware with the aware attacker, for each attack that both ran."""
     for rest, variant in dict.fromkeys((row.rest, row.variant) for row in rows):
         same = [row for row in rows if (row.rest, row.variant) == (rest, variant) and row.follows]
         blind = [row for row in same if row.attacker == "unaware"]
@@ -241,8 +247,8 @@ def _unaware(rows: list[_Row]) -> Iterator[_Found | None]:
             yield _compare("unaware", blind, seeing)
 
 
-def _divided(rows: list[_Row]) -> Iterator[_Found | None]:
-    """Each attack that was run on logits as they are and on divided ones."""
+def _divided(rows: list[_Row]) -> Iterator[_Facts | None]:
+    """Compare plain with divided logits, for each attack that ran on both."""
     for rest in dict.fromkeys(row.rest for row in rows if row.temperature != 1):
         same = [row for row in rows if row.rest == rest and row.follows and row.attacker != "unaware"]
         plain = [row for row in same if row.temperature == 1]
@@ -251,8 +257,8 @@ def _divided(rows: list[_Row]) -> Iterator[_Found | None]:
             yield _compare("temperature", plain, divided)
 
 
-def _in_balls(rows: list[_Row]) -> Iterator[_Found | None]:
-    """The attacks against each other, within each ball of an attack that climbs."""
+def _in_balls(rows: list[_Row]) -> Iterator[_Facts | None]:
+    """Compare the attacks with each other, within the ball of each attack that climbs."""
     sized = [row for row in rows if row.climbs and row.pixels and row.temperature == 1 and row.eps == row.eps]
     for norm, eps in dict.fromkeys((row.norm, row.eps) for row in sized):
         climbing = [row for row in sized if (row.norm, row.eps) == (norm, eps)]
@@ -273,8 +279,8 @@ def _in_balls(rows: list[_Row]) -> Iterator[_Found | None]:
             yield _compare("one-step", iterated, [row], (norm, eps))
 
 
-def _vanishing(rows: list[_Row]) -> Iterator[_Found | None]:
-    """Of each attack that climbs the attacked classifier's own gradients: images given back untouched."""
+def _vanishing(rows: list[_Row]) -> Iterator[_Facts | None]:
+    """Count the images that an attack returned unchanged, though it climbs the classifier's own gradients."""
     for row in rows:
         right = row.arrays["pred_clean"] == row.arrays["y"]
         if row.climbs and row.attacker != "unaware" and right.any():
@@ -284,17 +290,26 @@ def _vanishing(rows: list[_Row]) -> Iterator[_Found | None]:
             yield ("vanishing", row.name, "", n, rate, rate, still / n, low, high) if still >= GAP * n else None
 
 
-def _compare(sign: Sign, weak: list[_Row], strong: list[_Row], ball: tuple[str, float] | None = None) -> _Found | None:
-    held, broken = (_survivors(rows, ball) for rows in (weak, strong))
-    difference, low, high = paired_difference(broken, held)
+def _compare(sign: Sign, weak: list[_Row], strong: list[_Row], ball: tuple[str, float] | None = None) -> _Facts | None:
+    survived, survived_stronger = (_survivors(rows, ball) for rows in (weak, strong))
+    difference, low, high = paired_difference(survived_stronger, survived)
     if difference < GAP or low <= 0:
         return None
-    return sign, _names(weak, ball), _names(strong, None), len(held), float(held.mean()), float(broken.mean()), \
-        difference, low, high  # fmt: skip
+    return (
+        sign,
+        _names(weak, ball),
+        _names(strong, None),
+        len(survived),
+        float(survived.mean()),
+        float(survived_stronger.mean()),
+        difference,
+        low,
+        high,
+    )
 
 
 def _survivors(rows: list[_Row], ball: tuple[str, float] | None) -> Bools:
-    """Which images are right before and stay so under every row, inside the ball where there is one; (n,)."""
+    """Which images are right before the attacks and under every row, within the ball where there is one; (n,)."""
     return reduce(np.logical_and, (_right(row.arrays, ball) for row in rows))
 
 
@@ -308,10 +323,10 @@ def _right(arrays: Arrays, ball: tuple[str, float] | None) -> Bools:
 
 
 def _names(rows: list[_Row], ball: tuple[str, float] | None) -> str:
-    """The attacks in few words; one parameter set of several libraries is named once."""
+    """The attacks in words; an attack of several libraries is named once."""
     libraries: dict[str, dict[str, None]] = {}
     for row in rows:
-        libraries.setdefault(row.label, {})[row.whose] = None
+        libraries.setdefault(row.label, {})[row.source] = None
     named = [f"{label} ({', '.join(names)})" for label, names in libraries.items()]
     text = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]} together"
     return text if ball is None else f"{text} within {ball[0]} {ball[1]:.4g}"

@@ -1,9 +1,9 @@
-"""What it does to pictures, and to the numbers, that a script normalises them before it hands them to an attack.
+"""What happens to pictures, and to the numbers, when a script normalizes pictures before it attacks them.
 
-A library that takes images in [0, 1] clamps to that range. Pictures that were standardised first, (x - mean) / std,
-have about half of their values below 0 and many above 1: what lies outside is lost before the attack's first step, and
-no attack can bring it back. A run whose variants have one of the space ``normalised-first`` shows how much; everything
-here is read from its stored cells: what the clamp alone does from those of the control ``none``.
+A library that expects images in [0, 1] clamps to that range. Pictures that were standardized first, (x - mean) / std,
+have about half of their values below 0 and many above 1. The clamp loses these values before the attack's first step,
+and no attack can bring them back. A run with a variant of the space ``normalised-first`` shows how much is lost. All
+of it is read from stored cells; those of the control ``none`` show what the clamp alone does.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 SUBJECT = ["dataset", "model", "defense", "attacker"]
 CHANGED = 1e-5
-"""A value that differs by more was clamped: the way to standardised units and back moves it by a rounding alone."""
+"""A value that differs by more was clamped: standardizing and undoing it moves a value by a rounding error alone."""
 SHOWN = 3
-"""How many pictures are shown of each data set and model."""
+"""How many pictures the page shows of each data set and model."""
 CLOSE = 0.02
-"""Attacks that end within so much of each other tie."""
+"""Attacks whose accuracies differ by at most this much tie."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What the clamp alone does to the pictures of one data set, as one model normalises them.
+    """What the clamp alone does to the pictures of one data set, as one model normalizes them.
 
-    ``clamped``: share of the pixel values that lie outside [0, 1] once they are standardised. ``mean``, ``contrast``:
-    mean and standard deviation of the values within a picture, before and after, means over the pictures; in [0, 1].
+    ``clamped``: the share of pixel values that lie outside [0, 1] after standardizing. ``mean`` and ``contrast``: mean
+    and standard deviation of the values of a picture, in [0, 1], averaged over the pictures, before and after.
     """
 
     dataset: str
@@ -53,17 +53,17 @@ class Damage:
     mean: tuple[float, float]
     contrast: tuple[float, float]
     accuracy: tuple[float, float]
-    """on the pictures as they are, and after the clamp alone"""
+    """on the clean pictures, and after the clamp alone"""
     interval: tuple[float, float]
-    """of the latter"""
+    """the 95 % interval of the accuracy after the clamp"""
 
     @property
     def sentence(self) -> str:
-        """What happened, in words."""
+        """The damage in words."""
         low, high = map(_percent, self.interval)
         return (
             f"{self.model} on {self.dataset} ({self.images} pictures): {_percent(self.clamped)} of the pixel values "
-            f"lie outside [0, 1] once they are normalised, and are clamped. The mean value goes from "
+            f"lie outside [0, 1] once they are normalized, and are clamped. The mean value goes from "
             f"{self.mean[0]:.2f} to {self.mean[1]:.2f}, the contrast within a picture (standard deviation) from "
             f"{self.contrast[0]:.2f} to {self.contrast[1]:.2f}. Before any attack, accuracy goes from "
             f"{_percent(self.accuracy[0])} to {_percent(self.accuracy[1])} (95 % interval {low} to {high})."
@@ -72,7 +72,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture in its stages: words and PNG data URIs."""
+    """One picture in its stages, each with a word and a PNG data URI."""
 
     title: str
     stages: tuple[tuple[str, str], ...]
@@ -80,7 +80,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Section:
-    """The section of the page."""
+    """The content of the page's section."""
 
     variants: tuple[str, ...]
     damages: tuple[Damage, ...]
@@ -89,7 +89,7 @@ class Section:
 
 
 def section(study: Study, *, pictures: bool = True) -> Section | None:
-    """What there is to say of a run; None of one without such a variant."""
+    """The section of a run; None for a run without such a variant."""
     lossy = study.done[study.done["space"] == LOSSY]
     if lossy.empty:
         return None
@@ -98,7 +98,7 @@ def section(study: Study, *, pictures: bool = True) -> Section | None:
 
 
 def damages(study: Study) -> Iterator[Damage]:
-    """Of each thing that is attacked, measured on the stored images of the control ``none``."""
+    """The damage for each data set, model, defense and attacker, from the stored images of the control ``none``."""
     rows = study.done
     rows = rows[(rows["space"] == LOSSY) & (rows["name"] == CONTROL)]
     for key, group in rows.groupby([*SUBJECT, "variant"], sort=False):
@@ -109,39 +109,47 @@ def damages(study: Study) -> Iterator[Damage]:
         interval = [float(row.get(f"robust_accuracy{end}", np.nan)) for end in (LOW, HIGH)]
         dataset, model, defense, attacker, variant = map(str, key)
         yield Damage(
-            dataset, model, defense, attacker, variant, int(row["n"]), clamped, (before[0], after[0]),
-            (before[1], after[1]), (float(row["clean_accuracy"]), float(row["robust_accuracy"])),
+            dataset,
+            model,
+            defense,
+            attacker,
+            variant,
+            int(row["n"]),
+            clamped,
+            (before[0], after[0]),
+            (before[1], after[1]),
+            (float(row["clean_accuracy"]), float(row["robust_accuracy"])),
             (interval[0], interval[1]),
-        )  # fmt: skip
+        )
 
 
 @cache
 def _clamped(folder: Path, cell: str) -> float:
-    """Share of the values that the control changed."""
+    """The share of values that the control changed."""
     pairs = zip(*(store.read_image_blocks(folder, cell, name) for name in ("x", "x_adv")), strict=True)
-    found = [
+    shares = [
         (np.abs(after - before) > CHANGED).mean() for x, x_adv in pairs for before, after in zip(x, x_adv, strict=True)
     ]
-    return float(np.mean(found))
+    return float(np.mean(shares))
 
 
 @cache
 def _looks(folder: Path, cell: str, key: str) -> tuple[float, float]:
-    """Mean and contrast (standard deviation within a picture) of the stored images, means over them."""
-    found = [
+    """Mean and contrast (standard deviation within a picture), averaged over the stored images."""
+    statistics = [
         (image.mean(dtype=np.float64), image.std(dtype=np.float64))
         for block in store.read_image_blocks(folder, cell, key)
         for image in block
     ]
-    mean, contrast = np.mean(found, axis=0)
+    mean, contrast = np.mean(statistics, axis=0)
     return float(mean), float(contrast)
 
 
 def compared(study: Study) -> pd.DataFrame:
-    """A row for each attack and library that was run both ways: accuracy ``corrected`` and ``as_published``.
+    """A row for each attack and library that ran both ways: the accuracies ``corrected`` and ``as_published``.
 
-    Beside it ``clamp_alone``, the accuracy without the attack, and ``contrast`` of the pictures that the attack gave as
-    published, with ``contrast_before`` and ``contrast_clamped``: whether the library clamped at all.
+    ``clamp_alone`` is the accuracy without the attack. ``contrast`` is that of the pictures after the attack as
+    published; next to ``contrast_before`` and ``contrast_clamped`` it shows whether the library clamped at all.
     """
     keys = [*(key for key in KEYS if key not in ("variant", "route")), "name", "norm", "eps"]
     rows = study.attacks
@@ -157,16 +165,16 @@ def compared(study: Study) -> pd.DataFrame:
     both = sides["corrected"].drop(columns="cell").merge(sides["as_published"].drop(columns="clean_accuracy"), on=keys)
     alone = {(each.dataset, each.model, each.defense, each.attacker): each for each in damages(study)}
     subjects = zip(*(both[name].astype(str) for name in SUBJECT), strict=True)
-    found = [alone.get((dataset, model, defense, attacker)) for dataset, model, defense, attacker in subjects]
-    both["clamp_alone"] = [each.accuracy[1] if each else np.nan for each in found]
-    both["contrast_before"] = [each.contrast[0] if each else np.nan for each in found]
-    both["contrast_clamped"] = [each.contrast[1] if each else np.nan for each in found]
+    own = [alone.get((dataset, model, defense, attacker)) for dataset, model, defense, attacker in subjects]
+    both["clamp_alone"] = [each.accuracy[1] if each else np.nan for each in own]
+    both["contrast_before"] = [each.contrast[0] if each else np.nan for each in own]
+    both["contrast_clamped"] = [each.contrast[1] if each else np.nan for each in own]
     both["contrast"] = [_looks(study.folder, str(cell), "x_adv")[1] for cell in both["cell"]]
     return both.drop(columns="cell")
 
 
-def normalised_first(study: Study) -> Iterator[StudyTable]:
-    """The tables ``normalised-first`` (attacks, both ways) and ``normalised-first-pictures`` (what the clamp does)."""
+def normalized_first_tables(study: Study) -> Iterator[StudyTable]:
+    """The tables ``normalised-first`` (each attack both ways) and ``normalised-first-pictures`` (the clamp alone)."""
     import pandas as pd
 
     if not (study.done["space"] == LOSSY).any():
@@ -177,45 +185,54 @@ def normalised_first(study: Study) -> Iterator[StudyTable]:
     frame = frame.rename(columns={"clean_accuracy": "clean"})
     last = ["clean", "clamp_alone", "as_published", "corrected", "difference", "contrast"]
     yield StudyTable(
-        "normalised-first", "Normalised first, and corrected",
-        "Accuracy on the clean pictures, after the clamp alone, and after the attack: on pictures that were normalised "
+        "normalised-first",
+        "Normalized first, and corrected",
+        "Accuracy on the clean pictures, after the clamp alone, and after the attack: on pictures that were normalized "
         "before the attack (as published) and on the pictures themselves (corrected); difference: as published minus "
         "corrected; contrast: of the pictures as published, after the attack. A library that does not clamp in this "
         "attack leaves them theirs.",
         frame[[*(name for name in frame if name not in last), *last]],
         ("clean", "clamp_alone", "as_published", "corrected", "difference"),
-    )  # fmt: skip
+    )
     lines = [
         {
             **{key: getattr(each, key) for key in (*SUBJECT, "variant")},
-            "images": each.images, "clamped": each.clamped,
-            "mean_before": each.mean[0], "mean_after": each.mean[1], "contrast_before": each.contrast[0],
-            "contrast_after": each.contrast[1], "clean": each.accuracy[0], "after_clamp": each.accuracy[1],
-            f"after_clamp{LOW}": each.interval[0], f"after_clamp{HIGH}": each.interval[1],
+            "images": each.images,
+            "clamped": each.clamped,
+            "mean_before": each.mean[0],
+            "mean_after": each.mean[1],
+            "contrast_before": each.contrast[0],
+            "contrast_after": each.contrast[1],
+            "clean": each.accuracy[0],
+            "after_clamp": each.accuracy[1],
+            f"after_clamp{LOW}": each.interval[0],
+            f"after_clamp{HIGH}": each.interval[1],
         }
         for each in damages(study)
-    ]  # fmt: skip
+    ]
     yield StudyTable(
-        "normalised-first-pictures", "What normalising first does to the pictures",
-        "Clamped: share of the pixel values that lie outside [0, 1] once they are standardised; mean and contrast: "
+        "normalised-first-pictures",
+        "What normalizing first does to the pictures",
+        "Clamped: share of the pixel values that lie outside [0, 1] once they are standardized; mean and contrast: "
         "mean and standard deviation of the values of a picture, in [0, 1]; accuracy on clean pictures, and after the "
         "clamp alone.",
-        pd.DataFrame(lines), ("clamped", "clean", "after_clamp"),
-    )  # fmt: skip
+        pd.DataFrame(lines),
+        ("clamped", "clean", "after_clamp"),
+    )
 
 
 def oddities(study: Study) -> Iterator[str]:
-    """A sentence for each of three oddities, of each model and library: whether it is there both ways.
+    """Sentences on three oddities, for each model and library: whether each occurs in both ways.
 
-    One step beats many; an attack without gradients raises accuracy; attacks of different kinds tie.
+    The oddities: one step beats many; an attack without gradients raises accuracy; attacks of different kinds tie.
     """
-    known = catalogue()
+    attacks = catalogue()
     frame = compared(study)
-    frame["kind"] = [_kind(known.get((name, norm))) for name, norm in zip(frame["name"], frame["norm"], strict=True)]
+    frame["kind"] = [_kind(attacks.get((name, norm))) for name, norm in zip(frame["name"], frame["norm"], strict=True)]
     for key, group in frame.groupby([*SUBJECT, "library"], sort=False):
         dataset, model, defense, _, library = map(str, key)
         where = f"{model}{'' if defense == 'none' else f' with {defense}'} on {dataset}, {library}"
-        yield from (f"{where}: {said}" for said in (*_one_step(group), *_raised(group), *_ties(group)))
+        yield from (f"{where}: {sentence}" for sentence in (*_one_step(group), *_raised(group), *_ties(group)))
 
 
 def _kind(attack: Any) -> str:
@@ -227,7 +244,7 @@ def _kind(attack: Any) -> str:
 
 
 def _one_step(group: pd.DataFrame) -> Iterator[str]:
-    """The strongest attack of one step, as published, against the strongest of many with no smaller a budget."""
+    """The strongest one-step attack as published, against the strongest iterated attack with at least its budget."""
     single = group[group["kind"] == "one"]
     if single.empty:
         return
@@ -239,22 +256,24 @@ def _one_step(group: pd.DataFrame) -> Iterator[str]:
     sides = ("as_published", "corrected")
     best = {side: many.iloc[int(many[side].to_numpy().argmin())] for side in sides}
     odd = [bool(one[side] < best[side][side]) for side in sides]
-    said = {
-        (True, False): "one step beats many when normalised first, and not in the corrected run",
+    sentence = {
+        (True, False): "one step beats many when normalized first, and not in the corrected run",
         (True, True): "one step beats many in both runs",
         (False, True): "one step beats many in the corrected run alone",
         (False, False): "one step beats many in neither run",
     }[odd[0], odd[1]]
-    words = [f"{one['attack']} leaves {_percent(one[side])} right, {best[side]['attack']} "
-             f"{_percent(best[side][side])}" for side in sides]  # fmt: skip
-    yield f"{said}. Normalised first, {words[0]}; corrected, {words[1]}."
+    words = [
+        f"{one['attack']} leaves {_percent(one[side])} right, {best[side]['attack']} {_percent(best[side][side])}"
+        for side in sides
+    ]
+    yield f"{sentence}. Normalized first, {words[0]}; corrected, {words[1]}."
 
 
 def _raised(group: pd.DataFrame) -> Iterator[str]:
-    """Attacks without gradients after which more is right than after the clamp alone."""
+    """Attacks without gradients that leave more images right than the clamp alone does."""
     for row in group[group["kind"] == "blind"].to_dict("records"):
         after, clamp, clean = row["as_published"], row["clamp_alone"], row["clean_accuracy"]
-        if not after > clamp:  # unknown as well
+        if not after > clamp:  # false for NaN as well
             continue
         near = abs(row["contrast"] - row["contrast_before"]) < abs(row["contrast"] - row["contrast_clamped"])
         why = (
@@ -265,35 +284,35 @@ def _raised(group: pd.DataFrame) -> Iterator[str]:
         )
         than = f", and more than the {_percent(clean)} of the clean pictures" if after > clean else ""
         yield (
-            f"{row['attack']}, which sees no gradients, leaves {_percent(after)} right when normalised first, more "
+            f"{row['attack']}, which sees no gradients, leaves {_percent(after)} right when normalized first, more "
             f"than the {_percent(clamp)} after the clamp alone{than}; {why}. Corrected, it leaves "
             f"{_percent(row['corrected'])}."
         )
 
 
 def _ties(group: pd.DataFrame) -> Iterator[str]:
-    """The most attacks that end within ``CLOSE`` of each other."""
+    """The largest group of attacks whose accuracies lie within ``CLOSE`` of each other."""
     if len(group) < 3:
         return
-    told = []
+    groups = []
     for side in ("as_published", "corrected"):
         values = group[side].to_numpy()
         near = [np.flatnonzero((values >= low) & (values <= low + CLOSE + 1e-9)) for low in values]
         best = max(near, key=len)
-        told.append((len(best), [str(group["attack"].iloc[i]) for i in best], float(values[best].min())))
-    (count, names, low), (other, _, other_low) = told
+        groups.append((len(best), [str(group["attack"].iloc[i]) for i in best], float(values[best].min())))
+    (count, names, low), (other, _, other_low) = groups
     if count < 2:
-        yield f"no two attacks tie when normalised first (within {_percent(CLOSE)})."
+        yield f"no two attacks tie when normalized first (within {_percent(CLOSE)})."
         return
     yield (
-        f"normalised first, {count} of {len(group)} attacks end within {_percent(CLOSE)} of each other, from "
+        f"normalized first, {count} of {len(group)} attacks end within {_percent(CLOSE)} of each other, from "
         f"{_percent(low)} on ({', '.join(names)}): what decides is the damage before, not the attack. Corrected, the "
         f"largest such group has {other} (from {_percent(other_low)} on)."
     )
 
 
 def _pictures(study: Study) -> Iterator[Shown]:
-    """Of each model the first pictures that were right before: as they are, clamped, attacked both ways."""
+    """For each model the first correctly classified pictures: clean, clamped, and attacked both ways."""
     rows = study.done
     for key, group in rows.groupby(SUBJECT, sort=False):
         lossy, fair = group[group["space"] == LOSSY], group[(group["space"] == "pixels") & (group["temperature"] == 1)]
@@ -302,9 +321,11 @@ def _pictures(study: Study) -> Iterator[Shown]:
         if pairs.empty:
             continue
         pair = pairs.iloc[0]
-        cells = [*[("clamped alone", str(cell)) for cell in clamp["cell_id"][:1]],
-                 (f"{pair['variant']}: {pair['attack']}", str(pair["cell_id"])),
-                 (f"{pair['variant_fair']}: {pair['attack']}", str(pair["cell_id_fair"]))]  # fmt: skip
+        cells = [
+            *[("clamped alone", str(cell)) for cell in clamp["cell_id"][:1]],
+            (f"{pair['variant']}: {pair['attack']}", str(pair["cell_id"])),
+            (f"{pair['variant_fair']}: {pair['attack']}", str(pair["cell_id_fair"])),
+        ]
         arrays = study.arrays(cells[0][1])
         right = np.flatnonzero(arrays["pred_clean"] == arrays["y"])[:SHOWN]
         dataset, model = str(key[0]), str(key[1])

@@ -1,4 +1,4 @@
-"""The rows of a run as studies read them: who was attacked, by what and by whom, in few words."""
+"""The rows of a run as tables and figures read them: what was attacked, and with which attack."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUBJECT = ("dataset", "model", "defense")
-"""What is attacked."""
+"""The columns that say what is attacked."""
 KEYS = (*SUBJECT, "attacker", "variant", "attack", "library", "route", "reconcile")
-"""What tells two rows apart, but for the seed; ``attack`` is the label of ``attack_labels``."""
+"""The columns that distinguish two rows of one seed; ``attack`` is the label from ``attack_labels``."""
 UNDEFENDED = "none"
 CONTROL = "none"
-"""The attack that leaves the images as they are; what changes them is then the variant alone."""
+"""The attack that changes nothing: where the images differ all the same, the variant changed them."""
 LOSSY = "normalised-first"
-"""The space whose images are damaged before the attack begins."""
+"""The space in which images are damaged before the attack begins."""
 
 
 def labelled(results: pd.DataFrame) -> pd.DataFrame:
-    """The results of a run with the columns of ``KEYS`` (texts, none missing), ``name`` (the attack's own),
-    ``target`` and ``eps``. Numbers that an older run lacks are NaN.
+    """The rows with every column of ``KEYS`` (texts without gaps), and ``name``, the attack without its parameters.
+
+    Numbers that an older run lacks are NaN.
     """
     data = results.reset_index(drop=True).copy()
     for name in ("attacker", "reconcile", "route", "variant", "target"):
@@ -48,25 +49,27 @@ def labelled(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def attack_labels(data: pd.DataFrame) -> list[str]:
-    """Each row's attack with its norm, where the run has it in several, and the parameters that differ in the run."""
-    known = catalogue()
+    """For each row, its attack. The norm and the parameters are added where they differ within the run."""
+    attacks = catalogue()
     aims = [bool(aim) for aim in data["targeted"]] if "targeted" in data else [False] * len(data)
     norms = [norm if isinstance(norm, str) else "" for norm in data["norm"]]
     goals = [str(goal) for goal in data["target"]] if "target" in data else [""] * len(data)
     rows = list(zip(data["attack"], norms, data["params"], aims, goals, strict=True))
-    told: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}  # attack and norm -> parameters as stored, and in short
+    parameters: dict[
+        tuple[str, str], dict[str, dict[str, Any]]
+    ] = {}  # attack and norm -> parameters as stored, and in short
     for name, norm, params, *_ in rows:
-        given = json.loads(params) if isinstance(params, str) else {}
-        canonical = known.get((name, norm))
-        told.setdefault((name, norm), {})[params] = (
-            shortest(canonical, canonical.resolve(given)) if canonical else given
+        values = json.loads(params) if isinstance(params, str) else {}
+        canonical = attacks.get((name, norm))
+        parameters.setdefault((name, norm), {})[params] = (
+            shortest(canonical, canonical.resolve(values)) if canonical else values
         )
-    differing = {key: _differing(list(variants.values())) for key, variants in told.items()}
+    differing = {key: _differing(list(variants.values())) for key, variants in parameters.items()}
     labels = []
     for name, norm, params, aim, goal in rows:
-        mine = told[name, norm][params]
+        mine = parameters[name, norm][params]
         words = [name]
-        words += [norm] if norm and sum(other == name for other, _ in told) > 1 else []
+        words += [norm] if norm and sum(other == name for other, _ in parameters) > 1 else []
         words += [f"→ {goal}"] if goal else ["targeted"] if aim and not all(aims) else []
         words += [f"{key}={in_words(mine[key])}" for key in differing[name, norm] if key in mine]
         labels.append(" ".join(words))
@@ -79,46 +82,47 @@ def _differing(variants: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def done(data: pd.DataFrame) -> pd.DataFrame:
-    """The rows that have numbers."""
+    """The rows of finished cells."""
     return data[data["status"] == "done"]
 
 
 def with_errors(data: pd.DataFrame) -> pd.DataFrame:
-    """The rows with ``top1_error`` and ``top5_error``, clean and attacked: what accuracy and ``top5`` lack to 1."""
-    found = {}
+    """The rows with ``top1_error`` (1 minus accuracy) and ``top5_error`` (1 minus ``top5``), clean and attacked."""
+    columns = {}
     for error, rate, before in (
-        ("top1_error", "robust_accuracy", "clean_accuracy"), ("top5_error", "top5", "clean_top5"),
-    ):  # fmt: skip
+        ("top1_error", "robust_accuracy", "clean_accuracy"),
+        ("top5_error", "top5", "clean_top5"),
+    ):
         for name, source in ((error, rate), (f"clean_{error}", before)):
             for end, other in (("", ""), ("_low", "_high"), ("_high", "_low")):
                 if source + other in data:
-                    found[name + end] = 1 - data[source + other]
-    return data.assign(**found)
+                    columns[name + end] = 1 - data[source + other]
+    return data.assign(**columns)
 
 
-def told_apart(data: pd.DataFrame) -> pd.DataFrame:
-    """The rows without those of the control that say nothing: whose images are the clean ones."""
+def without_idle_control(data: pd.DataFrame) -> pd.DataFrame:
+    """The rows, without the control ``none`` where its images are the clean ones: such a row shows nothing new."""
     return data[(data["name"] != CONTROL) | (data["space"] == LOSSY)]
 
 
 def mean_over_seeds(data: pd.DataFrame, keys: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
-    """One row for each combination of the keys, in order of appearance: the means of the values."""
-    found: pd.DataFrame = data.groupby(list(keys), sort=False, dropna=False)[list(values)].mean().reset_index()
-    return found
+    """The means of the values, in one row for each combination of the keys, in order of appearance."""
+    means: pd.DataFrame = data.groupby(list(keys), sort=False, dropna=False)[list(values)].mean().reset_index()
+    return means
 
 
 def varied(data: pd.DataFrame, keys: Sequence[str]) -> list[str]:
-    """The keys that have several values."""
+    """The keys that have more than one value."""
     return [key for key in keys if data[key].nunique(dropna=False) > 1]
 
 
 def classes(data: pd.DataFrame, arrays: Callable[[str], Arrays]) -> dict[str, int]:
-    """The number of classes of each data set: of the logits, or, where only decisions are stored, those seen."""
-    found = {}
+    """The number of classes of each data set, from its logits; without logits, from the labels and decisions."""
+    counts = {}
     for dataset, rows in done(data).groupby("dataset", sort=False):
         stored = arrays(str(rows["cell_id"].iloc[0]))
         if "logits_clean" in stored:
-            found[str(dataset)] = int(stored["logits_clean"].shape[1])
+            counts[str(dataset)] = int(stored["logits_clean"].shape[1])
         elif stored:
-            found[str(dataset)] = int(max(stored["y"].max(initial=-1), stored["pred_clean"].max(initial=-1))) + 1
-    return found
+            counts[str(dataset)] = int(max(stored["y"].max(initial=-1), stored["pred_clean"].max(initial=-1))) + 1
+    return counts

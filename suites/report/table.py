@@ -1,4 +1,4 @@
-"""A table of a study, and how it is written: on a terminal, as Markdown, CSV and LaTeX."""
+"""A table of a study, and how to write it: on a terminal, as Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 FORMATS = ("rich", "md", "csv", "latex")
 LOW, HIGH = "_low", "_high"
-"""What the columns with the ends of a column's interval end in."""
+"""The endings of the two columns that hold an interval."""
 MISSING = "–"
 
 
 @dataclass(frozen=True)
 class StudyTable:
-    """A table whose numbers are numbers.
+    """A table that holds plain numbers; they become texts when it is written.
 
-    ``name`` is fit for a file. The columns ``X_low`` and ``X_high`` of ``frame`` hold the 95 % interval of ``X``.
-    ``rates`` are the columns in units of a share, from 0 to 1 (differences of such: from -1 to 1).
+    ``name`` can be a file's name. The columns ``X_low`` and ``X_high`` of ``frame`` hold the 95 % interval of ``X``.
+    ``rates`` names the columns that hold shares, from 0 to 1, or differences of shares, from -1 to 1.
     """
 
     name: str
@@ -34,12 +34,12 @@ class StudyTable:
 
 
 def headings(table: StudyTable) -> list[str]:
-    """The columns that are shown: all but the ends of intervals."""
+    """The columns to show: all except the ends of intervals."""
     return [str(name) for name in table.frame.columns if not _is_end(table, str(name))]
 
 
 def texts(table: StudyTable) -> pd.DataFrame:
-    """Every shown cell as text, an interval behind its number in brackets; a dash where there is no value."""
+    """Every cell as text: the interval stands in brackets behind its number, a dash stands for no value."""
     import pandas as pd
 
     frame = table.frame
@@ -93,7 +93,7 @@ def heading(name: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """The text with what Markdown and HTML would take for their own escaped."""
+    """The text with the special characters of Markdown and HTML escaped."""
     plain = str(text).replace("\\", r"\\").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for sign in "|*_`":
         plain = plain.replace(sign, "\\" + sign)

@@ -31,8 +31,8 @@ def weights(n: int) -> Weights:
 def decisions(y: npt.NDArray[np.int64], pred: npt.NDArray[np.int64], w: Weights) -> dict[str, Floats]:
     """Macro ``precision``, ``recall`` and ``f1``, (resamples,), over the classes of y that are drawn."""
     classes = np.unique(y)
-    true, said = ((each[None] == classes[:, None]).astype(np.float32) for each in (y, pred))
-    support, predicted, hits = (one.astype(np.float64) @ w for one in (true, said, true * said))
+    true, decided = ((each[None] == classes[:, None]).astype(np.float32) for each in (y, pred))
+    support, predicted, hits = (one.astype(np.float64) @ w for one in (true, decided, true * decided))
     with np.errstate(invalid="ignore"):
         precision, recall, f1 = (
             a / b for a, b in ((hits, predicted), (hits, support), (2 * hits, predicted + support))

@@ -1,4 +1,4 @@
-"""Results of earlier versions that are none: a full disk or a killed process was taken for the failure of a cell."""
+"""Failures that earlier versions stored by mistake: a full disk or a killed process is no result of a cell."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ _OF_OLD = re.compile(
 
 
 def stored_by_mistake(status: str, reason: str) -> bool:
-    """Whether a stored result is none: an earlier version took a disruption for the failure of a cell."""
+    """Whether an earlier version stored a disruption as the failure of a cell."""
     return status == "failed" and _OF_OLD.search(reason) is not None

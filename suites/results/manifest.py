@@ -1,4 +1,4 @@
-"""What a run was made of: the suite, digests, seeds, the machine and the release of every package."""
+"""The manifest of a run: its suite, digests, seeds, machine, and the release of every package."""
 
 from __future__ import annotations
 
@@ -24,24 +24,37 @@ from sparring.suites.results import store
 
 @dataclass(frozen=True)
 class Described:
-    """How a run was asked for."""
+    """The request for a run."""
 
     profile: str | None
     reduced: list[dict[str, Any]]
-    """``key``, ``here`` and ``paper``: what is smaller than in the suite's paper profile"""
+    """``key``, ``here`` and ``paper``: the values that are smaller than in the suite's paper profile"""
     command: str
-    """the line that repeats it"""
+    """the command line that repeats the run"""
 
 
 def write(
-    folder: Path, suite: Suite, base: Path, parts: Sequence[tuple[Suite, Dataset]],
-    models: Sequence[dict[str, ModelRef]], planned: list[Planned], device: str, described: Described,
-) -> None:  # fmt: skip
+    folder: Path,
+    suite: Suite,
+    base: Path,
+    parts: Sequence[tuple[Suite, Dataset]],
+    models: Sequence[dict[str, ModelRef]],
+    planned: list[Planned],
+    device: str,
+    described: Described,
+) -> None:
     """Write ``manifest.json`` into the run folder, replacing an earlier one as a whole."""
-    held = [{"name": data.name, "digest": data.digest, "images": len(data.x), "classes": list(data.class_names),
-             "facts": dict(data.facts)}
-            for _, data in parts]  # fmt: skip
-    told = [
+    data_sets = [
+        {
+            "name": data.name,
+            "digest": data.digest,
+            "images": len(data.x),
+            "classes": list(data.class_names),
+            "facts": dict(data.facts),
+        }
+        for _, data in parts
+    ]
+    models_by_part = [
         {name: _model(part, ref, data) for name, ref in refs.items()}
         for (part, data), refs in zip(parts, models, strict=True)
     ]
@@ -53,10 +66,10 @@ def write(
         "reduced": described.reduced,
         "command": described.command,
         "home": str(base),
-        "data": held if several else held[0],
+        "data": data_sets if several else data_sets[0],
         "models": {
             f"{name} on {data.name}" if several else name: value
-            for (_, data), every in zip(parts, told, strict=True)
+            for (_, data), every in zip(parts, models_by_part, strict=True)
             for name, value in every.items()
         },
         "seeds": list(suite.seeds),
@@ -96,18 +109,18 @@ def _distributions() -> list[metadata.Distribution]:
 
 
 def gpus() -> list[str]:
-    """The names of the NVIDIA GPUs, asked of the driver's own tool; empty without one."""
+    """The names of the NVIDIA GPUs, as ``nvidia-smi`` lists them; empty without one."""
     try:
-        told = subprocess.run(
+        driver = subprocess.run(
             ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
         )
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return told.stdout.split("\n")[:-1] if told.returncode == 0 else []
+    return driver.stdout.split("\n")[:-1] if driver.returncode == 0 else []
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The manifest of a run. Raises ``InputError`` when there is none, or it can't be read."""
+    """The manifest of a run folder. Raises ``InputError`` where there is none, or it is damaged."""
     path = folder / "manifest.json"
     try:
         content = json.loads(path.read_text("utf-8"))

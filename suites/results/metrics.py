@@ -27,16 +27,16 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 MACRO = ("precision", "recall", "f1")
 RANKING = ("auroc", "pr_auc")
 TOP = 5
-"""Of ``top5``."""
+"""``top5`` asks whether the true class is among so many."""
 AIMED = ("target_top1", "target_top5")
-"""Of targeted attacks."""
+"""The rates of targeted attacks."""
 RATES = ("accuracy", *MACRO, *RANKING, "top5")
-"""What is measured before and after the attack: a clean value, one under attack and the drop between them."""
+"""Each has three values: before the attack, after it, and the drop between them."""
 NOTHING = float("nan")
 
 
 def scores(samples: Mapping[str, np.ndarray], facts: Mapping[str, Any] | None = None) -> dict[str, float]:
-    """Everything that a row says of a finished cell; NaN for what is not defined or not known.
+    """The measures of a finished cell, by the names of their columns; NaN where one is not defined.
 
     ``clean_accuracy`` and ``robust_accuracy``: share of all images classified as y before and after the attack.
     ``attack_success_rate``: of the images classified correctly before, those that are misclassified after (of a
@@ -60,25 +60,25 @@ def scores(samples: Mapping[str, np.ndarray], facts: Mapping[str, Any] | None = 
     n = len(y)
     correct, withstood = clean == y, adv == y
     hit = correct & samples["success"]
-    found = {"n": float(n)}
-    found |= _share("clean_accuracy", correct) | _share("robust_accuracy", withstood)
-    found |= _share("attack_success_rate", hit[correct]) | _drop("accuracy", correct, withstood)
-    found |= _aimed(samples)
+    measures = {"n": float(n)}
+    measures |= _share("clean_accuracy", correct) | _share("robust_accuracy", withstood)
+    measures |= _share("attack_success_rate", hit[correct]) | _drop("accuracy", correct, withstood)
+    measures |= _aimed(samples)
     before, after = (_quality(y, samples[f"pred_{when}"], samples.get(f"logits_{when}")) for when in ("clean", "adv"))
     for key in (*MACRO, *RANKING):
         (value, draws), (value_after, draws_after) = before[key], after[key]
-        found |= _bounded(f"clean_{key}", value, draws) | _bounded(key, value_after, draws_after)
-        found |= _bounded(f"drop_{key}", value - value_after, draws - draws_after, least=-1.0)
+        measures |= _bounded(f"clean_{key}", value, draws) | _bounded(key, value_after, draws_after)
+        measures |= _bounded(f"drop_{key}", value - value_after, draws - draws_after, least=-1.0)
     tops = [_in_top(y, samples.get(f"logits_{when}")) for when in ("clean", "adv")]
-    found |= _share("clean_top5", tops[0]) | _share("top5", tops[1]) | _drop("top5", *tops)
+    measures |= _share("clean_top5", tops[0]) | _share("top5", tops[1]) | _drop("top5", *tops)
     for norm in NORMS:
         values = samples[norm][hit]
-        found[f"{norm}_mean"] = float(values.mean()) if len(values) else NOTHING
-        found[f"{norm}_median"] = float(np.median(values)) if len(values) else NOTHING
+        measures[f"{norm}_mean"] = float(values.mean()) if len(values) else NOTHING
+        measures[f"{norm}_median"] = float(np.median(values)) if len(values) else NOTHING
     for name, fact in (("seconds_per_image", "seconds"), ("prediction_seconds_per_image", "prediction_seconds")):
-        told = (facts or {}).get(fact)
-        found[name] = NOTHING if told is None or not n else float(told) / n
-    return found
+        duration = (facts or {}).get(fact)
+        measures[name] = NOTHING if duration is None or not n else float(duration) / n
+    return measures
 
 
 def confusion(y: np.ndarray, pred: np.ndarray, classes: int) -> np.ndarray:
@@ -90,50 +90,52 @@ def confusion(y: np.ndarray, pred: np.ndarray, classes: int) -> np.ndarray:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities, float64, (n, classes), of logits; what are probabilities already stay as they are."""
+    """Probabilities, float64, (n, classes), of logits. Rows that are probabilities already stay as they are."""
     from scipy.special import softmax as of
 
     wide = np.asarray(logits, np.float64)
-    found: np.ndarray = wide if look_like_probabilities(logits) else of(wide, axis=1)
-    return found
+    probabilities: np.ndarray = wide if look_like_probabilities(logits) else of(wide, axis=1)
+    return probabilities
 
 
 _Drawn = tuple[float, bootstrap.Floats]
-"""A value, and what it is in each resample."""
+"""A value, and its values in the resamples."""
 
 
 def _quality(y: np.ndarray, pred: np.ndarray, logits: np.ndarray | None) -> dict[str, _Drawn]:
     scored = None if logits is None or not np.isfinite(logits).all() else np.ascontiguousarray(logits, np.float32)
     shape = None if scored is None else scored.shape
     # the rows of a model share what it says of the clean images
-    return _known(y.tobytes(), pred.astype(np.int64).tobytes(), b"" if scored is None else scored.tobytes(), shape)
+    return _cached_quality(
+        y.tobytes(), pred.astype(np.int64).tobytes(), b"" if scored is None else scored.tobytes(), shape
+    )
 
 
 @lru_cache(maxsize=8)
-def _known(true: bytes, decided: bytes, scored: bytes, shape: tuple[int, int] | None) -> dict[str, _Drawn]:
+def _cached_quality(labels: bytes, decided: bytes, logits: bytes, shape: tuple[int, int] | None) -> dict[str, _Drawn]:
     from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
 
-    y, pred = np.frombuffer(true, np.int64), np.frombuffer(decided, np.int64)
+    y, pred = np.frombuffer(labels, np.int64), np.frombuffer(decided, np.int64)
     classes, w = np.unique(y), bootstrap.weights(len(y))
     values = precision_recall_fscore_support(y, pred, labels=classes, average="macro", zero_division=0.0)[:3]
     drawn = bootstrap.decisions(y, pred, w)
-    found: dict[str, _Drawn] = {key: (float(value), drawn[key]) for key, value in zip(MACRO, values, strict=True)}
+    quality: dict[str, _Drawn] = {key: (float(value), drawn[key]) for key, value in zip(MACRO, values, strict=True)}
     if shape is None or len(classes) < 2:
-        return found | {key: (NOTHING, np.full(w.shape[1], NOTHING)) for key in RANKING}
-    probabilities = softmax(np.frombuffer(scored, np.float32).reshape(shape))
+        return quality | {key: (NOTHING, np.full(w.shape[1], NOTHING)) for key in RANKING}
+    probabilities = softmax(np.frombuffer(logits, np.float32).reshape(shape))
     onehot = y[:, None] == classes
     values = [of(onehot, probabilities[:, classes], average="macro") for of in (roc_auc_score, average_precision_score)]
     drawn = bootstrap.rankings(y, probabilities, w)
-    return found | {key: (float(value), drawn[key]) for key, value in zip(RANKING, values, strict=True)}
+    return quality | {key: (float(value), drawn[key]) for key, value in zip(RANKING, values, strict=True)}
 
 
 def _in_top(y: np.ndarray, logits: np.ndarray | None) -> np.ndarray | None:
-    """Whether the true class is among the five most probable, (n,); of ties the later class, as for scikit-learn."""
+    """Whether the true class is among the five most probable, (n,). In a tie the later class wins (scikit-learn)."""
     if logits is None or logits.shape[1] <= TOP or not np.isfinite(logits).all():
         return None
     best = np.argsort(logits, axis=1, kind="stable")[:, -TOP:]
-    found: np.ndarray = (best == y[:, None]).any(axis=1)
-    return found
+    hits: np.ndarray = (best == y[:, None]).any(axis=1)
+    return hits
 
 
 def _aimed(samples: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -147,7 +149,7 @@ def _aimed(samples: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 def _share(name: str, hits: np.ndarray | None) -> dict[str, float]:
-    """A share with its Wilson interval; 0 of nothing is 0, of which nothing is known."""
+    """A share with its Wilson interval. The share of no images is 0, with the interval from 0 to 1."""
     if hits is None:
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"), NOTHING)
     low, high = wilson(int(hits.sum()), len(hits))

@@ -1,4 +1,4 @@
-"""From planned cells and what the store holds of them to one frame: a row a cell."""
+"""The rows of a run: one for each planned cell, with what the store holds of it."""
 
 from __future__ import annotations
 
@@ -32,26 +32,40 @@ MEASURED = tuple(
     for end in INTERVAL
 )
 """The rates of ``metrics.scores``, each with its interval."""
+DISTANCES = tuple(f"{norm}_{statistic}" for norm in ("l0", "l1", "l2", "linf") for statistic in ("mean", "median"))
+COSTS = ("forwards", "backwards", "seconds", "seconds_per_image", "prediction_seconds_per_image")
 COLUMNS = (
-    "cell_id", "status", "reason", "suite", "profile", "dataset", "model", "architecture", "framework", "defense",
-    "attacker", "library", "library_version", "route", "attack", "norm", "eps", "params", "targeted", "seed", "n",
-    *MEASURED, "l0_mean", "l0_median", "l1_mean", "l1_median", "l2_mean", "l2_median", "linf_mean", "linf_median",
-    "forwards", "backwards", "seconds", "seconds_per_image", "prediction_seconds_per_image", "notes", "library_call",
-    "device", "reconcile", "variant", "space", "temperature", "target",
-)  # fmt: skip
-"""``attacker`` says whether the attacker knew of the ``defense`` (aware, unaware; empty where that is no question);
-``forwards`` and ``backwards`` are per image; ``seconds`` is the library's own time for all n; ``notes`` say where
-the library could not do exactly what was asked; ``library_call`` is the library's class with its arguments (JSON);
-``reconcile`` are the ledger's entries without which it ran, joined by ' + '; ``variant`` is the suite's name for the
-way in which the attack was run, ``space`` and ``temperature`` what that means (``adapters/wrappers/units.py``);
-``target`` is the class that every image was to be taken for, empty without one; the others are those of
-``metrics.scores``."""
+    *("cell_id", "status", "reason", "suite", "profile", "dataset", "model", "architecture", "framework", "defense"),
+    *("attacker", "library", "library_version", "route", "attack", "norm", "eps", "params", "targeted", "seed", "n"),
+    *MEASURED,
+    *DISTANCES,
+    *COSTS,
+    *("notes", "library_call", "device", "reconcile", "variant", "space", "temperature", "target"),
+)
+"""The columns of the results. ``metrics.scores`` explains the measures; of the others:
+
+- ``attacker``: ``aware`` or ``unaware`` of the defense; empty where no defense stands around the model.
+- ``forwards``, ``backwards``: passes through the model per image.
+- ``seconds``: the library's own time for all n images.
+- ``notes``: where the library deviates from the request.
+- ``library_call``: the library's class and its arguments, as JSON.
+- ``reconcile``: the entries of the ledger that were switched off, joined by ' + '.
+- ``variant``: the suite's name for the way the attack was run; ``space`` and ``temperature`` define it
+  (``adapters/wrappers/units.py``).
+- ``target``: the class that every image should be taken for; empty without one.
+"""
+
+TEXTS = (
+    *("reason", "notes", "norm", "library_call", "device", "reconcile"),
+    *("attacker", "profile", "variant", "space", "target"),
+)
+NUMBERS = (*MEASURED, "eps", "temperature", *DISTANCES, *COSTS)
 
 
 def row(suite_name: str, planned: Planned, run: Path, why_missing: str = "") -> dict[str, Any]:
-    """One row; ``status`` is ``missing`` for a cell without a result, and ``reason`` then says why."""
+    """One row. A cell without a result has the status ``missing``, and ``why_missing`` is its reason."""
     cell = planned.cell
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "cell_id": cell.id,
         "suite": suite_name,
         "dataset": cell.dataset,
@@ -79,22 +93,22 @@ def row(suite_name: str, planned: Planned, run: Path, why_missing: str = "") -> 
         "target": planned.aim,
     }
     if planned.unsupported is not None:
-        return {**found, "status": "unsupported", "reason": planned.unsupported}
+        return {**values, "status": "unsupported", "reason": planned.unsupported}
     result = store.read(run, cell.id)
     if result is None:
-        return {**found, "status": "missing", "reason": why_missing}
-    found |= {"status": result.status, "reason": result.reason, "seconds": result.seconds}
-    found |= {"notes": "; ".join(result.notes), "device": result.facts.get("device")}
+        return {**values, "status": "missing", "reason": why_missing}
+    values |= {"status": result.status, "reason": result.reason, "seconds": result.seconds}
+    values |= {"notes": "; ".join(result.notes), "device": result.facts.get("device")}
     if result.status == "done":
         n = len(result.arrays["y"])
-        found |= {**scores(_scored(cell, result.arrays), {**result.facts, "seconds": result.seconds}), "n": n}
-        found |= {"forwards": result.forwards / n, "backwards": result.backwards / n}
-        found["library_call"] = json.dumps(result.facts.get("call"), sort_keys=True)
-    return found
+        values |= {**scores(_scored(cell, result.arrays), {**result.facts, "seconds": result.seconds}), "n": n}
+        values |= {"forwards": result.forwards / n, "backwards": result.backwards / n}
+        values["library_call"] = json.dumps(result.facts.get("call"), sort_keys=True)
+    return values
 
 
 def _scored(cell: Cell, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    """The arrays without the logits of a model that only decides: they rank nothing."""
+    """The arrays. Of a model that only decides, the logits are left out, because they rank nothing."""
     if cell.model.lacks.get("logits") in (None, PROBABILITIES):
         return arrays
     return {key: value for key, value in arrays.items() if not key.startswith("logits_")}
@@ -103,21 +117,18 @@ def _scored(cell: Cell, arrays: Mapping[str, np.ndarray]) -> Mapping[str, np.nda
 def frame(
     suite_name: str, plan: list[Planned], run: Path, profile: str | None = None, left: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
-    """All rows, in the plan's order, with the columns of ``COLUMNS``; ``left``: why cells (by id) have no result."""
+    """All rows, in the plan's order, with ``COLUMNS``. ``left`` maps a cell's id to why it has no result."""
     import pandas as pd
 
     why = left or {}
     rows = [{**row(suite_name, each, run, why.get(each.cell.id, "")), "profile": profile or ""} for each in plan]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    texts = ("reason", "notes", "norm", "library_call", "device", "reconcile", "attacker", "profile", "variant",
-             "space", "target")  # fmt: skip
-    numbers = (*MEASURED, "eps", "temperature", *COLUMNS[COLUMNS.index("l0_mean") : COLUMNS.index("notes")])
-    types = {name: "string" for name in texts} | {name: "float64" for name in numbers} | {"n": "int64", "seed": "int64"}
+    types = dict.fromkeys(TEXTS, "string") | dict.fromkeys(NUMBERS, "float64") | {"n": "int64", "seed": "int64"}
     return table.astype(types)
 
 
 def write(table: pd.DataFrame, run: Path) -> None:
-    """``results.csv`` and ``results.parquet``, each replaced as a whole."""
+    """Write ``results.csv`` and ``results.parquet``, each as a whole."""
     import io
 
     store.write_whole(run / "results.csv", table.to_csv(index=False, lineterminator="\n"))
@@ -127,7 +138,7 @@ def write(table: pd.DataFrame, run: Path) -> None:
 
 
 def read_results(run: str | Path) -> pd.DataFrame:
-    """The results of a run folder. Raises ``InputError`` when there are none."""
+    """The rows of a run folder. Raises ``InputError`` where there are none, or they are damaged."""
     import pandas as pd
 
     path = Path(run) / "results.parquet"

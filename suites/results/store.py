@@ -1,4 +1,4 @@
-"""The run folder: every result under its cell's id, written whole or not at all."""
+"""The store: one folder for each cell's result, named by the cell's id, and complete or absent."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from sparring.suites.results.disruptions import stored_by_mistake
 Images = npt.NDArray[np.float32]
 """float32, in [0, 1]: one image (C, H, W), or several (n, C, H, W)"""
 PADDING = 0xD935
-"""The number under which Android's zipalign puts what moves a member of an archive to where it can be mapped."""
+"""The id of the padding in a zip header: the one that Android's zipalign uses."""
 
 
 def cell_folder(run: Path, cell_id: str) -> Path:
-    """Where a cell's result lies, or will."""
+    """The folder of a cell's result, which may not exist yet."""
     return run / "cells" / cell_id
 
 
 def has(run: Path, cell_id: str) -> bool:
-    """Whether the cell has a result, whatever its status. Raises ``InputError`` for a damaged one."""
+    """Whether the cell has a result, of any status. Raises ``InputError`` for a damaged one."""
     return _content(run, cell_id) is not None
 
 
 def write(run: Path, cell_id: str, identity: Mapping[str, Any], result: Result, *, replace: bool = False) -> None:
-    """Store a result. The folder appears by one rename: killed at any moment, it is complete or absent.
+    """Store a result by one rename: if the process is killed, the folder is complete or absent.
 
-    Of two processes that computed the same cell, the first to finish wins, unless ``replace`` (a retry) is asked for.
+    When two processes computed the same cell, the first to finish wins. ``replace`` (for a retry) lets the last win.
     """
     home = cell_folder(run, cell_id)
     home.parent.mkdir(parents=True, exist_ok=True)
@@ -78,10 +78,10 @@ def write(run: Path, cell_id: str, identity: Mapping[str, Any], result: Result, 
 
 
 def read(run: Path, cell_id: str, *, images: bool = False) -> Result | None:
-    """The stored result, or None, as for what an earlier version stored by mistake. Never unpickles.
+    """The stored result. None where there is none, or where an earlier version stored one by mistake. Never unpickles.
 
-    Without ``images`` the arrays are those of length n alone.
-    Large arrays are mapped, for reading only: ``adapters.big.pieces`` goes through them without holding them.
+    Without ``images``, ``x`` and ``x_adv`` are left out. Large arrays are mapped, for reading only:
+    ``adapters.arrays.pieces`` goes through them without holding them in memory.
     """
     home = cell_folder(run, cell_id)
     content = _content(run, cell_id)
@@ -94,9 +94,15 @@ def read(run: Path, cell_id: str, *, images: bool = False) -> Result | None:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{home / 'images.npz'} can't be read, delete its folder: {error}") from None
     return Result(
-        content["status"], content["reason"], tuple(content["notes"]), content["forwards"], content["backwards"],
-        content["seconds"], content["facts"], arrays,
-    )  # fmt: skip
+        content["status"],
+        content["reason"],
+        tuple(content["notes"]),
+        content["forwards"],
+        content["backwards"],
+        content["seconds"],
+        content["facts"],
+        arrays,
+    )
 
 
 def _content(run: Path, cell_id: str) -> dict[str, Any] | None:
@@ -111,9 +117,9 @@ def _content(run: Path, cell_id: str) -> dict[str, Any] | None:
 
 
 def read_image(run: Path, cell_id: str, name: str, index: int) -> Images:
-    """One image (C, H, W) of a stored array, without reading those behind it: a cell may hold gigabytes.
+    """One image, (C, H, W), of ``x`` or ``x_adv``, without reading the images after it. Never unpickles.
 
-    Never unpickles. Raises ``InputError`` where it can't be read.
+    Raises ``InputError`` where it can't be read.
     """
     with _images(run, cell_id, name) as (file, shape):
         file.seek(index * int(np.prod(shape[1:])) * 4, io.SEEK_CUR)
@@ -122,7 +128,7 @@ def read_image(run: Path, cell_id: str, name: str, index: int) -> Images:
 
 
 def read_image_blocks(run: Path, cell_id: str, name: str, size: int = 64) -> Iterator[Images]:
-    """The images of a stored array, (at most ``size``, C, H, W) at a time; as ``read_image`` otherwise."""
+    """All images of ``x`` or ``x_adv``, in blocks of (at most ``size``, C, H, W). Raises as ``read_image`` does."""
     with _images(run, cell_id, name) as (file, shape):
         for start in range(0, shape[0], size):
             yield _next(file, min(size, shape[0] - start), shape)
@@ -136,7 +142,7 @@ def _next(file: IO[bytes], count: int, shape: tuple[int, ...]) -> Images:
 
 @contextmanager
 def _images(run: Path, cell_id: str, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
-    """The file of an array of images, where their values begin, and its shape."""
+    """An open file at the first value of an array of images, and the array's shape."""
     path = cell_folder(run, cell_id) / "images.npz"
     try:
         with zipfile.ZipFile(path) as whole, whole.open(f"{name}.npy") as file:
@@ -151,12 +157,12 @@ def _images(run: Path, cell_id: str, name: str) -> Iterator[tuple[IO[bytes], tup
 
 
 def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """What ``np.savez`` writes, a piece at a time, and each array where it can be mapped."""
+    """Write an .npz file as ``np.savez`` does, but piece by piece, and with every array where it can be mapped."""
     with open(path, "wb") as file, zipfile.ZipFile(file, "w", allowZip64=True) as whole:
         for name, array in arrays.items():
             array = np.asarray(array, order="C")
             member = zipfile.ZipInfo(f"{name}.npy")
-            # up to a multiple of 64 bytes, behind the header with the name, zip64's field and this one's own head
+            # the array begins at a multiple of 64 bytes, after 30 bytes of header, the name, zip64's 20 and our 4
             begins = file.tell() + 30 + len(member.filename.encode()) + 20 + 4
             member.extra = struct.pack("<HH", PADDING, -begins % 64) + bytes(-begins % 64)
             with whole.open(member, "w", force_zip64=True) as stream:
@@ -169,22 +175,22 @@ def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load(path: Path, *, leave: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file but those to leave; large ones are mapped. Raises as ``np.load`` does."""
+    """The arrays of an .npz file, except those to ``leave``; large ones are mapped. Raises what ``np.load`` raises."""
     with np.load(path, allow_pickle=False) as stored:
         names = [name for name in stored.files if name not in leave]
-        found = {name: _mapped(path, stored.zip, name) for name in names}
-        return {name: stored[name] if array is None else array for name, array in found.items()}
+        mapped_arrays = {name: _mapped(path, stored.zip, name) for name in names}
+        return {name: stored[name] if array is None else array for name, array in mapped_arrays.items()}
 
 
 def _mapped(path: Path, whole: zipfile.ZipFile, name: str) -> np.ndarray | None:
-    """A member of an archive as it lies in the file; None for a small, a packed or an odd one."""
+    """An array of the archive, mapped from the file; None where it is small, compressed or not aligned."""
     member = whole.getinfo(f"{name}.npy")
     if member.file_size < big.LARGE or member.compress_type != zipfile.ZIP_STORED:
         return None
     with open(path, "rb") as file:
         file.seek(member.header_offset)
-        of_name, of_extra = struct.unpack("<HH", file.read(30)[26:])
-        file.seek(of_name + of_extra, os.SEEK_CUR)
+        name_length, extra_length = struct.unpack("<HH", file.read(30)[26:])
+        file.seek(name_length + extra_length, os.SEEK_CUR)
         version = np.lib.format.read_magic(file)
         head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, by_column, dtype = head(file)
@@ -194,7 +200,7 @@ def _mapped(path: Path, whole: zipfile.ZipFile, name: str) -> np.ndarray | None:
 
 
 def share(run: Path, other: Path) -> None:
-    """Every finished result of one run in another's store too: cells are found by their id, whoever computed them."""
+    """Link every result of ``run`` into the store of ``other``: a cell's id finds its result, whoever computed it."""
     for home in (run / "cells").glob("[!.]*"):
         there = cell_folder(other, home.name)
         if has(run, home.name) and not there.exists():
@@ -213,7 +219,7 @@ def _link(source: str, target: str) -> None:
 
 
 def sweep(run: Path) -> None:
-    """Remove what killed processes left half written, an hour old or more (another run may be writing now)."""
+    """Remove half-written folders of killed processes. Only those older than an hour: another run may be writing."""
     import time
 
     for leftover in (run / "cells").glob(".*"):

@@ -1,4 +1,4 @@
-"""A run folder that is opened once: its manifest, its rows, and what the store holds of each cell."""
+"""A run that was opened: its manifest, its rows, and the stored arrays of its cells."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class StoredRun:
-    """What a run left in its folder. Whoever needs a run takes this value, so that no file is read twice."""
+    """What a run left in its folder. Functions take this value instead of a path, so that no file is read twice."""
 
     folder: Path
     manifest: dict[str, Any]

@@ -1,4 +1,4 @@
-"""The figures of a study: which there are, and how they are written."""
+"""All figures of a study, and how to write them."""
 
 from __future__ import annotations
 
@@ -20,20 +20,27 @@ FORMATS = ("svg", "png", "pdf")
 
 
 def figures(study: Study) -> list[Figure]:
-    """Every figure that has something to show."""
+    """Every figure that has something to show, not drawn yet."""
     makers = (
-        bars.bars, points.overview, curves.by_eps, errors.errors,
-        pictures.pictures, patches.patches, points.against_time,
-        points.published, confusion.confusion, curves.losses,
-    )  # fmt: skip
+        bars.bars,
+        points.overview,
+        curves.by_eps,
+        errors.errors,
+        pictures.pictures,
+        patches.patches,
+        points.against_time,
+        points.published,
+        confusion.confusion,
+        curves.losses,
+    )
     return list(named_once(figure for make in makers for figure in make(study)))
 
 
 def svg(figure: Figure, *, titled: bool = False) -> str:
-    """The figure as an ``<svg>`` element, the same each time, with ids that no other figure of the run has.
+    """The figure as an ``<svg>`` element: the same bytes each time, with ids that no other figure of the run has.
 
-    Its texts stay texts, its background is transparent, its ink is ``INK``. ``titled`` writes the title into the
-    picture; for readers who can't see it, the title is always there.
+    Texts stay texts, the background is transparent, the ink is ``INK``. ``titled`` draws the title into the picture;
+    screen readers always get it.
     """
     text = _saved(figure, "svg", titled).decode()
     text = _short(text[text.index("<svg") :])
@@ -70,7 +77,7 @@ def write(
 
 
 def named_once(figures: Iterable[Figure]) -> Iterator[Figure]:
-    """The figures, with a number behind names that were there before."""
+    """The figures, with a number behind a name that an earlier figure has."""
     seen: dict[str, int] = {}
     for figure in figures:
         seen[figure.name] = seen.get(figure.name, 0) + 1
@@ -79,7 +86,7 @@ def named_once(figures: Iterable[Figure]) -> Iterator[Figure]:
 
 
 def _short(text: str) -> str:
-    """The same picture in a third of the letters: no ids that nothing refers to, the font said once, two decimals."""
+    """The same picture in a third of the bytes: without unused ids, with the font set once, and two decimals."""
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda match: match[0] if match[1] in used else "", text)
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)

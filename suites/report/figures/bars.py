@@ -1,4 +1,4 @@
-"""Bars by defense, variant or library, and attack, with whiskers: one figure for each data set, model and metric."""
+"""Bars with whiskers by attack and defense, variant or library: one figure for each data set, model and metric."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparring.suites.report.figures.drawing import (
-    COLOURS,
+    COLORS,
     INK,
     PLAIN,
     Figure,
@@ -19,7 +19,7 @@ from sparring.suites.report.figures.drawing import (
     safe,
     wrapped,
 )
-from sparring.suites.report.rows import KEYS, UNDEFENDED, mean_over_seeds, told_apart
+from sparring.suites.report.rows import KEYS, UNDEFENDED, mean_over_seeds, without_idle_control
 from sparring.suites.report.study import Study, column
 from sparring.suites.report.table import HIGH, LOW
 
@@ -28,26 +28,29 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 METRICS = {
-    "accuracy": "accuracy", "f1": "macro F1", "precision": "macro precision", "recall": "macro recall",
+    "accuracy": "accuracy",
+    "f1": "macro F1",
+    "precision": "macro precision",
+    "recall": "macro recall",
     "auroc": "AUROC",
-}  # fmt: skip
+}
 SECONDS = "seconds_per_image"
 CLEAN = "clean"
 UNDEFENDED_WORD = {UNDEFENDED: "undefended"}
 
-Whose = tuple[str, str]
-"""what the bar is of (a defense, a variant or a library), and the attacker"""
+Series = tuple[str, str]
+"""the defense, variant or library of a bar, and its attacker"""
 Bar = tuple[float, float, float]
-"""value and the ends of its interval (NaN: none)"""
+"""a value and the ends of its interval; NaN where there is no interval"""
 
 
 def bars(study: Study) -> Iterator[Figure]:
-    """Bars are defenses and panels libraries; without defenses bars are variants, and without these libraries."""
-    rows = told_apart(study.done)
-    colours = {
-        "defense": colour_of(list(study.rows["defense"])),
-        "variant": library_colours(list(study.rows["variant"])),
-        "library": library_colours(list(study.rows["library"])),
+    """Each bar is a defense and each panel a library. Without defenses, bars are variants, or else libraries."""
+    rows = without_idle_control(study.done)
+    colors = {
+        "defense": color_of(list(study.rows["defense"])),
+        "variant": library_colors(list(study.rows["variant"])),
+        "library": library_colors(list(study.rows["library"])),
     }
     for metric, word in {**METRICS, SECONDS: "seconds per image, attack and prediction"}.items():
         name = column(metric) if metric != SECONDS else SECONDS
@@ -60,19 +63,19 @@ def bars(study: Study) -> Iterator[Figure]:
                 safe("bars", metric, str(dataset), str(model)),
                 f"{word[0].upper()}{word[1:]} by {by} and attack: {dataset}, {model}",
                 _caption(metric, by),
-                partial(_draw, _placed(group, by), metric, word, colours[by]),
-            )  # fmt: skip
+                partial(_draw, _placed(group, by), metric, word, colors[by]),
+            )
 
 
-def colour_of(defenses: list[str]) -> dict[str, str]:
-    """A colour for each defense, grey for none; the same in every figure of a study."""
+def color_of(defenses: list[str]) -> dict[str, str]:
+    """A color for each defense, gray for none; the same in every figure of a study."""
     others = [name for name in dict.fromkeys(defenses) if name != UNDEFENDED]
-    return {UNDEFENDED: PLAIN, **{name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)}}
+    return {UNDEFENDED: PLAIN, **{name: COLORS[i % len(COLORS)] for i, name in enumerate(others)}}
 
 
-def library_colours(libraries: list[str]) -> dict[str, str]:
-    """A colour for each library; the same in every figure of a study."""
-    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(dict.fromkeys(libraries))}
+def library_colors(libraries: list[str]) -> dict[str, str]:
+    """A color for each library; the same in every figure of a study."""
+    return {name: COLORS[i % len(COLORS)] for i, name in enumerate(dict.fromkeys(libraries))}
 
 
 def _caption(metric: str, by: str) -> str:
@@ -82,7 +85,7 @@ def _caption(metric: str, by: str) -> str:
 
 
 def _placed(group: pd.DataFrame, by: str) -> pd.DataFrame:
-    """The rows with the ``panel`` and the ``bar`` that each belongs to."""
+    """The rows with two more columns: the ``panel`` and the ``bar`` of each row."""
     if by == "library":
         return group.assign(panel="", bar=group["library"], attacker="")
     group = _joined(group)
@@ -91,30 +94,35 @@ def _placed(group: pd.DataFrame, by: str) -> pd.DataFrame:
     return group.assign(panel=panels, bar=group[by])
 
 
-def _draw(group: pd.DataFrame, metric: str, word: str, colours: Mapping[str, str]) -> Drawing:
+def _draw(group: pd.DataFrame, metric: str, word: str, colors: Mapping[str, str]) -> Drawing:
     panels = list(dict.fromkeys(group["panel"]))
     across = [*([CLEAN] if metric != SECONDS else []), *dict.fromkeys(group["attack"])]
-    places = list(colours)
-    whose: list[Any] = sorted(
-        dict.fromkeys(zip(group["bar"], group["attacker"], strict=True)), key=lambda who: places.index(who[0])
+    places = list(colors)
+    series: list[Any] = sorted(
+        dict.fromkeys(zip(group["bar"], group["attacker"], strict=True)), key=lambda one: places.index(one[0])
     )
-    width = min(16.0, max(6.5, 1.4 + 0.17 * len(across) * (len(whose) + 1.5)))
+    width = min(16.0, max(6.5, 1.4 + 0.17 * len(across) * (len(series) + 1.5)))
     figure = blank(width, 0.6 + 2.0 * len(panels))
     axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
     for axis, panel in zip(axes, panels, strict=True):
         values = _values(group[group["panel"] == panel], metric)
-        step = 0.84 / len(whose)
-        for i, who in enumerate(whose):
-            there = [(j, values[who, name]) for j, name in enumerate(across) if (who, name) in values]
+        step = 0.84 / len(series)
+        for i, one in enumerate(series):
+            there = [(j, values[one, name]) for j, name in enumerate(across) if (one, name) in values]
             if not there:
                 continue
             x = [j - 0.42 + step * (i + 0.5) for j, _ in there]
-            label = " ".join(filter(None, (UNDEFENDED_WORD.get(who[0], who[0]), f"({who[1]})" if who[1] else "")))
+            label = " ".join(filter(None, (UNDEFENDED_WORD.get(one[0], one[0]), f"({one[1]})" if one[1] else "")))
             axis.bar(
-                x, [bar[0] for _, bar in there], step * 0.9, color=colours[who[0]], label=label,
-                hatch="////" if who[1] == "aware" else None, edgecolor="white" if who[1] == "aware" else "none",
+                x,
+                [bar[0] for _, bar in there],
+                step * 0.9,
+                color=colors[one[0]],
+                label=label,
+                hatch="////" if one[1] == "aware" else None,
+                edgecolor="white" if one[1] == "aware" else "none",
                 linewidth=0,
-            )  # fmt: skip
+            )
             _whiskers(axis, x, [bar for _, bar in there])
         axis.set_title(panel)
         axis.set_ylabel(wrapped(word, 22))
@@ -133,7 +141,7 @@ def _draw(group: pd.DataFrame, metric: str, word: str, colours: Mapping[str, str
 
 
 def _joined(group: pd.DataFrame) -> pd.DataFrame:
-    """The rows with those of a library that has only attacks of its own in the panel of the first of the others."""
+    """The rows, where a library that shares no attack with another moves into the first panel of the others."""
     attacks = {name: set(part["attack"]) for name, part in group.groupby("library", sort=False)}
     alone = [
         name
@@ -148,30 +156,32 @@ def _joined(group: pd.DataFrame) -> pd.DataFrame:
     return group.assign(attack=group["attack"].where(~move, named), library=group["library"].where(~move, first))
 
 
-def _values(group: pd.DataFrame, metric: str) -> Mapping[tuple[Whose, str], Bar]:
+def _values(group: pd.DataFrame, metric: str) -> Mapping[tuple[Series, str], Bar]:
     name = column(metric) if metric != SECONDS else SECONDS
     columns = [name + end for end in ("", LOW, HIGH) if name + end in group]
-    found: dict[tuple[Whose, str], Bar] = {}
+    values: dict[tuple[Series, str], Bar] = {}
     rows = group.copy()
     if metric == SECONDS and "prediction_seconds_per_image" in rows:
         rows[name] = rows[name] + rows["prediction_seconds_per_image"].fillna(0)
     for row in mean_over_seeds(rows, [*KEYS, "bar"], columns).to_dict("records"):
-        found.setdefault(((row["bar"], row["attacker"]), row["attack"]), _bar(row, name))
+        values.setdefault(((row["bar"], row["attacker"]), row["attack"]), _bar(row, name))
     before = column(metric, True)
     if metric != SECONDS and before in rows:
         columns = [before + end for end in ("", LOW, HIGH) if before + end in rows]
         for row in mean_over_seeds(rows, ["bar", "attacker"], columns).to_dict("records"):
-            found[(row["bar"], row["attacker"]), CLEAN] = _bar(row, before)
-    return found
+            values[(row["bar"], row["attacker"]), CLEAN] = _bar(row, before)
+    return values
 
 
 def _bar(row: Mapping[Any, Any], name: str) -> Bar:
     return float(row[name]), float(row.get(name + LOW, np.nan)), float(row.get(name + HIGH, np.nan))
 
 
-def _whiskers(axis: Any, x: list[float], found: list[Bar]) -> None:
-    known = [(place, bar) for place, bar in zip(x, found, strict=True) if not np.isnan(bar[1] + bar[2])]
-    if known:
-        value, low, high = np.array([bar for _, bar in known]).T
+def _whiskers(axis: Any, x: list[float], bars: list[Bar]) -> None:
+    whiskered = [(place, bar) for place, bar in zip(x, bars, strict=True) if not np.isnan(bar[1] + bar[2])]
+    if whiskered:
+        value, low, high = np.array([bar for _, bar in whiskered]).T
         ends = np.maximum([value - low, high - value], 0)
-        axis.errorbar([place for place, _ in known], value, ends, fmt="none", ecolor=INK, elinewidth=0.7, capsize=1.5)
+        axis.errorbar(
+            [place for place, _ in whiskered], value, ends, fmt="none", ecolor=INK, elinewidth=0.7, capsize=1.5
+        )

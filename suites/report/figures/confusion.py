@@ -1,4 +1,4 @@
-"""Confusion matrices: what each class is taken for, before the attacks and under each."""
+"""Confusion matrices: what each class is taken for, on the clean images and under each attack."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparring.suites.report.figures.drawing import COLOURS, INK, Figure, blank, safe, wrapped
-from sparring.suites.report.rows import UNDEFENDED, classes, told_apart
+from sparring.suites.report.figures.drawing import COLORS, INK, Figure, blank, safe, wrapped
+from sparring.suites.report.rows import UNDEFENDED, classes, without_idle_control
 from sparring.suites.report.study import Study, class_names
 from sparring.suites.results import metrics
 
@@ -19,35 +19,36 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 FEW = 12
-"""Up to so many classes, numbers stand in the cells and every class has its name."""
+"""With at most so many classes, cells show numbers and axes show class names."""
 MOST = 100
-ON_COLOUR = "#101010"
-"""The numbers on a filled cell, which is as light on a dark page as on a light one."""
+"""With more classes there is no figure: nobody could distinguish its cells."""
+ON_COLOR = "#101010"
+"""The color of numbers on a filled cell, which is light on every page."""
 
 
 def confusion(study: Study) -> Iterator[Figure]:
     """One figure for each data set, model, defense, attacker and variant: the clean images, then each attack.
 
-    Not of data with more than ``MOST`` classes, whose cells nobody could tell apart.
+    Data with more than ``MOST`` classes have none.
     """
     counts = classes(study.rows, study.arrays)
     names = class_names(study)
-    for (dataset, model, defense, attacker, variant), group in told_apart(study.done).groupby(
+    for (dataset, model, defense, attacker, variant), group in without_idle_control(study.done).groupby(
         ["dataset", "model", "defense", "attacker", "variant"], sort=False
     ):
         first = group.drop_duplicates("attack")
         if counts.get(str(dataset), MOST + 1) > MOST:
             continue
-        whose = ", ".join(filter(None, (str(attacker), str(variant))))
-        what = " ".join(filter(None, (str(defense), f"({whose})" if whose else "")))
+        setting = ", ".join(filter(None, (str(attacker), str(variant))))
+        subject = " ".join(filter(None, (str(defense), f"({setting})" if setting else "")))
         size, labels = counts[str(dataset)], names.get(str(dataset), [])
         yield Figure(
-            safe("confusion", str(dataset), str(model), "" if what == UNDEFENDED else what),
-            f"Confusion: {dataset}, {model}" + ("" if what == UNDEFENDED else f", {what}"),
+            safe("confusion", str(dataset), str(model), "" if subject == UNDEFENDED else subject),
+            f"Confusion: {dataset}, {model}" + ("" if subject == UNDEFENDED else f", {subject}"),
             "Rows: the true class; columns: what it is taken for; the fuller, the larger the share of the row. Each "
             "attack by the first library that has it, first seed.",
             partial(_draw, study, first, size, labels),
-        )  # fmt: skip
+        )
 
 
 def _draw(study: Study, rows: pd.DataFrame, size: int, labels: list[str]) -> Drawing:
@@ -73,8 +74,8 @@ def _panel(axis: Any, title: str, counts: np.ndarray, labels: list[str]) -> None
     size = len(counts)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     picture = np.empty((size, size, 4))
-    picture[..., :3] = to_rgb(COLOURS[4])
-    picture[..., 3] = np.where(counts > 0, 0.08 + 0.92 * share, 0)  # transparent: on a page of any colour
+    picture[..., :3] = to_rgb(COLORS[4])
+    picture[..., 3] = np.where(counts > 0, 0.08 + 0.92 * share, 0)  # transparent: on a page of any color
     axis.imshow(picture, interpolation="none", aspect="equal")
     axis.set_title(wrapped(title, 38))
     axis.set_xlabel("taken for")
@@ -88,9 +89,14 @@ def _panel(axis: Any, title: str, counts: np.ndarray, labels: list[str]) -> None
         axis.set_yticks(range(size), shown, fontsize=7.5)
         for i, j in zip(*np.nonzero(counts), strict=True):
             axis.text(
-                j, i, str(counts[i, j]), ha="center", va="center", fontsize=6.5,
-                color=ON_COLOUR if share[i, j] > 0.5 else INK,
-            )  # fmt: skip
+                j,
+                i,
+                str(counts[i, j]),
+                ha="center",
+                va="center",
+                fontsize=6.5,
+                color=ON_COLOR if share[i, j] > 0.5 else INK,
+            )
     else:
         step = 5 if size <= 60 else math.ceil(size / 10)
         ticks = range(0, size, step)

@@ -1,4 +1,4 @@
-"""Curves: accuracy by the size of the attack, and the losses of the training."""
+"""Curves: accuracy by eps, and the losses of a training by epoch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparring.suites.report.figures.drawing import COLOURS, PLAIN, Figure, blank, legend_below, safe, wrapped
+from sparring.suites.report.figures.drawing import COLORS, PLAIN, Figure, blank, legend_below, safe, wrapped
 from sparring.suites.report.rows import UNDEFENDED, mean_over_seeds
 from sparring.suites.report.study import Study, column
 from sparring.suites.report.table import HIGH, LOW
-from sparring.suites.report.tables.training import makings, stages
+from sparring.suites.report.tables.errors import without_eps
+from sparring.suites.report.tables.training import stages, trainings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,7 @@ STYLES = ("-", "--", ":", "-.")
 
 
 def by_eps(study: Study) -> Iterator[Figure]:
-    """Accuracy by eps, for each data set, model and attack with two sizes or more; panels are defenses."""
+    """Accuracy by eps, for each data set, model and attack with two values of eps or more; panels are defenses."""
     rows = study.done
     sized = rows[rows["eps"].notna()]
     for key, group in sized.groupby(["dataset", "model", "name", "norm"], sort=False):
@@ -42,47 +43,49 @@ def by_eps(study: Study) -> Iterator[Figure]:
 
 def losses(study: Study) -> Iterator[Figure]:
     """Training and validation loss by epoch, for each data set and model; panels are defenses."""
-    found: dict[tuple[str, str], list[tuple[str, str, list[dict[str, Any]]]]] = {}
-    for whose, facts in makings(study):
+    histories: dict[tuple[str, str], list[tuple[str, str, list[dict[str, Any]]]]] = {}
+    for subject, facts in trainings(study):
         history = facts.get("history") or []
         if len(history) > 1:
-            base, _, member = whose["model"].partition("/") if re.search(r"/\d+$", whose["model"]) else (
-                whose["model"], "", "")  # fmt: skip
-            found.setdefault((whose["dataset"], base), []).append((whose["defense"], member, history))
-    for (dataset, model), made in found.items():
+            base, _, member = (
+                subject["model"].partition("/") if re.search(r"/\d+$", subject["model"]) else (subject["model"], "", "")
+            )
+            histories.setdefault((subject["dataset"], base), []).append((subject["defense"], member, history))
+    for (dataset, model), members in histories.items():
         yield Figure(
-            safe("loss", dataset, model), f"Loss while training: {dataset}, {model}",
-            "Solid: training loss; dashed: validation loss; a colour for each member of an ensemble; dotted: where the "
+            safe("loss", dataset, model),
+            f"Loss while training: {dataset}, {model}",
+            "Solid: training loss; dashed: validation loss; a color for each member of an ensemble; dotted: where the "
             "next stage of a training begins, such as a student's after its teacher's. Losses of different trainings "
             "are not the same function: they are of other targets or images.",
-            partial(_draw_losses, made),
-        )  # fmt: skip
+            partial(_draw_losses, members),
+        )
 
 
 def grid(count: int, width: float = 3.2, height: float = 2.5, most: int = 3) -> tuple[Drawing, Any]:
-    """A figure with so many panels, those left over invisible, and its axes."""
+    """A figure with ``count`` panels, and its axes; panels that are left over are invisible."""
     across = min(most, count)
     down = math.ceil(count / across)
     figure = blank(max(5.0, width * across), height * down)
     axes = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
     for axis in axes[count:]:
         axis.set_visible(False)
-    for axis in axes[:count]:  # shared axes hide the numbers of all but the last row, where a panel may be left out
+    for axis in axes[:count]:  # shared axes show numbers in the last row alone, where a panel may be missing
         axis.tick_params(labelbottom=True)
     return figure, axes
 
 
 def _draw_eps(group: pd.DataFrame) -> Drawing:
     name = column("accuracy")
-    group = group.assign(told=_told(group))
-    several = group["told"].nunique() > 1 or group["route"].nunique() > group["library"].nunique()
+    group = group.assign(label=without_eps(group))
+    several = group["label"].nunique() > 1 or group["route"].nunique() > group["library"].nunique()
     panels = list(dict.fromkeys(zip(group["defense"], group["attacker"], strict=True)))
-    lines = list(dict.fromkeys(zip(group["library"], group["variant"], group["told"], strict=True)))
+    lines = list(dict.fromkeys(zip(group["library"], group["variant"], group["label"], strict=True)))
     figure, axes = grid(len(panels))
     for axis, (defense, attacker) in zip(axes, panels, strict=False):
         mine = group[(group["defense"] == defense) & (group["attacker"] == attacker)]
-        for i, (library, variant, told) in enumerate(lines):
-            part = mine[(mine["library"] == library) & (mine["variant"] == variant) & (mine["told"] == told)]
+        for i, (library, variant, attack) in enumerate(lines):
+            part = mine[(mine["library"] == library) & (mine["variant"] == variant) & (mine["label"] == attack)]
             if part.empty:
                 continue
             ends = [end for end in ("", LOW, HIGH) if name + end in part]
@@ -91,12 +94,20 @@ def _draw_eps(group: pd.DataFrame) -> Drawing:
             clean = [float(before.get(end, np.nan)) for end in ends]
             eps = np.array([0.0, *means["eps"]])
             values = [np.array([first, *means[name + end]]) for first, end in zip(clean, ends, strict=True)]
-            label = f"{library}: {told}" if several else str(library)
+            label = f"{library}: {attack}" if several else str(library)
             label += f" ({variant})" if variant else ""
-            axis.plot(eps, values[0], marker=MARKS[i % len(MARKS)], linestyle=STYLES[i % len(STYLES)],
-                      color=COLOURS[i % len(COLOURS)], label=label, markersize=4.5, alpha=0.9)  # fmt: skip
+            axis.plot(
+                eps,
+                values[0],
+                marker=MARKS[i % len(MARKS)],
+                linestyle=STYLES[i % len(STYLES)],
+                color=COLORS[i % len(COLORS)],
+                label=label,
+                markersize=4.5,
+                alpha=0.9,
+            )
             if len(values) == 3:
-                axis.fill_between(eps, values[1], values[2], color=COLOURS[i % len(COLOURS)], alpha=0.13, linewidth=0)
+                axis.fill_between(eps, values[1], values[2], color=COLORS[i % len(COLORS)], alpha=0.13, linewidth=0)
         title = "undefended" if defense == UNDEFENDED else str(defense)
         axis.set_title(wrapped(f"{title} ({attacker})" if attacker else title, 34))
         axis.set_ylim(0, 1.03)
@@ -108,18 +119,13 @@ def _draw_eps(group: pd.DataFrame) -> Drawing:
     return figure
 
 
-def _told(group: pd.DataFrame) -> list[str]:
-    """Each row's attack without its eps."""
-    return [" ".join(word for word in label.split(" ") if not word.startswith("eps=")) for label in group["attack"]]
-
-
-def _draw_losses(made: list[tuple[str, str, list[dict[str, Any]]]]) -> Drawing:
-    panels = list(dict.fromkeys(defense for defense, _, _ in made))
+def _draw_losses(members: list[tuple[str, str, list[dict[str, Any]]]]) -> Drawing:
+    panels = list(dict.fromkeys(defense for defense, _, _ in members))
     figure, axes = grid(len(panels))
     for axis, defense in zip(axes, panels, strict=False):
-        mine = [(member, history) for name, member, history in made if name == defense]
-        for i, (member, history) in enumerate(mine):
-            colour = COLOURS[i % len(COLOURS)]
+        lines = [(member, history) for name, member, history in members if name == defense]
+        for i, (member, history) in enumerate(lines):
+            color = COLORS[i % len(COLORS)]
             first = 1
             for _, epochs in stages(history):
                 places = range(first, first + len(epochs))
@@ -129,7 +135,7 @@ def _draw_losses(made: list[tuple[str, str, list[dict[str, Any]]]]) -> Drawing:
                     if not np.isnan(values).all():
                         label = f"{word}, member {member}" if member else word
                         dot = "." if len(epochs) == 1 else ""
-                        axis.plot(places, values, style, marker=dot, color=colour, label=label)
+                        axis.plot(places, values, style, marker=dot, color=color, label=label)
                 if i == 0 and first <= len(history):
                     axis.axvline(first - 0.5, color=PLAIN, linewidth=0.8, linestyle=":")
         axis.set_title(wrapped("undefended" if defense == UNDEFENDED else defense, 34))

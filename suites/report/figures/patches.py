@@ -1,4 +1,4 @@
-"""Figures of adversarial patches: the patches themselves, pictures that they were pasted into, success by size."""
+"""Figures of adversarial patches: the patches, pictures with a patch, and success by size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparring.suites.report.figures.curves import MARKS, grid
-from sparring.suites.report.figures.drawing import COLOURS, Figure, blank, legend_below, safe, wrapped
+from sparring.suites.report.figures.drawing import COLORS, Figure, blank, legend_below, safe, wrapped
 from sparring.suites.report.rows import UNDEFENDED, mean_over_seeds
 from sparring.suites.report.strips import SIDE
 from sparring.suites.report.study import Study, class_names
@@ -21,54 +21,56 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure as Drawing
 
-WHOSE = ["dataset", "model", "defense", "attacker", "variant", "library", "route", "how"]
-"""What a patch was made on and by whom; within it targets and sizes."""
+SETTING = ["dataset", "model", "defense", "attacker", "variant", "library", "route", "how"]
+"""The columns that say for what, and with what, a patch was made; a figure shows its targets and sizes."""
 EXAMPLES = 3
-"""Pictures for each target."""
+"""The number of pictures for each target."""
 
 
 def patches(study: Study) -> Iterator[Figure]:
-    """For each model and library the patches, those pasted into pictures, and for each model their success by size."""
+    """For each model and library the patches and pictures with them; for each data set their success by size."""
     rows = targeted(study)
     if rows.empty:
         return
     names = class_names(study)
-    for key, group in rows.groupby(WHOSE, sort=False):
+    for key, group in rows.groupby(SETTING, sort=False):
         dataset, words = str(key[0]), _words(key, rows)
         yield Figure(
-            safe("patches", dataset, *words), f"Patches: {', '.join(words)}",
+            safe("patches", dataset, *words),
+            f"Patches: {', '.join(words)}",
             "Each as large as the others here; below it the share of images of other classes that it leads to its "
             "target. First seed.",
             partial(_draw_patches, study, group),
-        )  # fmt: skip
+        )
         yield Figure(
             safe("patched", dataset, *words),
             f"Patches of {group['size'].max()} pixels in pictures: {', '.join(words)}",
             "The first pictures of other classes that it leads to its target (of too few, others too), with what the "
             "network says of them and how sure it is; before: what it said without the patch. First seed.",
             partial(_draw_examples, study, group, names.get(dataset, [])),
-        )  # fmt: skip
+        )
     if rows["size"].nunique() > 1:
         for name, group in rows.groupby("dataset", sort=False):
             yield Figure(
-                safe("patch-size", str(name)), f"Success of patches by size: {name}",
+                safe("patch-size", str(name)),
+                f"Success of patches by size: {name}",
                 "Share of the images of other classes that are led to the target. Bars: 95 % interval; means over "
                 "seeds.",
                 partial(_draw_sizes, group, rows),
-            )  # fmt: skip
+            )
 
 
 def _words(key: Sequence[Any], rows: pd.DataFrame) -> list[str]:
-    """Model and library, and of the rest what differs in the run."""
-    told = dict(zip(WHOSE, map(str, key), strict=True))
-    same = rows[(rows["model"] == told["model"]) & (rows["library"] == told["library"])]
-    more = [told[name] for name in ("defense", "attacker", "variant", "route", "how") if same[name].nunique() > 1]
-    return [told["model"], told["library"], *(word for word in more if word not in ("", UNDEFENDED))]
+    """The model, the library, and of the other columns the values that differ within the run."""
+    setting = dict(zip(SETTING, map(str, key), strict=True))
+    same = rows[(rows["model"] == setting["model"]) & (rows["library"] == setting["library"])]
+    more = [setting[name] for name in ("defense", "attacker", "variant", "route", "how") if same[name].nunique() > 1]
+    return [setting["model"], setting["library"], *(word for word in more if word not in ("", UNDEFENDED))]
 
 
 def _first(group: pd.DataFrame, target: str, size: int) -> dict[str, Any] | None:
-    found = group[(group["target"] == target) & (group["size"] == size)].sort_values("seed", kind="stable")
-    return {str(name): value for name, value in found.iloc[0].items()} if len(found) else None
+    matches = group[(group["target"] == target) & (group["size"] == size)].sort_values("seed", kind="stable")
+    return {str(name): value for name, value in matches.iloc[0].items()} if len(matches) else None
 
 
 def _draw_patches(study: Study, group: pd.DataFrame) -> Drawing:
@@ -105,27 +107,28 @@ def _draw_examples(study: Study, group: pd.DataFrame, names: Sequence[str]) -> D
         chosen = [*others[hits], *others[~hits]][:EXAMPLES]
         for axis, place in zip(line, chosen, strict=False):
             _show(axis, study.image(str(row["cell_id"]), "x_adv", int(place)))
-            after, before = (_said(arrays[f"logits_{when}"][place], names) for when in ("adv", "clean"))
+            after, before = (_prediction(arrays[f"logits_{when}"][place], names) for when in ("adv", "clean"))
             hit = arrays["pred_adv"][place] == arrays["target"][place]
             axis.set_title(
-                f"{wrapped(after, 26)}\nbefore: {wrapped(before, 26)}", fontsize=7,
+                f"{wrapped(after, 26)}\nbefore: {wrapped(before, 26)}",
+                fontsize=7,
                 fontweight="bold" if hit else "normal",
-            )  # fmt: skip
+            )
     return figure
 
 
-def _said(logits: np.ndarray, names: Sequence[str]) -> str:
+def _prediction(logits: np.ndarray, names: Sequence[str]) -> str:
     shares = softmax(logits[None])[0]
     best = int(shares.argmax())
     return f"{names[best] if best < len(names) else best}, {100 * shares[best]:.0f}\u00a0%"
 
 
 def _show(axis: Any, image: np.ndarray, mask: np.ndarray | None = None) -> None:
-    """(C, H, W) in [0, 1]; where the mask is false it is transparent. Large ones are shrunk: a page holds many."""
+    """Show an image (C, H, W) in [0, 1], transparent where the mask is false, at most ``SIDE`` pixels a side or so."""
     levels = np.clip(image, 0, 1)
-    colours = levels if len(levels) == 3 else levels[:1].repeat(3, 0)
+    colors = levels if len(levels) == 3 else levels[:1].repeat(3, 0)
     seen = np.ones(levels.shape[1:]) if mask is None else np.asarray(mask, float)
-    whole = np.concatenate([colours, seen[None]])
+    whole = np.concatenate([colors, seen[None]])
     step = -(-max(levels.shape[1:]) // SIDE)
     height, width = (side // step for side in levels.shape[1:])
     shrunk = whole[:, : height * step, : width * step].reshape(4, height, step, width, step).mean(axis=(2, 4))
@@ -133,7 +136,7 @@ def _show(axis: Any, image: np.ndarray, mask: np.ndarray | None = None) -> None:
 
 
 def _draw_sizes(group: pd.DataFrame, rows: pd.DataFrame) -> Drawing:
-    panels = list(group.groupby(WHOSE, sort=False))
+    panels = list(group.groupby(SETTING, sort=False))
     targets = list(dict.fromkeys(group["target"]))
     figure, axes = grid(len(panels))
     ends = [end for end in ("", LOW, HIGH) if f"target_top1{end}" in group]
@@ -146,9 +149,17 @@ def _draw_sizes(group: pd.DataFrame, rows: pd.DataFrame) -> Drawing:
             value, *interval = (means[f"target_top1{end}"].to_numpy(float) for end in ends)
             bars = np.abs(np.stack(interval) - value) if len(interval) == 2 else None
             axis.errorbar(
-                means["size"], value, yerr=bars, marker=MARKS[i % len(MARKS)], color=COLOURS[i % len(COLOURS)],
-                label=target, markersize=4.5, elinewidth=0.8, capsize=2, alpha=0.9,
-            )  # fmt: skip
+                means["size"],
+                value,
+                yerr=bars,
+                marker=MARKS[i % len(MARKS)],
+                color=COLORS[i % len(COLORS)],
+                label=target,
+                markersize=4.5,
+                elinewidth=0.8,
+                capsize=2,
+                alpha=0.9,
+            )
         axis.set_title(wrapped(", ".join(_words(key, rows)), 34))
         axis.set_ylim(0, 1.03)
         axis.set_xticks(sorted(group["size"].unique()))

@@ -11,7 +11,7 @@ import numpy as np
 from sparring.suites.report import published as publication
 from sparring.suites.report.figures.curves import MARKS, grid
 from sparring.suites.report.figures.drawing import (
-    COLOURS,
+    COLORS,
     INK,
     PLAIN,
     Figure,
@@ -31,52 +31,56 @@ if TYPE_CHECKING:
 
 
 def overview(study: Study) -> Iterator[Figure]:
-    """Clean, mean and lowest accuracy of every model and defense, a figure for each data set."""
+    """Clean, mean and lowest accuracy of every model and defense; a figure for each data set."""
     for table in summary(study):
         for dataset, rows in table.frame.groupby("dataset", sort=False):
             yield Figure(
-                safe("overview", str(dataset)), f"Clean and under attack: {dataset}",
+                safe("overview", str(dataset)),
+                f"Clean and under attack: {dataset}",
                 "Accuracy on the clean images, its mean over all attacks and libraries, and the lowest.",
                 partial(_draw_overview, rows),
-            )  # fmt: skip
+            )
 
 
 def against_time(study: Study) -> Iterator[Figure]:
-    """What each attack leaves of a model, by what it costs; of undefended models, where there are any."""
+    """Accuracy under each attack against its time; only undefended models, where there are any."""
     rows = study.attacks
     rows = rows[rows["space"] != LOSSY]
     if rows["variant"].nunique() > 1:
-        rows = rows.assign(attack=[f"{attack} ({variant})" for attack, variant in zip(
-            rows["attack"], rows["variant"], strict=True)])  # fmt: skip
+        rows = rows.assign(
+            attack=[f"{attack} ({variant})" for attack, variant in zip(rows["attack"], rows["variant"], strict=True)]
+        )
     if (rows["defense"] == UNDEFENDED).any():
         rows = rows[rows["defense"] == UNDEFENDED]
     for dataset, group in rows.groupby("dataset", sort=False):
         if group[["attack", "library"]].drop_duplicates().shape[0] > 1:
             yield Figure(
-                safe("time", str(dataset)), f"Accuracy against time: {dataset}",
+                safe("time", str(dataset)),
+                f"Accuracy against time: {dataset}",
                 "Each point is one attack of one library on the undefended model; left and down: faster and stronger.",
                 partial(_draw_time, group),
-            )  # fmt: skip
+            )
 
 
 def published(study: Study) -> Iterator[Figure]:
-    """Published values beside measured ones, a panel for each metric."""
+    """Published values against measured ones; a panel for each metric."""
     frame = publication.compare(study)
     frame = frame[frame["measured"].notna() & ~frame["metric"].str.contains("seconds")]
     if len(frame):
         yield Figure(
-            "published", "Published and measured",
+            "published",
+            "Published and measured",
             "On the line, both are the same; whiskers: 95 % interval of the measured value.",
             partial(_draw_published, frame),
-        )  # fmt: skip
+        )
 
 
 def _draw_overview(rows: pd.DataFrame) -> Drawing:
     labels = []
     for row in rows.to_dict("records"):
         defense = "" if row["defense"] == UNDEFENDED else f", {row['defense']}"
-        whose = ", ".join(filter(None, (row["attacker"], row["variant"])))
-        attacker = f" ({whose})" if whose else ""
+        setting = ", ".join(filter(None, (row["attacker"], row["variant"])))
+        attacker = f" ({setting})" if setting else ""
         labels.append(wrapped(f"{row['model']}{defense}{attacker}", 46))
     places, heights, top = [], [], 0.0
     for label in labels:
@@ -88,10 +92,12 @@ def _draw_overview(rows: pd.DataFrame) -> Drawing:
     axis = figure.subplots()
     clean, mean, low = (rows[name].to_numpy() for name in ("clean_accuracy", "mean_accuracy", "lowest_accuracy"))
     axis.hlines(places, np.minimum(clean, low), np.maximum(clean, low), color=PLAIN, alpha=0.5, linewidth=2.5)
-    for values, marker, colour, word in (
-        (clean, "o", PLAIN, "clean"), (mean, "D", COLOURS[0], "mean under attack"), (low, "v", COLOURS[5], "lowest"),
-    ):  # fmt: skip
-        axis.plot(values, places, marker, color=colour, label=word, markersize=6.5, linestyle="none")
+    for values, marker, color, word in (
+        (clean, "o", PLAIN, "clean"),
+        (mean, "D", COLORS[0], "mean under attack"),
+        (low, "v", COLORS[5], "lowest"),
+    ):
+        axis.plot(values, places, marker, color=color, label=word, markersize=6.5, linestyle="none")
     axis.set_yticks(places, labels)
     axis.set_ylim(top, -0.3)
     axis.set_xlim(-0.02, 1.02)
@@ -112,10 +118,15 @@ def _draw_time(group: pd.DataFrame) -> Drawing:
         for row in means[means["model"] == model].to_dict("records"):
             i, k = attacks.index(row["attack"]), libraries.index(row["library"])
             axis.plot(
-                row["seconds_per_image"], row[column("accuracy")], MARKS[k % len(MARKS)], linestyle="none",
-                color=COLOURS[i % len(COLOURS)], markersize=7, alpha=0.85,
-                fillstyle="full" if i < len(COLOURS) else "none",
-            )  # fmt: skip
+                row["seconds_per_image"],
+                row[column("accuracy")],
+                MARKS[k % len(MARKS)],
+                linestyle="none",
+                color=COLORS[i % len(COLORS)],
+                markersize=7,
+                alpha=0.85,
+                fillstyle="full" if i < len(COLORS) else "none",
+            )
         logarithmic(axis.xaxis)
         axis.set_ylim(-0.03, 1.03)
         axis.set_title(wrapped(model, 40))
@@ -124,8 +135,15 @@ def _draw_time(group: pd.DataFrame) -> Drawing:
     for axis in axes[:: min(3, len(models))]:
         axis.set_ylabel("accuracy under attack")
     for i, attack in enumerate(attacks):
-        axes[0].plot([], [], "s", color=COLOURS[i % len(COLOURS)], label=attack, linestyle="none",
-                     fillstyle="full" if i < len(COLOURS) else "none")  # fmt: skip
+        axes[0].plot(
+            [],
+            [],
+            "s",
+            color=COLORS[i % len(COLORS)],
+            label=attack,
+            linestyle="none",
+            fillstyle="full" if i < len(COLORS) else "none",
+        )
     for k, library in enumerate(libraries):
         axes[0].plot([], [], MARKS[k % len(MARKS)], color=INK, label=library, linestyle="none", fillstyle="none")
     legend_below(figure, axes[: len(models)])
@@ -145,11 +163,17 @@ def _draw_published(frame: pd.DataFrame) -> Drawing:
                 continue
             ends: Any = [part["measured"] - part["measured_low"], part["measured_high"] - part["measured"]]
             axis.errorbar(
-                part["published"], part["measured"], np.maximum(np.nan_to_num(np.array(ends)), 0),
+                part["published"],
+                part["measured"],
+                np.maximum(np.nan_to_num(np.array(ends)), 0),
                 fmt=MARKS[i % len(MARKS)],
-                color=COLOURS[i % len(COLOURS)], elinewidth=0.7, capsize=1.5, markersize=5, alpha=0.85,
+                color=COLORS[i % len(COLORS)],
+                elinewidth=0.7,
+                capsize=1.5,
+                markersize=5,
+                alpha=0.85,
                 label="clean" if attack == publication.CLEAN else attack,
-            )  # fmt: skip
+            )
         axis.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="published")
         axis.set_box_aspect(1)
         axis.set_title(metric)

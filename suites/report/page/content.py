@@ -1,4 +1,4 @@
-"""What the page of a run says: everything that its template shows, read from the run folder."""
+"""The content of a run's page: every value that its template shows."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FIRST_PACKAGES = (
-    "sparring", "adversarial-robustness-toolbox", "foolbox", "torchattacks", "torch", "torchvision", "keras",
-    "tensorflow", "jax", "onnxruntime", "onnxruntime-gpu", "numpy", "scikit-learn",
-)  # fmt: skip
-"""The packages whose releases the numbers depend on most; the others are behind a fold."""
+    *("sparring", "adversarial-robustness-toolbox", "foolbox", "torchattacks"),
+    *("torch", "torchvision", "keras", "tensorflow", "jax", "onnxruntime", "onnxruntime-gpu"),
+    *("numpy", "scikit-learn"),
+)
+"""The packages that the numbers depend on most; the page folds the others away."""
 
 
 MANY_FOLDERS = 40
-"""More than that are counted, not named."""
+"""More folders than this are counted, not named."""
 
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure of the page, its drawing as an ``<svg>`` element."""
+    """A figure of the page. ``svg`` is its drawing, an ``<svg>`` element."""
 
     id: str
     title: str
@@ -43,22 +44,24 @@ class PageFigure:
 
 
 def content(study: Study) -> dict[str, Any]:
-    """What the template shows: plain texts, tables, drawings, images. Raises ``InputError`` where cells are gone."""
+    """The values of the template, by name. Raises ``InputError`` where stored cells are gone."""
     from markupsafe import Markup
 
-    told, rows = study.manifest, study.rows
+    manifest, rows = study.manifest, study.rows
     _check_cells(study)
-    suite = told["suite"]
-    data = _several(told.get("data"))
+    suite = manifest["suite"]
+    data = _several(manifest.get("data"))
     masked = masking.examine(study)
     compared = published.compare(study)
     drawn = [
         PageFigure(
-            figure.name, figure.title, figure.caption,
+            figure.name,
+            figure.title,
+            figure.caption,
             Markup(inline(figures.svg(figure), f"f{number}-", INK)),
         )
         for number, figure in enumerate(figures.figures(study))
-    ]  # fmt: skip
+    ]
     tables = {table.name: page_table(table) for table in study_tables.tables(study)}
     apart = {
         name: tables.pop(name, None)
@@ -75,24 +78,24 @@ def content(study: Study) -> dict[str, Any]:
     }
     shown = strips.strips(study, {str(item.get("name")): item.get("classes") or () for item in data})
     seen = dict.fromkeys(strip.dataset for strip in shown.strips)
-    made_of = (_page(_data(data)), _page(_models(told)), apart["training"], apart["search"])
+    made_of = (_page(_data(data)), _page(_models(manifest)), apart["training"], apart["search"])
     return {
         "name": str(suite.get("name", study.folder.name)),
         "question": suite.get("description") or "",
         "protocol": suite.get("protocol") or "",
         "source": (suite.get("published") or {}).get("source") or "",
         "remarks": (suite.get("published") or {}).get("remarks") or "",
-        "profile": told.get("profile") or "",
+        "profile": manifest.get("profile") or "",
         "reduced": [
-            {key: _words(item.get(key)) for key in ("key", "here", "paper")} for item in told.get("reduced") or ()
+            {key: _words(item.get(key)) for key in ("key", "here", "paper")} for item in manifest.get("reduced") or ()
         ],
-        "command": told.get("command") or f"sparring run {suite.get('name', 'SUITE')}",
+        "command": manifest.get("command") or f"sparring run {suite.get('name', 'SUITE')}",
         "counts": _counts(rows),
         "masked": masking.sentences(masked.findings),
         "masked_compared": masked.compared,
         "masked_table": apart["masked-gradients"],
-        "normalised_first": normalized_first.section(study),
-        "normalised_tables": [
+        "normalized_first": normalized_first.section(study),
+        "normalized_tables": [
             table for table in (apart["normalised-first-pictures"], apart["normalised-first"]) if table
         ],
         "verdict": published.verdict(compared) if len(compared) else "",
@@ -106,11 +109,11 @@ def content(study: Study) -> dict[str, Any]:
         "failures": apart["failures"],
         "deviations": _page(_deviations(rows)),
         "made_of": [table for table in made_of if table],
-        "seeds": ", ".join(str(seed) for seed in told.get("seeds") or ()),
-        "device": _device(told, rows),
-        "machine": {key: _words(value) for key, value in (told.get("machine") or {}).items() if value not in ("", [])},
-        "packages": _packages(told),
-    }  # fmt: skip
+        "seeds": ", ".join(str(seed) for seed in manifest.get("seeds") or ()),
+        "device": _device(manifest, rows),
+        "machine": _machine(manifest),
+        "packages": _packages(manifest),
+    }
 
 
 def _check_cells(study: Study) -> None:
@@ -128,7 +131,7 @@ def _page(table: StudyTable) -> PageTable | None:
 
 
 def _several(data: Any) -> list[Mapping[str, Any]]:
-    """The data sets of a manifest, which holds a single one as it is."""
+    """The data sets of a manifest as a list; a manifest holds a single one without a list."""
     return list(data) if isinstance(data, list) else [data] if isinstance(data, dict) else []
 
 
@@ -141,18 +144,21 @@ def _words(value: Any) -> str:
 
 
 def _counts(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """What was run, in numbers: what they count, and the number."""
-    told = [
+    """How much was run: what is counted, and the number."""
+    numbers = [
         (name, int(rows[column].nunique()))
         for name, column in (
-            ("data set", "dataset"), ("model", "model"), ("defense", "defense"), ("attack", "attack"),
+            ("data set", "dataset"),
+            ("model", "model"),
+            ("defense", "defense"),
+            ("attack", "attack"),
             ("library", "library"),
         )
-    ]  # fmt: skip
-    told = [
-        (name, count) for name, count in told if name != "defense" or set(rows["defense"]) != {study_rows.UNDEFENDED}
     ]
-    counts = [(name if count == 1 else _plural(name), f"{count:,}") for name, count in told]
+    numbers = [
+        (name, count) for name, count in numbers if name != "defense" or set(rows["defense"]) != {study_rows.UNDEFENDED}
+    ]
+    counts = [(name if count == 1 else _plural(name), f"{count:,}") for name, count in numbers]
     if len(rows):
         least, most = int(rows["n"].min()), int(rows["n"].max())
         counts.append(("images each", f"{most:,}" if least == most else f"{least:,}–{most:,}"))
@@ -166,7 +172,7 @@ def _plural(name: str) -> str:
 
 
 def _disagreements(compared: pd.DataFrame) -> list[str]:
-    """A line for each published value beyond the interval of the measured one."""
+    """A line for each published value that lies outside the interval of the measured one."""
     beyond = compared[compared["agrees"].fillna(True) == False]  # noqa: E712  (a column of booleans and blanks)
     lines = []
     for item in beyond.to_dict("records"):
@@ -182,86 +188,102 @@ def _disagreements(compared: pd.DataFrame) -> list[str]:
 
 
 def _deviations(rows: pd.DataFrame) -> StudyTable:
-    """Where a library could not do exactly what was asked."""
+    """The deviations of the libraries, with the number of rows of each."""
     import pandas as pd
 
-    said: dict[tuple[str, str, str], int] = {}
+    counts: dict[tuple[str, str, str], int] = {}
     for item in study_rows.done(rows).to_dict("records"):
         for note in str(item["notes"]).split("; ") if isinstance(item.get("notes"), str) and item["notes"] else ():
             key = (str(item["library"]), str(item["name"]), note)
-            said[key] = said.get(key, 0) + 1
+            counts[key] = counts.get(key, 0) + 1
     lines = [
-        dict(zip(("library", "attack", "what", "rows"), (*key, count), strict=True)) for key, count in said.items()
+        dict(zip(("library", "attack", "what", "rows"), (*key, count), strict=True)) for key, count in counts.items()
     ]
     return StudyTable(
-        "deviations", "Where a library could not do exactly what was asked",
+        "deviations",
+        "Where a library could not do exactly what was asked",
         "Differences that a library has no switch for; docs/agreement.md tells each with its size.",
         pd.DataFrame(lines),
-    )  # fmt: skip
+    )
 
 
 def _data(data: Sequence[Mapping[str, Any]]) -> StudyTable:
     import pandas as pd
 
     lines = [
-        {"name": str(item.get("name")), "images": item.get("images"), "classes": len(item.get("classes") or ()) or None,
-         "pictures": _pictures(item.get("facts") or {}) or None, "digest": str(item.get("digest", ""))[:16]}
+        {
+            "name": str(item.get("name")),
+            "images": item.get("images"),
+            "classes": len(item.get("classes") or ()) or None,
+            "pictures": _pictures(item.get("facts") or {}) or None,
+            "digest": str(item.get("digest", ""))[:16],
+        }
         for item in data
-    ]  # fmt: skip
+    ]
     frame = pd.DataFrame(lines).dropna(axis="columns", how="all")
     return StudyTable("data", "Data", "The images that were attacked; sha256 of their values.", frame)
 
 
-def _models(told: Mapping[str, Any]) -> StudyTable:
+def _models(manifest: Mapping[str, Any]) -> StudyTable:
     import pandas as pd
 
     lines = [
         {
-            "name": name, "framework": entry.get("framework"), "architecture": entry.get("architecture"),
-            "defense": entry.get("defense"), "members": len(entry.get("members") or ()) or None,
-            "weights": _weights(entry.get("facts") or {}) or None, "digest": str(entry.get("digest", ""))[:16],
+            "name": name,
+            "framework": entry.get("framework"),
+            "architecture": entry.get("architecture"),
+            "defense": entry.get("defense"),
+            "members": len(entry.get("members") or ()) or None,
+            "weights": _weights(entry.get("facts") or {}) or None,
+            "digest": str(entry.get("digest", ""))[:16],
         }
-        for name, entry in (told.get("models") or {}).items()
-    ]  # fmt: skip
+        for name, entry in (manifest.get("models") or {}).items()
+    ]
     frame = pd.DataFrame(lines)
     return StudyTable(
-        "models", "Models", "sha256 of what each model's numbers depend on.",
+        "models",
+        "Models",
+        "sha256 of what each model's numbers depend on.",
         frame.dropna(axis="columns", how="all"),
-    )  # fmt: skip
+    )
 
 
 def _pictures(facts: Mapping[str, Any]) -> str:
-    """How pictures were made to fit, and which folders are not among them, in words."""
-    told = [f"{key} {facts[key]}" for key in ("transforms", "resize", "crop", "size", "mapping") if facts.get(key)]
-    told += [str(facts["interpolation"])] if told and facts.get("interpolation") else []
-    why: dict[str, list[str]] = {}
+    """How pictures were resized, and which folders were left out, in words."""
+    parts = [f"{key} {facts[key]}" for key in ("transforms", "resize", "crop", "size", "mapping") if facts.get(key)]
+    parts += [str(facts["interpolation"])] if parts and facts.get("interpolation") else []
+    folders_by_reason: dict[str, list[str]] = {}
     for folder, reason in (facts.get("left_out") or {}).items():
-        why.setdefault(str(reason), []).append(str(folder))
-    for reason, folders in why.items():
-        named = ", ".join(folders) if len(folders) <= MANY_FOLDERS else f"{len(folders)} folders"
-        told.append(f"left out: {named} ({reason})")
-    return "; ".join(told)
+        folders_by_reason.setdefault(str(reason), []).append(str(folder))
+    for reason, folders in folders_by_reason.items():
+        names = ", ".join(folders) if len(folders) <= MANY_FOLDERS else f"{len(folders)} folders"
+        parts.append(f"left out: {names} ({reason})")
+    return "; ".join(parts)
 
 
 def _weights(facts: Mapping[str, Any]) -> str:
-    """Published weights by their enum and the file's digest; and where the pictures are not as these want them."""
-    held = facts.get("weights") or {}
-    told = [f"{held['enum']}, sha256 {str(held['sha256'])[:16]}"] if held.get("enum") else []
+    """Published weights: their enum, the file's digest, and where the pictures differ from what they expect."""
+    weights = facts.get("weights") or {}
+    parts = [f"{weights['enum']}, sha256 {str(weights['sha256'])[:16]}"] if weights.get("enum") else []
     for key, both in (facts.get("transforms_differ") or {}).items():
-        told.append(f"{key} {both['here']} where the weights want {both['weights']}")
-    return "; ".join(told)
+        parts.append(f"{key} {both['here']} where the weights want {both['weights']}")
+    return "; ".join(parts)
 
 
-def _device(told: Mapping[str, Any], rows: pd.DataFrame) -> str:
-    """Where the classifiers really ran; where nothing tells, what was asked for."""
-    ran = dict.fromkeys(str(item) for item in rows["device"].dropna()) if "device" in rows else {}
-    return ", ".join(ran) or str(told.get("device", ""))
+def _machine(manifest: Mapping[str, Any]) -> dict[str, str]:
+    return {key: _words(value) for key, value in (manifest.get("machine") or {}).items() if value not in ("", [])}
 
 
-def _packages(told: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Name and release of the packages that matter most, and of the others."""
-    held = {str(name): str(version) for name, version in (told.get("packages") or {}).items()}
-    if told.get("sparring"):
-        held["sparring"] = str(told["sparring"])
-    first = [(name, held[name]) for name in FIRST_PACKAGES if name in held]
-    return first, sorted((name, held[name]) for name in held if name not in FIRST_PACKAGES)
+def _device(manifest: Mapping[str, Any], rows: pd.DataFrame) -> str:
+    """The devices on which the classifiers ran; where the rows don't say, the device of the request."""
+    devices = dict.fromkeys(str(item) for item in rows["device"].dropna()) if "device" in rows else {}
+    return ", ".join(devices) or str(manifest.get("device", ""))
+
+
+def _packages(manifest: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Names and releases: of the packages that matter most, then of the others."""
+    releases = {str(name): str(version) for name, version in (manifest.get("packages") or {}).items()}
+    if manifest.get("sparring"):
+        releases["sparring"] = str(manifest["sparring"])
+    first = [(name, releases[name]) for name in FIRST_PACKAGES if name in releases]
+    return first, sorted((name, releases[name]) for name in releases if name not in FIRST_PACKAGES)

@@ -1,4 +1,4 @@
-"""A figure's SVG as part of a page: its ids its own, its ink the page's, nothing in it that acts or asks elsewhere."""
+"""A figure's SVG as part of a page: with unique ids, in the page's ink, without scripts and outside links."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _DROPPED = {f"{{{SVG}}}{name}" for name in ("metadata", "style", "script", "titl
 
 
 def inline(svg: str, prefix: str, ink: str) -> str:
-    """The ``<svg>`` element alone, to stand inside HTML.
+    """The ``<svg>`` element alone, ready to stand inside HTML.
 
-    ``prefix`` is put before every id; ``ink``, the one colour (#rrggbb) of the drawing's text and axes, becomes the
+    ``prefix`` is put before every id; ``ink``, the one color (#rrggbb) of the drawing's text and axes, becomes the
     page's ``--ink``, so that the dark page shows it too. The drawing's own size is kept as the CSS variables
     ``--width`` and ``--height``.
     """

@@ -1,4 +1,4 @@
-"""A study's table as the page shows it: texts, the values to sort by, and the files that it can be saved as."""
+"""A table as the page shows it: its texts, the values to sort by, and the files to save it as."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparring.suites.report.table import StudyTable
 
 @dataclass(frozen=True)
 class Shown:
-    """One cell. ``value`` is what it is sorted by where that is a number: the number with six digits, else empty."""
+    """One cell. ``value`` is the number to sort by, with six digits; empty where the cell holds no number."""
 
     text: str
     interval: str
@@ -20,7 +20,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table of the page. ``files``: the ending of each download -> its content."""
+    """A table of the page. ``files`` maps the ending of each download to its content."""
 
     id: str
     title: str
@@ -32,7 +32,7 @@ class PageTable:
 
 
 def page_table(table: StudyTable) -> PageTable:
-    """What the page needs of a table."""
+    """The table in the form that the page needs."""
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
     names = study_text.headings(table)
@@ -46,13 +46,17 @@ def page_table(table: StudyTable) -> PageTable:
         for name, number in zip(names, numeric, strict=True)
     ]
     return PageTable(
-        table.name, table.title, table.caption, tuple(study_text.heading(name) for name in names), tuple(numeric),
+        table.name,
+        table.title,
+        table.caption,
+        tuple(study_text.heading(name) for name in names),
+        tuple(numeric),
         tuple(zip(*columns, strict=True)),
         {"csv": study_text.render(table, "csv"), "tex": study_text.render(table, "latex")},
-    )  # fmt: skip
+    )
 
 
 def _shown(text: str, value: Any, has_interval: bool, number: bool) -> Shown:
     shown, bracket, rest = text.rpartition(" [") if has_interval else (text, "", "")
-    told = "" if not number or value != value or value is None else f"{float(value):.6g}"
-    return Shown(shown, f"[{rest}", told) if bracket else Shown(text, "", told)
+    key = "" if not number or value != value or value is None else f"{float(value):.6g}"
+    return Shown(shown, f"[{rest}", key) if bracket else Shown(text, "", key)

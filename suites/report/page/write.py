@@ -1,4 +1,4 @@
-"""The page of a run: one HTML file that holds all it shows, and asks for nothing from anywhere."""
+"""The page of a run: one HTML file that holds everything it shows and loads nothing."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from sparring.suites.results import store
 def write(study: Study, out: str | Path | None = None) -> Path:
     """Write the report of a run to ``out`` (``RUN/report.html`` by default), replacing an earlier one as a whole.
 
-    Nothing is run and nothing else is written; the same run folder gives the same bytes. Raises ``InputError`` where
-    cells are gone, or for a file that can't be written.
+    Nothing is run and nothing else is written. The same run folder gives the same bytes. Raises ``InputError`` where
+    stored cells are gone, or the file can't be written.
     """
     path = study.folder / "report.html" if out is None else Path(out)
     if path.is_dir():
         raise InputError(f"--out {path}: this is a folder; name a file in it, such as {path / 'report.html'}")
-    with _told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)  # a page takes a while: a place that won't do is told at once
+    with _as_input_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)  # a page takes a while: a bad place fails at once
     page = html(study)
-    with _told(path):
-        # names may hold what UTF-8 has no bytes for, halves of surrogate pairs: they become question marks
+    with _as_input_error(path):
+        # a name may hold half of a surrogate pair, which UTF-8 can't encode: it becomes a question mark
         store.write_whole(path, page.encode("utf-8", "replace"))
     return path
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _as_input_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -48,8 +48,9 @@ def html(study: Study) -> str:
 
     here = resources.files("sparring.suites.report.page")
     style, script = ((here / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True)  # fmt: skip
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     template = environment.from_string((here / "page.html.j2").read_text("utf-8"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return template.render(content(study), style=Markup(style), script=Markup(script), script_digest=digest)

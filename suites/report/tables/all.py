@@ -1,4 +1,4 @@
-"""The tables of a study: every question that its rows answer, one table each."""
+"""All tables of a study: one for each question that its rows answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from sparring.adapters.errors import InputError, unknown
 from sparring.suites.report import masking
 from sparring.suites.report import published as publication
-from sparring.suites.report.normalized_first import normalised_first
+from sparring.suites.report.normalized_first import normalized_first_tables
 from sparring.suites.report.rows import KEYS, SUBJECT, UNDEFENDED, varied
 from sparring.suites.report.study import Study
 from sparring.suites.report.table import FORMATS, StudyTable, print_rich, render
@@ -25,15 +25,15 @@ __all__ = ["FORMATS", "StudyTable", "find", "print_rich", "render", "tables"]
 
 
 def tables(study: Study) -> list[StudyTable]:
-    """Every table that has something to say, the general ones first.
+    """Every table that has rows, the general ones first.
 
-    Numbers are means over seeds. A column that is the same in every row is left out, and said in the caption.
+    Numbers are means over seeds. Where a column has one value alone, the caption says it and the column is left out.
     """
     return list(_each(study))
 
 
 def find(study: Study, name: str) -> StudyTable:
-    """One of them by its name. Raises ``InputError`` that says which there are."""
+    """The table of this name. Raises ``InputError`` that lists the names there are."""
     seen = []
     for table in _each(study):
         if table.name == name:
@@ -44,32 +44,54 @@ def find(study: Study, name: str) -> StudyTable:
 
 def _each(study: Study) -> Iterator[StudyTable]:
     makers = (
-        clean, summary, normalised_first, attacked, drops, errors, defenses, aware, worst, libraries, ranks, statistics,
-        draws, ratios, times, patches, patch_transfer, search, training,
-        published, orders, masked, failures,
-    )  # fmt: skip
+        clean,
+        summary,
+        normalized_first_tables,
+        attacked,
+        drops,
+        errors,
+        defenses,
+        aware,
+        worst,
+        libraries,
+        ranks,
+        statistics,
+        draws,
+        ratios,
+        times,
+        patches,
+        patch_transfer,
+        search,
+        training,
+        published,
+        orders,
+        masked,
+        failures,
+    )
     for make in makers:
         yield from (_tidy(table) for table in make(study) if len(table.frame))
 
 
 def published(study: Study) -> Iterator[StudyTable]:
     frame = publication.compare(study)
-    said = study.manifest["suite"].get("published") or {}
+    source = (study.manifest["suite"].get("published") or {}).get("source", "")
     yield StudyTable(
-        "published", "Published and measured",
-        f"Published: {said.get('source', '')}. Agrees: the published value lies within the measured one's 95 % "
+        "published",
+        "Published and measured",
+        f"Published: {source}. Agrees: the published value lies within the measured one's 95 % "
         f"interval. {publication.verdict(frame)}",
         frame.rename(columns={"line": "remark"}),
-    )  # fmt: skip
+    )
 
 
 def orders(study: Study) -> Iterator[StudyTable]:
     yield StudyTable(
-        "published-orders", "The same order as published?",
+        "published-orders",
+        "The same order as published?",
         "Kendall's tau-b between the published and the measured values: 1 is the same order, −1 the reverse; with few "
         "items it says little.",
         publication.orders(study).drop(columns="line"),
-    )  # fmt: skip
+    )
 
 
 def masked(study: Study) -> Iterator[StudyTable]:
@@ -77,19 +99,29 @@ def masked(study: Study) -> Iterator[StudyTable]:
 
     lines = [
         {
-            "dataset": item.dataset, "model": item.model, "defense": item.defense, "sign": item.sign,
-            "weaker": item.weak, "leaves_right": item.weak_accuracy, "stronger": item.strong,
-            "leaves_only": item.strong_accuracy, "difference": item.difference, "difference_low": item.low,
-            "difference_high": item.high, "images": item.n,
+            "dataset": item.dataset,
+            "model": item.model,
+            "defense": item.defense,
+            "sign": item.sign,
+            "weaker": item.weak,
+            "leaves_right": item.weak_accuracy,
+            "stronger": item.strong,
+            "leaves_only": item.strong_accuracy,
+            "difference": item.difference,
+            "difference_low": item.low,
+            "difference_high": item.high,
+            "images": item.n,
         }
         for item in masking.examine(study).findings
-    ]  # fmt: skip
+    ]
     yield StudyTable(
-        "masked-gradients", "Signs of masked gradients",
+        "masked-gradients",
+        "Signs of masked gradients",
         "Share of images right under the weaker and the stronger attack, judged within the same ball; difference with "
         "its paired 95 % interval. Of vanishing gradients: share of the images given back as they were.",
-        pd.DataFrame(lines), ("leaves_right", "leaves_only", "difference"),
-    )  # fmt: skip
+        pd.DataFrame(lines),
+        ("leaves_right", "leaves_only", "difference"),
+    )
 
 
 def failures(study: Study) -> Iterator[StudyTable]:
@@ -110,15 +142,16 @@ def failures(study: Study) -> Iterator[StudyTable]:
         )
     lines.sort(key=lambda line: order.index(line["status"]) if line["status"] in order else 0)
     yield StudyTable(
-        "failures", "What failed, and what can't be",
+        "failures",
+        "What failed, and what can't be",
         "failed and timeout: the attack broke or ran out of time; missing: not run yet; unsupported: the library or "
         "the model can't do it.",
         pd.DataFrame(lines),
-    )  # fmt: skip
+    )
 
 
 def _tidy(table: StudyTable) -> StudyTable:
-    """Without the keys that are the same in every row (the caption says them) and routes that tell nothing apart."""
+    """The table without keys of a single value (the caption says them), and without routes that distinguish nothing."""
     frame = table.frame
     keys = [key for key in KEYS if key in frame]
     others = [key for key in keys if key != "route"]
@@ -128,6 +161,6 @@ def _tidy(table: StudyTable) -> StudyTable:
     if set(SUBJECT) <= set(keys) and not set(SUBJECT) & set(kept):
         kept = ["model", *kept]
     same = {key: str(frame[key].iloc[0]) for key in keys if key not in kept}
-    said = ", ".join(f"{key} {value}" for key, value in same.items() if value not in ("", UNDEFENDED))
-    caption = f"{table.caption} All rows: {said}." if said else table.caption
+    constants = ", ".join(f"{key} {value}" for key, value in same.items() if value not in ("", UNDEFENDED))
+    caption = f"{table.caption} All rows: {constants}." if constants else table.caption
     return replace(table, frame=frame.drop(columns=list(same)), caption=caption)

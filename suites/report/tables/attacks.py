@@ -1,4 +1,4 @@
-"""Tables of the attacks: their ranks, their statistics, their times."""
+"""Tables of the attacks: ranks, statistics and times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def ranks(study: Study) -> Iterator[StudyTable]:
-    """The attacks in order, by each metric, over everything that was attacked."""
+    """The mean rank of each attack by each metric, over everything that was attacked."""
     rows = study.attacks
     values = {column(name): name for name in METRICS if column(name) in rows and rows[column(name)].notna().any()}
     values["seconds_per_image"] = "seconds_per_image"
@@ -27,30 +27,35 @@ def ranks(study: Study) -> Iterator[StudyTable]:
     frame = means.groupby(["variant", "attack", "library"], sort=False)[names].mean().reset_index()
     order = {name: place for place, name in enumerate(dict.fromkeys(frame["variant"]))}
     frame = frame.sort_values(
-        ["variant", "accuracy"], kind="stable", ignore_index=True,
+        ["variant", "accuracy"],
+        kind="stable",
+        ignore_index=True,
         key=lambda values: values.map(order) if values.name == "variant" else values,
-    )  # fmt: skip
+    )
     yield StudyTable(
-        "ranks", "Ranks of the attacks",
+        "ranks",
+        "Ranks of the attacks",
         "1 is the strongest attack of its library (the lowest value), of the time the fastest; means of the ranks over "
         "everything that was attacked; ties share the middle.",
         frame,
-    )  # fmt: skip
+    )
 
 
 def statistics(study: Study) -> Iterator[StudyTable]:
-    """Mean, median, mode, deviation and extremes of each metric over the attacks, without and with the clean images."""
+    """Each metric's mean, median, mode, deviation and extremes over the attacks, without and with the clean images."""
     of = "the deviation is the sample's; of several modes the lowest."
     yield StudyTable(
-        "statistics", "Each metric over the attacks",
+        "statistics",
+        "Each metric over the attacks",
         f"Over the attacks of one library, without the clean images; {of}",
         _described(study, clean=False),
-    )  # fmt: skip
+    )
     yield StudyTable(
-        "statistics-with-clean", "Each metric over the attacks and the clean images",
+        "statistics-with-clean",
+        "Each metric over the attacks and the clean images",
         f"Over the attacks of one library and one row more, that of the clean images, whose attack takes no time; {of}",
         _described(study, clean=True),
-    )  # fmt: skip
+    )
 
 
 def _described(study: Study, *, clean: bool) -> pd.DataFrame:
@@ -71,11 +76,19 @@ def _described(study: Study, *, clean: bool) -> pd.DataFrame:
                 continue
             if clean:
                 values = pd.concat([values, pd.Series([untouched.get(metric, float("nan"))])]).dropna()
-            lines.append({
-                **dict(zip(keys, key, strict=True)), "metric": metric, "rows" if clean else "attacks": len(values),
-                "mean": values.mean(), "median": values.median(), "mode": values.round(6).mode().iloc[0],
-                "deviation": values.std(ddof=1), "lowest": values.min(), "highest": values.max(),
-            })  # fmt: skip
+            lines.append(
+                {
+                    **dict(zip(keys, key, strict=True)),
+                    "metric": metric,
+                    "rows" if clean else "attacks": len(values),
+                    "mean": values.mean(),
+                    "median": values.median(),
+                    "mode": values.round(6).mode().iloc[0],
+                    "deviation": values.std(ddof=1),
+                    "lowest": values.min(),
+                    "highest": values.max(),
+                }
+            )
     return pd.DataFrame(lines)
 
 
@@ -89,8 +102,9 @@ def times(study: Study) -> Iterator[StudyTable]:
     if "prediction_seconds_per_image" in frame:
         frame["attack_and_prediction"] = frame["attack_seconds_per_image"] + frame["prediction_seconds_per_image"]
     yield StudyTable(
-        "times", "Times and costs, per image",
+        "times",
+        "Times and costs, per image",
         "Seconds of the library's own work on an attack and of one prediction by the model as deployed; forwards and "
         "backwards: passes through the model. Times depend on the machine, the batch size and what else ran there.",
         frame,
-    )  # fmt: skip
+    )

@@ -1,4 +1,4 @@
-"""Tables that compare image by image: who knows of a defense, the worst of all attacks, library against library."""
+"""Tables that compare image by image: aware and unaware attackers, the worst case, library against library."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sparring.suites.results.stored_run import Arrays
 
 
 def aware(study: Study) -> Iterator[StudyTable]:
-    """What a wrapper is worth once the attacker knows of it."""
+    """What a defense is worth once the attacker knows of it."""
     import pandas as pd
 
     rows = study.done
-    # the undefended model, which one attacks who does not know, may have another route than the defended one
+    # an unaware attacker attacks the undefended model, which may have another route than the defended one
     keys = [key for key in KEYS if key not in ("attacker", "route")]
     same = ["dataset", "model", "variant", "attack", "library"]
     without = rows[rows["defense"] == UNDEFENDED].groupby(same)[column("accuracy")].mean().to_dict()
@@ -46,16 +46,18 @@ def aware(study: Study) -> Iterator[StudyTable]:
         line["lower"] = "aware" if low > 0 else "unaware" if high < 0 else "neither"
         lines.append(line)
     yield StudyTable(
-        "aware", "Attackers who know of the defense, and who do not",
+        "aware",
+        "Attackers who know of the defense, and who do not",
         "Accuracy under the same attack by either; taken back: unaware minus aware, with its paired 95 % interval; "
         "worth: the lower of the two minus the undefended model's accuracy; lower: who leaves less, beyond the "
         "interval.",
-        pd.DataFrame(lines), ("undefended", "unaware", "aware", "taken_back", "worth"),
-    )  # fmt: skip
+        pd.DataFrame(lines),
+        ("undefended", "unaware", "aware", "taken_back", "worth"),
+    )
 
 
 def worst(study: Study) -> Iterator[StudyTable]:
-    """Per image the worst of all attacks that were run: within each budget of the suite, and at any distance."""
+    """The worst case per image over all attacks: within each budget of the suite, and at any distance."""
     import pandas as pd
 
     lines = []
@@ -74,23 +76,38 @@ def worst(study: Study) -> Iterator[StudyTable]:
             strongest = int(np.argmin([each.mean() for each in right]))
             low, high = wilson(int(every.sum()), len(every))
             row = group.iloc[strongest]
-            lines.append({
-                **dict(zip(SUBJECT, key, strict=True)),
-                "budget": "any distance" if budget is None else f"{budget[0]} ≤ {budget[1]:.4g}",
-                "cells": len(cells), "clean": float(group["clean_accuracy"].mean()),
-                "worst": float(every.mean()), "worst_low": low, "worst_high": high,
-                "strongest": float(right[strongest].mean()),
-                "strongest_is": " ".join(filter(None, (
-                    row["attacker"], row["attack"], f"({', '.join(filter(None, (row['library'], row['variant'])))})"))),
-            })  # fmt: skip
+            lines.append(
+                {
+                    **dict(zip(SUBJECT, key, strict=True)),
+                    "budget": "any distance" if budget is None else f"{budget[0]} ≤ {budget[1]:.4g}",
+                    "cells": len(cells),
+                    "clean": float(group["clean_accuracy"].mean()),
+                    "worst": float(every.mean()),
+                    "worst_low": low,
+                    "worst_high": high,
+                    "strongest": float(right[strongest].mean()),
+                    "strongest_is": " ".join(
+                        filter(
+                            None,
+                            (
+                                row["attacker"],
+                                row["attack"],
+                                f"({', '.join(filter(None, (row['library'], row['variant'])))})",
+                            ),
+                        )
+                    ),
+                }
+            )
     yield StudyTable(
-        "worst", "Worst case over the attacks that were run",
+        "worst",
+        "Worst case over the attacks that were run",
         "Share of images that no attack, library, attacker or seed turned (Wilson's 95 % interval), beside the "
         "strongest single one; within a budget those count whose image lies inside it, whatever they were asked for. "
-        "Pictures that were damaged before the attack (normalised first) don't count. An upper bound of the robust "
+        "Pictures that were damaged before the attack (normalized first) don't count. An upper bound of the robust "
         "accuracy: other attacks may turn more.",
-        pd.DataFrame(lines), ("clean", "worst", "strongest"),
-    )  # fmt: skip
+        pd.DataFrame(lines),
+        ("clean", "worst", "strongest"),
+    )
 
 
 def libraries(study: Study) -> Iterator[StudyTable]:
@@ -106,20 +123,22 @@ def libraries(study: Study) -> Iterator[StudyTable]:
         line = dict(zip(keys, key, strict=True))
         means = group.groupby("library", sort=False)[column("accuracy")].mean()
         cells = group.sort_values("seed", kind="stable").drop_duplicates("library").set_index("library")["cell_id"]
-        read_as = [study.arrays(str(cell))["pred_adv"] for cell in cells]
+        decisions = [study.arrays(str(cell))["pred_adv"] for cell in cells]
         strong, weak = str(means.idxmin()), str(means.idxmax())
         line |= {name: means.get(name, float("nan")) for name in names}
         line["spread"] = float(means.max() - means.min())
-        line["same_labels"] = float(np.logical_and.reduce([each == read_as[0] for each in read_as]).mean())
+        line["same_labels"] = float(np.logical_and.reduce([each == decisions[0] for each in decisions]).mean())
         line["p_value"] = mcnemar(_right(study, cells[strong]), _right(study, cells[weak]))
         lines.append(line)
     yield StudyTable(
-        "libraries", "Library against library",
+        "libraries",
+        "Library against library",
         "Accuracy under the same attack with the same parameters; same labels: share of images that have the same "
         "label after the attack of each; p value: exact McNemar test of the lowest against the highest (both of "
         "the first seed).",
-        pd.DataFrame(lines), (*names, "spread", "same_labels"),
-    )  # fmt: skip
+        pd.DataFrame(lines),
+        (*names, "spread", "same_labels"),
+    )
 
 
 def _right(study: Study, cell: str) -> np.ndarray:
@@ -129,7 +148,7 @@ def _right(study: Study, cell: str) -> np.ndarray:
 
 
 def _right_within(stored: Arrays, budget: tuple[str, float] | None) -> np.ndarray:
-    """Whether each image is classified as y after the attack, images beyond the budget being put back."""
+    """Whether each image is classified as y after the attack; an image beyond the budget counts as not attacked."""
     right = np.asarray(stored["pred_adv"] == stored["y"])
     if budget is None:
         return right

@@ -35,7 +35,7 @@ _ROW_WIDTH = 34  # characters for the attack and its parameters, on a terminal
 
 @dataclass(frozen=True)
 class Table:
-    """A table ready to be shown: texts by row and column, the number behind each, and what to say beneath it."""
+    """A table of texts, with the number behind each text, the marks of the best and the worst, and footnotes."""
 
     title: str
     texts: pd.DataFrame
@@ -46,20 +46,20 @@ class Table:
 
 
 def make(results: pd.DataFrame, value: str = "robust_accuracy") -> Table:
-    """Rows: attack and parameters; columns: library × framework (by model, where two models share a framework).
+    """Rows are attacks with their parameters; columns are library × framework, or × model where two share a framework.
 
-    Rows also say the data set, the defense and the attacker, those of them that vary.
-    Numbers are means over seeds. Marked among the libraries of each row and model are the best and the worst, where
-    they differ: the strongest and the weakest attack (the cheapest and the dearest, for costs). A cell that failed
-    shows so, one that can't be shows a dash.
+    A row also names its data set, defense and attacker where these vary. Numbers are means over seeds. Among the
+    libraries of one row and model the best and the worst are marked: the strongest and the weakest attack, or the
+    lowest and the highest cost. A failed cell shows its status; an unsupported one shows a dash.
     """
     if value not in VALUES:
         raise InputError(f"unknown value {value!r}. Valid: {', '.join(VALUES)}")
     if value not in results:
         raise InputError(f"this run has no {value}: an earlier release of sparring made it")
     data = results.copy()
-    data["row"] = [f"{where}: {label}" if where else label for where, label in zip(
-        places(data), row_labels(data), strict=True)]  # fmt: skip
+    data["row"] = [
+        f"{where}: {label}" if where else label for where, label in zip(places(data), row_labels(data), strict=True)
+    ]
     data["column"] = _column_labels(data)
     rows, columns = list(dict.fromkeys(data["row"])), list(dict.fromkeys(data["column"]))
     numbers = pd.DataFrame(float("nan"), index=rows, columns=columns)
@@ -142,7 +142,7 @@ def print_rich(table: Table, console: Any) -> None:
 
 
 def _parts(table: Table, width: int) -> list[list[int]]:
-    """The columns' numbers, in as many groups as it takes for each to fit beside the names of the rows."""
+    """The columns, by number, in groups that fit on the terminal beside the names of the rows."""
     parts: list[list[int]] = [[]]
     left = room = max(1, width - _ROW_WIDTH - 4)
     for j, column in enumerate(table.texts.columns):
@@ -174,7 +174,7 @@ def _rich_part(table: Table, columns: list[int]) -> Any:
 
 
 def _svg(table: Table) -> str:
-    """The terminal's picture of the table."""
+    """The table on a terminal, as an SVG."""
     from rich.console import Console
     from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
@@ -199,7 +199,7 @@ def _column_labels(data: pd.DataFrame) -> list[str]:
 
 
 def _remarks(item: pd.Series[Any]) -> list[str]:
-    """What is said beneath the table of one cell: a failure's reason, a library's deviations."""
+    """The footnotes of one cell: the reason of a failure, the deviations of a library."""
     if item["status"] in ("failed", "timeout"):
         return [f"{item['library']}, {item['attack']}: {item['status']}: {item['reason']}"]
     if item["status"] == "done" and isinstance(item["notes"], str) and item["notes"]:
@@ -211,11 +211,11 @@ def _clean_line(data: pd.DataFrame) -> list[str]:
     subject = [name for name in ("dataset", "model", "defense") if name in data]
     done = data[data["status"] == "done"].drop_duplicates(subject)
     shown = [name for name in subject if name == "model" or data[name].nunique() > 1]
-    told = [
+    accuracies = [
         (" ".join(str(item[name]) for name in shown if item[name] != "none"), item["clean_accuracy"])
         for _, item in done.iterrows()
     ]
-    clean = ", ".join(f"{who} {accuracy:.3f}" for who, accuracy in told)
+    clean = ", ".join(f"{who} {accuracy:.3f}" for who, accuracy in accuracies)
     return [f"clean accuracy: {clean}; – : the library or the framework can't do it"] if clean else []
 
 

@@ -1,4 +1,4 @@
-"""Tables of adversarial patches: how many images each leads to its target, by size, and on other networks."""
+"""Tables of adversarial patches: the share of images that a patch leads to its target, by size and by network."""
 
 from __future__ import annotations
 
@@ -20,33 +20,35 @@ if TYPE_CHECKING:
 
 PATCH = "patch"
 RATES = ("target_top1", "target_top5")
-WHOSE = tuple(key for key in KEYS if key != "attack")
-"""Who was attacked, and by whom; the attack is told by ``target``, ``size`` and ``how`` (what else differs)."""
+SETTING = tuple(key for key in KEYS if key != "attack")
+"""What was attacked, and with what; a patch has ``target``, ``size`` and ``how`` (other parameters that differ)."""
 
 
 def patches(study: Study) -> Iterator[StudyTable]:
-    """For each target and size the share of the images of other classes that are then taken for the target."""
+    """For each target and size, the share of the images of other classes that are taken for the target."""
     rows = targeted(study)
     if rows.empty:
         return
     names = [name + end for name in RATES for end in ("", LOW, HIGH)]
     names = [name for name in names if name in rows and rows[name].notna().any()]
-    keys = [*WHOSE, "target", *(["how"] if rows["how"].any() else []), "size"]
+    keys = [*SETTING, "target", *(["how"] if rows["how"].any() else []), "size"]
     frame = _in_order(mean_over_seeds(rows, keys, ["others", "already", *names]), keys)
     frame["others"] = frame["others"].round().astype(int)
     frame = frame.rename(columns={"others": "images", **{n: n.removeprefix("target_") for n in names}})
     yield StudyTable(
-        "patches", "Adversarial patches",
+        "patches",
+        "Adversarial patches",
         "Images of other classes than the target, none of which the patch was made from; already: share of them that "
         "are taken for the target without a patch; top1, top5: share that are with it, and that have it among the five "
         f"most probable; {INTERVAL}.",
-        frame, ("already", "top1", "top5"),
-    )  # fmt: skip
+        frame,
+        ("already", "top1", "top5"),
+    )
     yield _order(study, rows)
 
 
 def transfer(study: Study) -> Iterator[StudyTable]:
-    """The patches made on each network, on the others: from the run's transfer matrix, where it has one."""
+    """The patches of each network on the other networks, from the run's transfer matrix, where it has one."""
     import pandas as pd
 
     path = study.folder / "transfer.parquet"
@@ -67,19 +69,21 @@ def transfer(study: Study) -> Iterator[StudyTable]:
         for end in ("", LOW, HIGH):
             line[str(key[-1]) + end] = group[f"success_all{end}"].mean()
     for line in lines.values():
-        found = [line[name] for name in targets if name != line["made on"] and name in line]
-        line["others"] = float(np.mean(found)) if found else float("nan")
+        shares = [line[name] for name in targets if name != line["made on"] and name in line]
+        line["others"] = float(np.mean(shares)) if shares else float("nan")
     frame = _in_order(pd.DataFrame(list(lines.values())), ["made on", *keys]).rename(columns={"aim": "target"})
     yield StudyTable(
-        "patches-transfer", "Patches on other networks",
+        "patches-transfer",
+        "Patches on other networks",
         "Share of all images that the network of the column takes for the target, with a patch that was made on the "
         f"network of the line; others: the mean over the networks that it was not made on; {INTERVAL}.",
-        frame, (*targets, "others"),
-    )  # fmt: skip
+        frame,
+        (*targets, "others"),
+    )
 
 
 def _in_order(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Sorted by the keys one after the other, each in the order in which its values first appear; sizes by size."""
+    """The frame sorted by the keys: sizes by size, other values in the order of their first appearance."""
     places = {key: {value: place for place, value in enumerate(frame[key].unique())} for key in keys if key != "size"}
     ranked = frame.assign(**{f"_{key}": frame[key].map(order) for key, order in places.items()}, _size=frame["size"])
     order = ranked.sort_values([f"_{key}" for key in keys], kind="stable").index
@@ -87,8 +91,11 @@ def _in_order(frame: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def targeted(study: Study) -> pd.DataFrame:
-    """The finished rows of patches for a class: ``target``, ``size``, ``how``, ``others`` (images of other classes),
-    and ``already``, the share of these that is taken for the target without a patch."""
+    """The finished rows of patches with a target, with ``size``, ``how``, ``others`` and ``already``.
+
+    ``others``: the number of images of other classes. ``already``: the share of them that the network takes for the
+    target without a patch.
+    """
     rows = study.done
     rows = rows[(rows["name"] == PATCH) & (rows["target"] != "")]
     if rows.empty:
@@ -101,13 +108,13 @@ def targeted(study: Study) -> pd.DataFrame:
 
 
 def _before(study: Study, cell: str) -> np.ndarray:
-    found = study.arrays(cell)
-    hits: np.ndarray = (found["pred_clean"] == found["target"])[found["y"] != found["target"]]
+    arrays = study.arrays(cell)
+    hits: np.ndarray = (arrays["pred_clean"] == arrays["target"])[arrays["y"] != arrays["target"]]
     return hits
 
 
 def _described(rows: pd.DataFrame) -> pd.DataFrame:
-    """With ``size``, and in ``how`` the other parameters that differ among the rows."""
+    """The rows with ``size``, and with ``how``, the other parameters that differ among them."""
     params = [json.loads(text) for text in rows["params"]]
     names = dict.fromkeys(name for each in params for name in each if name != "size")
     differing = [name for name in names if len({json.dumps(each.get(name)) for each in params}) > 1]
@@ -116,11 +123,11 @@ def _described(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _order(study: Study, rows: pd.DataFrame) -> StudyTable:
-    """Whether larger patches are stronger, from each size to the next, image by image."""
+    """Whether a larger patch is stronger than the next smaller one, image by image."""
     import pandas as pd
 
     lines = []
-    keys = [*WHOSE, "target", "how"]
+    keys = [*SETTING, "target", "how"]
     for key, group in rows.groupby(keys, sort=False):
         sizes = sorted(group["size"].unique())
         for small, large in pairwise(sizes):
@@ -133,23 +140,32 @@ def _order(study: Study, rows: pd.DataFrame) -> StudyTable:
             if not steps:
                 continue
             more, low, high = np.mean(steps, axis=0)
-            said = "yes" if low > 0 else "no" if high < 0 else "not told apart"
-            lines.append({
-                **dict(zip(keys, key, strict=True)), "from": small, "to": large, "more": more, "more_low": low,
-                "more_high": high, "stronger": said,
-            })  # fmt: skip
+            answer = "yes" if low > 0 else "no" if high < 0 else "not told apart"
+            lines.append(
+                {
+                    **dict(zip(keys, key, strict=True)),
+                    "from": small,
+                    "to": large,
+                    "more": more,
+                    "more_low": low,
+                    "more_high": high,
+                    "stronger": answer,
+                }
+            )
     frame = pd.DataFrame(lines)
     if len(frame) and not frame["how"].any():
         frame = frame.drop(columns="how")
     return StudyTable(
-        "patches-order", "Larger patches are stronger?",
+        "patches-order",
+        "Larger patches are stronger?",
         "The share of images led to the target with the larger patch minus that with the smaller, with its paired 95 % "
         "interval.",
-        frame, ("more",),
-    )  # fmt: skip
+        frame,
+        ("more",),
+    )
 
 
 def _hits(study: Study, cell: str) -> np.ndarray:
-    found = study.arrays(cell)
-    hits: np.ndarray = (found["pred_adv"] == found["target"])[found["y"] != found["target"]]
+    arrays = study.arrays(cell)
+    hits: np.ndarray = (arrays["pred_adv"] == arrays["target"])[arrays["y"] != arrays["target"]]
     return hits

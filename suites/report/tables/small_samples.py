@@ -1,4 +1,4 @@
-"""Small samples out of a large one: how far accuracies of 50 images, say, can be trusted, and what is left of them."""
+"""Small samples out of a large one: how much an accuracy over 50 images, say, varies from sample to sample."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Rights = npt.NDArray[np.float64]
 
 
 def draws(study: Study) -> Iterator[StudyTable]:
-    """Accuracies over each size of ``suite.draws``, as mean and deviation over its draws of other images each.
+    """Accuracies over each size in ``suite.draws``: mean and deviation over its draws, which share no image.
 
-    Draw k takes the images from k times the largest size on: a sample's images are in random order, and so each draw
-    is one, the same for everything that is attacked, and a smaller size of it a part of a larger.
+    Draw k begins at image k times the largest size. The images are in random order, so that each draw is a random
+    sample. A draw is the same for everything that is attacked, and a smaller size is the beginning of a larger one.
     """
     import pandas as pd
 
-    asked = study.manifest["suite"].get("draws")
-    if not asked:
+    request = study.manifest["suite"].get("draws")
+    if not request:
         return
-    sizes, count = sorted(asked["sizes"]), int(asked["count"])
+    sizes, count = sorted(request["sizes"]), int(request["count"])
     lines = []
     for key, group in study.done.groupby(list(KEYS), sort=False):
         right = _right(study, group["cell_id"])
@@ -40,23 +40,30 @@ def draws(study: Study) -> Iterator[StudyTable]:
             if starts[-1] + size > right.shape[1]:
                 continue
             clean, attacked = (np.array([side[start : start + size].mean() for start in starts]) for side in right)
-            lines.append({
-                **dict(zip(KEYS, key, strict=True)), "images": size,
-                "clean": clean.mean(), "clean_deviation": clean.std(ddof=1),
-                "attacked": attacked.mean(), "attacked_deviation": attacked.std(ddof=1),
-                "ratio": _ratio(attacked.mean(), clean.mean()),
-            })  # fmt: skip
+            lines.append(
+                {
+                    **dict(zip(KEYS, key, strict=True)),
+                    "images": size,
+                    "clean": clean.mean(),
+                    "clean_deviation": clean.std(ddof=1),
+                    "attacked": attacked.mean(),
+                    "attacked_deviation": attacked.std(ddof=1),
+                    "ratio": _ratio(attacked.mean(), clean.mean()),
+                }
+            )
     rates = ("clean", "clean_deviation", "attacked", "attacked_deviation", "ratio")
     yield StudyTable(
-        "draws", "Small samples",
+        "draws",
+        "Small samples",
         f"Accuracies over so many images: mean and sample deviation over {count} draws of other images each, every "
         "draw the same for all; a smaller size is a part of the larger. Ratio: attacked to clean.",
-        pd.DataFrame(lines), rates,
-    )  # fmt: skip
+        pd.DataFrame(lines),
+        rates,
+    )
 
 
 def ratios(study: Study) -> Iterator[StudyTable]:
-    """What is left of the clean accuracy, over all images; where the suite asks for draws."""
+    """The ratio of accuracy under attack to clean accuracy, over all images; only where the suite asks for draws."""
     rows = study.done
     if rows.empty or not study.manifest["suite"].get("draws"):
         return
@@ -64,15 +71,17 @@ def ratios(study: Study) -> Iterator[StudyTable]:
     frame = mean_over_seeds(rows, KEYS, list(names)).rename(columns=names)
     frame["ratio"] = [_ratio(after, before) for after, before in zip(frame["attacked"], frame["clean"], strict=True)]
     yield StudyTable(
-        "ratios", "What is left of the accuracy",
+        "ratios",
+        "What is left of the accuracy",
         "Accuracy under attack, over all images, by the clean accuracy of the same network: 1 is nothing lost. A "
         "network that is worse to begin with has less to lose.",
-        frame, ("clean", "attacked", "ratio"),
-    )  # fmt: skip
+        frame,
+        ("clean", "attacked", "ratio"),
+    )
 
 
 def _right(study: Study, cells: pd.Series[Any] | Sequence[str]) -> Rights | None:
-    """Whether each image is classified as y before and after the attack, (2, images), as means over the seeds."""
+    """Whether each image is classified as y before and after the attack: means over the seeds, (2, images)."""
     stored = [study.arrays(str(cell)) for cell in cells]
     if not all(stored):
         return None

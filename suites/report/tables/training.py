@@ -1,4 +1,4 @@
-"""Tables of how the models came about: the search for hyperparameters, and the training."""
+"""Tables of how the models were trained: the search for hyperparameters, and the training."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sparring.suites.report.study import Study
 from sparring.suites.report.table import StudyTable
 
 
-def makings(study: Study) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
-    """Of each model of the manifest its data set, name and defense, and the facts of its making.
+def trainings(study: Study) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    """For each training: the model's data set, name and defense, and the facts of its training.
 
-    Once for each training: a model behind a defense that does not train is the same as without.
+    A defense that does not train shares the training of the undefended model, which then comes once.
     """
     seen: list[tuple[str, str, dict[str, Any]]] = []
     data = study.manifest.get("data")
@@ -22,64 +22,69 @@ def makings(study: Study) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
     for name, entry in study.manifest.get("models", {}).items():
         facts = entry.get("facts") or {}
         if facts:
-            whose = {
+            subject = {
                 "dataset": str(entry.get("dataset") or entry.get("data") or only),
                 "model": re.sub(r" \[.*\](?=/\d+$)", "", str(entry.get("model", name))),
                 "defense": str(entry.get("defense") or UNDEFENDED),
             }
-            training = (whose["dataset"], re.sub(r" \[.*\]$", "", whose["model"]), facts)
+            training = (subject["dataset"], re.sub(r" \[.*\]$", "", subject["model"]), facts)
             if training not in seen:
                 seen.append(training)
-                yield whose, facts
+                yield subject, facts
 
 
 def stages(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    """The stages of a training in order, each with its name and epochs: teacher, student; often one, unnamed."""
-    found: list[tuple[str, list[Mapping[str, Any]]]] = []
+    """The stages of a training, such as teacher and student: name and epochs. Often there is one, without a name."""
+    parts: list[tuple[str, list[Mapping[str, Any]]]] = []
     for epoch in history:
         name = str(epoch.get("stage") or "")
-        if not found or found[-1][0] != name:
-            found.append((name, []))
-        found[-1][1].append(epoch)
-    return found
+        if not parts or parts[-1][0] != name:
+            parts.append((name, []))
+        parts[-1][1].append(epoch)
+    return parts
 
 
 def search(study: Study) -> Iterator[StudyTable]:
     import pandas as pd
 
     lines = []
-    for whose, facts in makings(study):
-        found = facts.get("search") or {}
-        trials = found.get("trials", ()) if isinstance(found, dict) else found
-        lines += [{**whose, "trial": number, **_flat(trial)} for number, trial in enumerate(trials, 1)]
+    for subject, facts in trainings(study):
+        record = facts.get("search") or {}
+        trials = record.get("trials", ()) if isinstance(record, dict) else record
+        lines += [{**subject, "trial": number, **_flat(trial)} for number, trial in enumerate(trials, 1)]
     yield StudyTable(
-        "search", "Trials of the hyperparameter search", "Cross-validated on training images; the best was trained.",
-        pd.DataFrame(lines), ("accuracy", "mean_accuracy", "deviation"),
-    )  # fmt: skip
+        "search",
+        "Trials of the hyperparameter search",
+        "Cross-validated on training images; the best was trained.",
+        pd.DataFrame(lines),
+        ("accuracy", "mean_accuracy", "deviation"),
+    )
 
 
 def training(study: Study) -> Iterator[StudyTable]:
     import pandas as pd
 
     lines = []
-    for whose, facts in makings(study):
+    for subject, facts in trainings(study):
         for stage, history in stages(facts.get("history") or []):
             last = history[-1]
             best = min(history, key=lambda epoch: epoch.get("validation_loss") or epoch.get("loss") or float("inf"))
-            line = {**whose, "stage": stage or None, "epochs": len(history), "best_epoch": best.get("epoch")}
+            line = {**subject, "stage": stage or None, "epochs": len(history), "best_epoch": best.get("epoch")}
             line |= {key: last.get(key) for key in ("loss", "accuracy", "validation_loss", "validation_accuracy")}
             lines.append({**line, "seconds": facts.get("seconds")})
     frame = pd.DataFrame(lines)
     yield StudyTable(
-        "training", "Training",
+        "training",
+        "Training",
         "Of the last epoch; the best epoch has the lowest validation loss (without validation, training loss). Seconds "
         "are those of all stages of a training.",
-        frame.dropna(axis="columns", how="all"), ("accuracy", "validation_accuracy"),
-    )  # fmt: skip
+        frame.dropna(axis="columns", how="all"),
+        ("accuracy", "validation_accuracy"),
+    )
 
 
 def _flat(trial: dict[str, Any]) -> dict[str, Any]:
-    """Parameters within a trial as columns of their own; a list as text."""
+    """A trial with each of its parameters in a column of its own, and lists as texts."""
     flat: dict[str, Any] = {}
     for key, value in trial.items():
         if isinstance(value, dict):

@@ -103,7 +103,7 @@ def test_the_oddities_are_those_of_the_rows(run):
     singles = mine.loc[["fgsm eps=0.1", "fgsm eps=0.3"]]
     best = singles["as_published"].idxmin()
     odd = [mine.loc[best, way] < mine.loc["bim", way] for way in ("as_published", "corrected")]
-    words = {(True, False): "when normalised first, and not", (False, False): "in neither run", (True, True): "in both",
+    words = {(True, False): "when normalized first, and not", (False, False): "in neither run", (True, True): "in both",
              (False, True): "corrected run alone"}  # fmt: skip
     assert words[tuple(map(bool, odd))] in one_step
     raised = [line for line in told if "which sees no gradients" in line]
@@ -129,10 +129,10 @@ def oddity(**values):
 def test_one_step_that_beats_many_and_a_tie_are_told_of_the_published_numbers():
     step, tie = oddity(fgsm=(0.14, 0.2), pgd=(0.52, 0.0), cw=(0.50, 0.02))
     assert step == (
-        "one step beats many when normalised first, and not in the corrected run. Normalised first, fgsm leaves 14 % "
+        "one step beats many when normalized first, and not in the corrected run. Normalized first, fgsm leaves 14 % "
         "right, cw 50 %; corrected, fgsm leaves 20 % right, pgd 0 %."
     )
-    assert tie.startswith("normalised first, 2 of 3 attacks end within 2.0 % of each other, from 50 % on (pgd, cw)")
+    assert tie.startswith("normalized first, 2 of 3 attacks end within 2.0 % of each other, from 50 % on (pgd, cw)")
     step, tie = oddity(fgsm=(0.5, 0.2), pgd=(0.1, 0.0), cw=(0.3, 0.02))
     assert step.startswith("one step beats many in neither run")
     assert tie.startswith("no two attacks tie")

@@ -99,7 +99,7 @@ def test_an_attack_that_turned_none(tmp_path):
     assert (strip.index, strip.success) == (2, False)
 
 
-def test_grey_and_odd_channels(tmp_path):
+def test_gray_and_odd_channels(tmp_path):
     rows = [cell(tmp_path, str(c), shape=(c, 5, 4), attack=f"art:C{c}", params="{}")[1] for c in (1, 2)]
     results(tmp_path, *rows)
     assert [opened(strip.original).shape for strip in strips.strips(Study.open(tmp_path), {}).strips] == [
