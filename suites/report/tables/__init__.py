@@ -8,6 +8,6 @@ __getattr__, __dir__, __all__ = face(
         "errors": ["ERRORS", "sized", "without_eps"],
         "patches": ["targeted"],
         "scores": ["summary"],
-        "training": ["makings", "stages"],
+        "training": ["stages", "trainings"],
     },
 )
