@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from sparring.adapters.errors import InputError
+from sparring.adapters.disruptions import fault
+from sparring.adapters.errors import InputError, StorageError
 from sparring.adapters.process import ProcessDied, ProcessFailed, ProcessLost
 from sparring.models.prepared.model_ref import ModelRef
 from sparring.suites.plan.cell import Cell
@@ -18,8 +19,8 @@ from sparring.suites.workers.executor import Executor, Job, backend
 from sparring.suites.workers.reporter import Reporter
 from sparring.suites.workers.schedule import Task
 
-Failures = dict[tuple[str, str], str]
-"""cell id, name of the target -> why there is no judgement"""
+Failures = dict[tuple[str, str], tuple[str, str]]
+"""cell id, name of the target -> status and reason: failed, or missing where it is not the target's fault"""
 
 
 def judge_all(
@@ -33,7 +34,8 @@ def judge_all(
 ) -> Failures:
     """Have every target (by name) judge the images of every cell that is done.
 
-    A judgement that fails is a reason in what is returned, and is tried again the next time.
+    A judgement that fails is a reason in what is returned, and is tried again the next time. Raises
+    ``StorageError`` or a ``Disruption`` where no judgement would fare better.
     """
     cells = {row.cell.id: row.cell for row in planned if row.unsupported is None and _is_done(folder, row.cell.id)}
     failures: Failures = {}
@@ -47,8 +49,11 @@ def judge_all(
             }  # fmt: skip
             try:
                 executor.run(Job(backend(ref.host), request))
+            except StorageError:
+                raise
             except (InputError, ProcessFailed, ProcessDied, ProcessLost) as error:
-                failures[cell.id, name] = f"{name} could not judge: {error}"
+                status = "missing" if isinstance(error, ProcessLost) or fault(error) else "failed"
+                failures[cell.id, name] = status, f"{name} could not judge: {error}"
         report.progress(f"{name} judges", len(waiting), len(waiting), "cells")
 
     tasks = []

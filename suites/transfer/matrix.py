@@ -147,8 +147,7 @@ def matrix(
             elif not done:
                 line |= {"status": result.status, "reason": result.reason}
             elif judgement is None:
-                reason = failures.get((row.cell.id, name))
-                line |= {"status": "failed" if reason else "missing", "reason": reason or ""}
+                line |= dict(zip(("status", "reason"), failures.get((row.cell.id, name), ("missing", "")), strict=True))
             else:
                 line |= {"status": "done", "reason": "", **_rates(result.arrays, judgement, row.asked.targeted)}
                 on_both[row.model, name, _attack_key(line)] = _on_both(result.arrays, judgement, row.asked.targeted)

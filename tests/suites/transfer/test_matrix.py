@@ -199,10 +199,15 @@ def test_a_target_that_fails_is_rows_that_say_why(done, tmp_path) -> None:
     refs = models_of(suite)
     planned = plan(suite, done_data(suite), refs)
     cell = planned[0].cell.id
-    found = matrix(suite, planned, refs, folder, {(cell, "dnn"): "dnn could not judge: it broke"})
+    failures = {
+        (cell, "dnn"): ("failed", "dnn could not judge: it broke"),
+        (cell, "both"): ("missing", "it was killed"),
+    }
+    found = matrix(suite, planned, refs, folder, failures)
     rows = found.rows[found.rows["cell_id"] == cell].set_index("target")
     assert (rows.loc["dnn", "status"], rows.loc["dnn", "reason"]) == ("failed", "dnn could not judge: it broke")
-    assert rows.loc["cnn", "status"] == "missing"
+    assert (rows.loc["both", "status"], rows.loc["both", "reason"]) == ("missing", "it was killed")
+    assert (rows.loc["cnn", "status"], rows.loc["cnn", "reason"]) == ("missing", "")
     assert found.failed
 
 
