@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sparring.adapters import arrays as big
 from sparring.adapters.errors import InputError
-from sparring.models.storage import atomically, cache_folder
+from sparring.models.storage import cache_folder, write_whole
 
 RECIPE_VERSION = 1
 """Raised when prepared models of before can no longer be used."""
@@ -30,7 +30,7 @@ def record(folder: Path, ref: Mapping[str, Any], artifact: str | None) -> None:
     """Write what a prepared model is beside its file, with the file's own digest if it lies there too."""
     own = artifact is not None and Path(artifact).parent == folder
     content = {**ref, SHA256: file_digest(Path(str(artifact))) if own else None}
-    atomically(folder / RECORD, lambda path: path.write_text(json.dumps(content, indent=1), "utf-8"))
+    write_whole(folder / RECORD, json.dumps(content, indent=1))
 
 
 def recorded(folder: Path) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,14 +22,20 @@ def cache_folder() -> Path:
 
 
 def atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make the file under another name, then rename it: a reader never sees half a file."""
+    """Let ``write`` make the file under another name, then rename it: a reader sees the old content or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}.{path.name}")
     try:
         write(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a text (as UTF-8) or bytes ``atomically``."""
+    encoded = content.encode() if isinstance(content, str) else content
+    atomically(path, lambda temporary: temporary.write_bytes(encoded))
 
 
 TIMEOUT_SECONDS = 15.0

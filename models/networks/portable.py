@@ -19,7 +19,7 @@ from sparring.models.architectures.twins import Shape
 from sparring.models.networks import build as networks
 from sparring.models.networks import weights
 from sparring.models.networks.weights import Arrays
-from sparring.models.storage import atomically
+from sparring.models.storage import atomically, write_whole
 
 METADATA = "sparring"
 """The key of the metadata under which the description stands, as JSON."""
@@ -40,7 +40,7 @@ def save_torch(
         "options": dict(options),
     }
     content = save(weights.torch_arrays(module), {METADATA: json.dumps(description)})
-    atomically(path, lambda temporary: temporary.write_bytes(content))
+    write_whole(path, content)
 
 
 def described(path: Path) -> dict[str, Any]:

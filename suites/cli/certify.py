@@ -29,10 +29,10 @@ def certify_command(
     """
     from sparring.adapters.attacks.catalogue import find
     from sparring.adapters.errors import InputError
+    from sparring.models.storage import write_whole
     from sparring.suites.certify import text as certificate_text
     from sparring.suites.certify.certify import certify
     from sparring.suites.cli.console import LiveReporter, console
-    from sparring.suites.results import store
 
     if json_ is not None and not json_.parent.is_dir():
         raise InputError(f"--json {json_}: there is no folder {json_.parent}")
@@ -54,6 +54,6 @@ def certify_command(
     for part in certificate_text.parts(certificate):
         console.print(part, highlight=False)
     if json_ is not None:
-        store.write_whole(json_, json.dumps(certificate.to_json(), indent=1) + "\n")
+        write_whole(json_, json.dumps(certificate.to_json(), indent=1) + "\n")
         console.print(f"Written: {json_}", highlight=False)
     sys.exit(0 if certificate.passed else 1)

@@ -34,12 +34,12 @@ def explain_command(
     """
     from sparring.adapters.attacks.library import load_library
     from sparring.adapters.errors import InputError
+    from sparring.models.storage import write_whole
     from sparring.suites.cli.console import LiveReporter, console
     from sparring.suites.explain import plot as explain_plot
     from sparring.suites.explain import text as explain_text
     from sparring.suites.explain.explanation import explain
     from sparring.suites.explain.subject import subject
-    from sparring.suites.results import store
 
     names = [name.strip() for name in libraries.split(",")]
     if len(names) != 2 or not all(names):
@@ -86,6 +86,6 @@ def explain_command(
         explain_plot.write(explanation, plot)
         console.print(f"Drawn: {plot}", highlight=False)
     if json_ is not None:
-        store.write_whole(json_, explain_text.to_json(explanation))
+        write_whole(json_, explain_text.to_json(explanation))
         console.print(f"Written: {json_}", highlight=False)
     sys.exit(0 if explanation.named else 1)

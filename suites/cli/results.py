@@ -27,9 +27,9 @@ def table_command(
 ) -> None:
     """Print the library-vs-library table of a run (attacks down, library × framework across), or one of the study's."""
     from sparring.adapters.errors import InputError, unknown
+    from sparring.models.storage import write_whole
     from sparring.suites.cli.console import console
     from sparring.suites.report.tables import libraries as tables
-    from sparring.suites.results import store
     from sparring.suites.results.rows import read_results
 
     if list_:
@@ -48,7 +48,7 @@ def table_command(
         return
     content = tables.render(made, form)
     if out is not None:
-        store.write_whole(out, content)
+        write_whole(out, content)
     elif isinstance(content, bytes):
         raise InputError("--format parquet is binary: name a file with --out")
     else:
@@ -67,9 +67,9 @@ def listing(run: Path, console: Console) -> None:
 def show(run: Path, name: str, form: str, out: Path | None, console: Console) -> None:
     """Print one of them (``all``: every one), or write it into ``out``. Raises ``InputError``."""
     from sparring.adapters.errors import InputError, unknown
+    from sparring.models.storage import write_whole
     from sparring.suites.report.study import Study
     from sparring.suites.report.tables import all as study_tables
-    from sparring.suites.results import store
 
     if form not in study_tables.FORMATS:
         raise InputError(f"--format: {unknown('format', form, study_tables.FORMATS)}")
@@ -85,7 +85,7 @@ def show(run: Path, name: str, form: str, out: Path | None, console: Console) ->
         return
     content = "\n".join(study_tables.render(table, form) for table in tables)
     if out is not None:
-        store.write_whole(out, content)
+        write_whole(out, content)
     else:
         sys.stdout.write(content)
 

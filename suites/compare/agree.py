@@ -10,6 +10,7 @@ from pathlib import Path
 from sparring.adapters.errors import InputError
 from sparring.adapters.process import ProcessDied, ProcessFailed
 from sparring.models.data import datasets
+from sparring.models.storage import write_whole
 from sparring.suites.compare import heatmap
 from sparring.suites.compare import table as agreement_table
 from sparring.suites.compare.agreement import Agreement, measure, narrowed, only, verified, with_referee
@@ -78,10 +79,8 @@ def agree(
         agreement = _steady(compare(folder), reconcile, run_suite, compare, report)
         if verify and not reconcile:
             agreement = _verified(agreement, run_suite, compare, report)
-    store.write_whole(agreement.folder / "agreement.csv", agreement.pairs.to_csv(index=False, lineterminator="\n"))
-    store.write_whole(
-        agreement.folder / "agreement.json", json.dumps(agreement_table.plain(agreement), indent=2) + "\n"
-    )
+    write_whole(agreement.folder / "agreement.csv", agreement.pairs.to_csv(index=False, lineterminator="\n"))
+    write_whole(agreement.folder / "agreement.json", json.dumps(agreement_table.plain(agreement), indent=2) + "\n")
     report.stage("drawing heat maps")
     heatmap.draw(agreement)
     return agreement

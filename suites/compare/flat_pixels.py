@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.special import softmax
 
 from sparring.adapters.protocol import Differentiable, Images, Labels
+from sparring.models.storage import write_whole
 from sparring.suites.results import store
 
 ROUNDING = 1e-6
@@ -40,7 +41,7 @@ def mark(classifier: Differentiable, run: Path, cell_id: str) -> None:
     flat = flat_pixels(classifier, arrays["x"], arrays["y"]) | flat_pixels(classifier, arrays["x_adv"], arrays["y"])
     buffer = io.BytesIO()
     np.save(buffer, np.packbits(flat), allow_pickle=False)
-    store.write_whole(_file(run, cell_id), buffer.getvalue())
+    write_whole(_file(run, cell_id), buffer.getvalue())
 
 
 def marked(run: Path, cell_id: str, shape: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:

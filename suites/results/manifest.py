@@ -16,10 +16,10 @@ from sparring.adapters.errors import InputError
 from sparring.models.data import picture_transforms
 from sparring.models.data.datasets import Dataset
 from sparring.models.prepared.model_ref import ModelRef
+from sparring.models.storage import write_whole
 from sparring.suites.plan.expand import origin
 from sparring.suites.plan.file import Suite
 from sparring.suites.plan.plan import Planned
-from sparring.suites.results import store
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def write(
         },
         "packages": {dist.metadata["Name"]: dist.version for dist in _distributions()},
     }
-    store.write_whole(folder / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
 
 def _model(part: Suite, ref: ModelRef, data: Dataset) -> dict[str, Any]:

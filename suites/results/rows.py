@@ -12,6 +12,7 @@ import numpy as np
 from sparring.adapters.attacks.library import load_library
 from sparring.adapters.errors import InputError
 from sparring.adapters.wrap import PROBABILITIES
+from sparring.models.storage import write_whole
 from sparring.suites.plan.cell import Cell
 from sparring.suites.plan.plan import Planned
 from sparring.suites.results import store
@@ -131,10 +132,10 @@ def write(table: pd.DataFrame, run: Path) -> None:
     """Write ``results.csv`` and ``results.parquet``, each as a whole."""
     import io
 
-    store.write_whole(run / "results.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_whole(run / "results.csv", table.to_csv(index=False, lineterminator="\n"))
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)
-    store.write_whole(run / "results.parquet", buffer.getvalue())
+    write_whole(run / "results.parquet", buffer.getvalue())
 
 
 def read_results(run: str | Path) -> pd.DataFrame:

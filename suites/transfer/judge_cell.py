@@ -14,6 +14,7 @@ import numpy as np
 from sparring.adapters import arrays
 from sparring.adapters.errors import InputError
 from sparring.models.prepared.model_ref import ModelRef
+from sparring.models.storage import write_whole
 from sparring.suites.plan.plan import releases
 from sparring.suites.results import store
 
@@ -72,7 +73,7 @@ def judge(classifier: Classifier, run: Path, cell_id: str, key: str, *, batch_si
     }
     buffer = io.BytesIO()
     np.savez(buffer, **judgement)  # type: ignore[arg-type]
-    store.write_whole(place(run, cell_id, key), buffer.getvalue())
+    write_whole(place(run, cell_id, key), buffer.getvalue())
 
 
 def as_saved(x: Images) -> Images:

@@ -19,6 +19,7 @@ import numpy as np
 
 from sparring.adapters.errors import InputError
 from sparring.models.prepared.model_ref import ModelRef
+from sparring.models.storage import write_whole
 from sparring.suites.plan.file import Suite
 from sparring.suites.plan.plan import Planned
 from sparring.suites.results import store
@@ -166,13 +167,13 @@ def matrix(
 
 def write(transfer: Transfer) -> None:
     """Write ``transfer.csv`` and ``.parquet`` into the run folder, and the other tables below its ``transfer/``."""
-    store.write_whole(transfer.folder / "transfer.csv", transfer.rows.to_csv(index=False, lineterminator="\n"))
+    write_whole(transfer.folder / "transfer.csv", transfer.rows.to_csv(index=False, lineterminator="\n"))
     buffer = io.BytesIO()
     transfer.rows.to_parquet(buffer, index=False)
-    store.write_whole(transfer.folder / "transfer.parquet", buffer.getvalue())
+    write_whole(transfer.folder / "transfer.parquet", buffer.getvalue())
     for name in ("surrogates", "asymmetry", "runtimes"):
         path = transfer.folder / "transfer" / f"{name}.csv"
-        store.write_whole(path, getattr(transfer, name).to_csv(index=False, lineterminator="\n"))
+        write_whole(path, getattr(transfer, name).to_csv(index=False, lineterminator="\n"))
 
 
 # --- a row

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sparring.adapters.attacks.catalogue import find
+from sparring.models.storage import write_whole
 from sparring.suites.plan.cell import Result
 from sparring.suites.results import store
 
@@ -53,7 +54,7 @@ def write_study(
                                 rows.append(_cell(run, shape, subject, call, (classes, labels, clean), keep, place))
     frame = pd.DataFrame(rows)
     _fail(run, frame)
-    store.write_whole(
+    write_whole(
         run / "manifest.json", json.dumps(_manifest(datasets, models, defenses, libraries, seeds, n, published))
     )
     frame.to_parquet(run / "results.parquet", index=False)

@@ -20,7 +20,7 @@ from sparring.models.networks.determinism import seeded
 from sparring.models.prepared.kinds.kind import Kind, Made, Task, options_of
 from sparring.models.prepared.kinds.weights import check_architecture
 from sparring.models.spec import TrainSpec, facts
-from sparring.models.storage import atomically
+from sparring.models.storage import write_whole
 from sparring.models.training import search
 from sparring.models.training.learner import History, Learner
 from sparring.models.training.loop import TRAINING_VERSION, Begun
@@ -145,7 +145,7 @@ def _searched(spec: TrainedModel, task: Task, options: Mapping[str, Any]) -> tup
             )
             answer = {"architecture": best.architecture, "train": facts(best.train or alike), "trials": trials}
             content = json.dumps(answer, indent=1)
-            atomically(stored, lambda path: path.write_bytes(content.encode()))
+            write_whole(stored, content)
     train = TrainSpec.model_validate({**answer["train"], "seed": spec.train.seed})
     chosen = spec.model_copy(update={"architecture": answer["architecture"], "train": train, "search": None})
     return chosen, answer["trials"]

@@ -11,10 +11,10 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from sparring.adapters.errors import InputError, unknown
+from sparring.models.storage import write_whole
 from sparring.suites.report.figures import bars, confusion, curves, errors, patches, pictures, points
 from sparring.suites.report.figures.drawing import DPI, FONT, Figure, style, wrapped
 from sparring.suites.report.study import Study
-from sparring.suites.results import store
 
 FORMATS = ("svg", "png", "pdf")
 
@@ -71,7 +71,7 @@ def write(
             path = folder / f"{figure.name}.{form}"
             content = svg(figure, titled=True).encode() if form == "svg" else _saved(figure, form, True)
             head = b'<?xml version="1.0" encoding="utf-8"?>\n' if form == "svg" else b""
-            store.write_whole(path, head + content)
+            write_whole(path, head + content)
             files.append(path)
     return files
 

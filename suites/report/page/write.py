@@ -10,9 +10,9 @@ from importlib import resources
 from pathlib import Path
 
 from sparring.adapters.errors import InputError
+from sparring.models.storage import write_whole
 from sparring.suites.report.page.content import content
 from sparring.suites.report.study import Study
-from sparring.suites.results import store
 
 
 def write(study: Study, out: str | Path | None = None) -> Path:
@@ -29,7 +29,7 @@ def write(study: Study, out: str | Path | None = None) -> Path:
     page = html(study)
     with _as_input_error(path):
         # a name may hold half of a surrogate pair, which UTF-8 can't encode: it becomes a question mark
-        store.write_whole(path, page.encode("utf-8", "replace"))
+        write_whole(path, page.encode("utf-8", "replace"))
     return path
 
 

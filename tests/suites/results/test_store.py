@@ -111,16 +111,6 @@ def test_the_sweep_takes_only_old_leftovers(tmp_path):
     assert sorted(path.name for path in (tmp_path / "cells").iterdir()) == [".new", "kept"]
 
 
-def test_write_whole_leaves_the_old_content_when_it_fails(tmp_path, monkeypatch):
-    path = tmp_path / "results.csv"
-    store.write_whole(path, "old")
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space")))
-    with pytest.raises(OSError, match="no space"):
-        store.write_whole(path, "new")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
-
-
 @pytest.mark.parametrize("damage", [lambda b: b[:100], lambda b: b"", lambda b: b"PK" + b[2:60] + bytes(200) + b[260:]])
 def test_damaged_images_are_told_of_with_their_place(tmp_path, damage):
     store.write(tmp_path, "abc", {}, Result("done", arrays={"y": np.arange(50), "x": np.zeros((50, 1, 4, 4))}))
