@@ -48,7 +48,7 @@ def batch_scale(bench: Bench, which: int) -> float:
     rows = [(query.x, query.cotangent) for query in queries if query.cotangent is not None]
     if not rows or not bench.has_tape:
         return 1.0
-    # the largest cotangents tell best; whose row one is isn't known, so that its own label is looked for
+    # the largest cotangents tell best; a query of a batch doesn't tell its image, so its label is looked for
     rows = sorted(rows, key=lambda row: -float(np.abs(row[1]).max()))[:32]
     cotangents = np.stack([cotangent.astype(np.float64) for _, cotangent in rows])[None]
     logits = bench.classifier.logits(np.stack([x for x, _ in rows]))[None]

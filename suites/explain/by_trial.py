@@ -120,9 +120,9 @@ def _by_stand_ins(bench: Bench) -> Finding | None:
     suspects = [*dict.fromkeys(minimal.SUSPECT[key] for key in changes)]
     if not suspects or second.residual > minimal.CLOSE:
         return None
-    text = minimal.told(changes, names)
+    text = minimal.in_words(changes, names)
     as_well = {
-        f"{minimal.SUSPECT[key]}: {minimal.told(others, names)}"
+        f"{minimal.SUSPECT[key]}: {minimal.in_words(others, names)}"
         for habits in (second.as_well if len(suspects) == 1 else ())
         for others in [minimal.changed(first.habits, habits)]
         for key in others
@@ -138,13 +138,13 @@ def _fit(
     bench: Bench,
     trace: Trace,
     bases: tuple[minimal.MinimalHabits, ...],
-    known: tuple[minimal.MinimalHabits, ...] = (),
+    others: tuple[minimal.MinimalHabits, ...] = (),
 ) -> minimal.MinimalFit:
     def progress(habits: minimal.MinimalHabits, residual: float) -> None:
         bench.report(f"stand-ins of {trace.library}", 0, 1)
 
     name, params, targeted = bench.request.name, bench.request.params, bench.request.targeted
-    return minimal.fit(name, bench.classifier, trace.paths, params, bases, known, targeted, tried=progress)
+    return minimal.fit(name, bench.classifier, trace.paths, params, bases, others, targeted, progress=progress)
 
 
 # --- every parameter

@@ -64,10 +64,7 @@ class Parting:
 
 def visited(path: Path, gradients: bool = False) -> list[Array]:
     """The points of a path and its end: those of its gradient queries, or of all queries without repeats in a row."""
-    points: list[Array] = []
-    for query in path.gradients if gradients else path.queries:
-        if gradients or not points or not np.array_equal(points[-1], query.x):
-            points.append(query.x)
+    points = [query.x for query in path.gradients] if gradients else path.points
     return [*points, path.final]
 
 

@@ -1,4 +1,4 @@
-"""Two recorded gradient attacks side by side: which habits they don't share, in the words of the suspects."""
+"""Two recorded gradient attacks side by side: the habits that they don't share, in the words of the suspects."""
 
 from __future__ import annotations
 
@@ -10,33 +10,12 @@ import numpy.typing as npt
 
 from sparring.adapters.protocol import Classifier
 from sparring.suites.explain.habits.gradient import ATTACKS, Habits, Recipe, spacing
-from sparring.suites.explain.habits.replay import CLOSE, Fit, Tape, changed, fit, measured, replay, tape
+from sparring.suites.explain.habits.replay import CLOSE, Fit, Tape, changed, fit, options, replay, tape
 from sparring.suites.explain.habits.trace import Trace
 
 Array = npt.NDArray[Any]
 
-SUSPECTS = (
-    "start",
-    "step",
-    "number of steps",
-    "projection order",
-    "box clip",
-    "loss reduction",
-    "label source",
-    "overshoot",
-    "sign of zero",
-    "early stop",
-    "best against last iterate",
-    "batch size",
-    "dtype",
-    # beyond the usual ones
-    "budget",
-    "momentum",
-    "constant c",
-    "loss",
-)
-
-_OF = {
+_SUSPECT_OF = {
     "start": "start",
     "leads_from": "start",
     "way": "step",
@@ -63,7 +42,10 @@ _OF = {
 
 @dataclass(frozen=True)
 class Change:
-    """One suspect: what it is in one library and in the other, and the first one's habits with it changed."""
+    """One suspect, its text for both libraries, and the first library's habits with the suspect changed.
+
+    ``starts`` (N, C, H, W): where the second library starts, if the suspect is the start.
+    """
 
     suspect: str
     text: str
@@ -73,8 +55,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Pair:
-    """What the tapes of two libraries tell. ``left``: pixels of b's tape that a's habits with the changes don't give;
-    ``left_of_a``: of a's tape under its own habits."""
+    """The tapes of two libraries a and b, the first one's habits, and the changes that give the second one's.
+
+    ``left``: how many pixels of b's tape these changes don't explain. ``left_of_a``: how many pixels of a's tape its
+    own habits don't explain. ``as_well``: changes of another suspect that explain b's tape as well.
+    """
 
     tapes: tuple[Tape, Tape]
     habits: Habits
@@ -91,7 +76,7 @@ def recordable(attack: str, norm: str | None, params: dict[str, Any]) -> bool:
 
 
 def compare(a: Trace, b: Trace, classifier: Classifier, recipe: Recipe) -> Pair:
-    """Read both tapes, find the habits of the first, then what must be changed in them to give the second."""
+    """Read both tapes, find the habits of the first, then the changes in them that give the second."""
     tapes = (tape(a, classifier, recipe), tape(b, classifier, recipe))
     clean = classifier.logits(np.stack([path.image for path in a.paths]))
     fit_a = fit(tapes[0], recipe, Habits(loss="margin" if tapes[0].loss.margin else "cross-entropy"))
@@ -112,21 +97,21 @@ def compare(a: Trace, b: Trace, classifier: Classifier, recipe: Recipe) -> Pair:
 
 
 def _merged(changes: list[Change]) -> list[Change]:
-    """Each suspect once."""
-    found: dict[str, Change] = {}
+    """The changes with each suspect once."""
+    merged: dict[str, Change] = {}
     for change in changes:
-        before = found.get(change.suspect)
+        before = merged.get(change.suspect)
         text = f"{before.text}; {change.text}" if before else change.text
         habits = change.habits or (before.habits if before else None)
         starts = change.starts if change.starts is not None or before is None else before.starts
-        found[change.suspect] = replace(change, text=text, habits=habits, starts=starts)
-    return list(found.values())
+        merged[change.suspect] = replace(change, text=text, habits=habits, starts=starts)
+    return list(merged.values())
 
 
 def nearest(pair: Pair, names: tuple[str, str], recipe: Recipe) -> list[tuple[Change, int]]:
-    """Every suspect of the rule, at the value that comes nearest to the second tape, and the pixels that it leaves."""
+    """Every suspect of the rule with the value that comes nearest to the second tape, and how many pixels it leaves."""
     best: dict[str, tuple[Change, int]] = {}
-    for option in dict.fromkeys(measured(pair.tapes[1], recipe, pair.habits)):
+    for option in dict.fromkeys(options(pair.tapes[1], recipe, pair.habits)):
         if option == pair.habits:
             continue
         for change in _from_habits(*names, pair.habits, option):
@@ -137,12 +122,12 @@ def nearest(pair: Pair, names: tuple[str, str], recipe: Recipe) -> list[tuple[Ch
 
 
 def _from_habits(name_a: str, name_b: str, a: Habits, b: Habits) -> list[Change]:
-    found: dict[str, list[str]] = {}
+    habits_of: dict[str, list[str]] = {}
     for name in changed(a, b):
-        suspect = _of_order(a, b) if name in ("order", "last_order") else _OF[name]
-        found.setdefault(suspect, []).append(name)
+        suspect = _of_order(a, b) if name in ("order", "last_order") else _SUSPECT_OF[name]
+        habits_of.setdefault(suspect, []).append(name)
     changes = []
-    for suspect, names in found.items():
+    for suspect, names in habits_of.items():
         values = {name: getattr(b, name) for name in names}
         text = f"{name_b}: {_say(suspect, b, names)}; {name_a}: {_say(suspect, a, names)}"
         changes.append(Change(suspect, text, replace(a, **values)))
@@ -176,12 +161,11 @@ def _say(suspect: str, habits: Habits, names: list[str]) -> str:
         return f"{habits.steps:+d} steps" if habits.steps else "the steps asked for"
     if suspect in ("projection order", "box clip") and "bounds" not in names:
         words = {"step": "step", "project": "projection onto the ball", "box": "clip to the box"}
-        said = ", ".join(words[name] for name in habits.order)
+        order = ", ".join(words[name] for name in habits.order)
         last = "" if habits.last_order is None else f" (at the end: {', '.join(words[n] for n in habits.last_order)})"
         missing = [words[name] for name in ("project", "box") if name not in habits.order]
-        return (
-            said + last + (f"; no {' and no '.join(missing)}" + (" before the end" if last else "") if missing else "")
-        )
+        without = f"; no {' and no '.join(missing)}" + (" before the end" if last else "") if missing else ""
+        return order + last + without
     if suspect == "box clip":
         return f"clips to [{habits.bounds[0]:.4g}, {habits.bounds[1]:.4g}]"
     if suspect == "budget":
@@ -223,19 +207,19 @@ def _start(a: Trace, b: Trace, tapes: tuple[Tape, Tape], habits_a: Habits, habit
     off = np.abs(first - second)[both]
     if not (off > CLOSE + np.broadcast_to(slack, first.shape)[both]).any():
         return None
-    away = [np.abs(tape.points[0] - tape.image)[both].max() for tape in tapes]
-    said = ["at the image" if far < CLOSE else f"up to {far:.3g} from the image" for far in away]
+    distances = [np.abs(tape.points[0] - tape.image)[both].max() for tape in tapes]
+    where = ["at the image" if far < CLOSE else f"up to {far:.3g} from the image" for far in distances]
     starts = np.where(both[:, None, None, None], second, tapes[1].image).astype(np.float32)
-    text = f"{b.library} starts {said[1]}; {a.library} {said[0]}" + (
-        f", and they part by up to {off.max():.3g}" if all(far >= CLOSE for far in away) else ""
-    )
+    text = f"{b.library} starts {where[1]}; {a.library} {where[0]}"
+    if all(far >= CLOSE for far in distances):
+        text += f", and they part by up to {off.max():.3g}"
     return Change("start", text, replace(habits_a, start="given"), starts)
 
 
 def _from_losses(
     a: Trace, b: Trace, tapes: tuple[Tape, Tape], clean: Array, recipe: Recipe, habits: Habits
 ) -> list[Change]:
-    found = []
+    changes = []
     sources = [label_source(each, clean) for each in tapes]
     if sources[0] != sources[1]:
         words = {
@@ -254,25 +238,25 @@ def _from_losses(
         if suspect == "loss":
             words["given"] = "the cross-entropy with the labels that it was given"
         text = f"{b.library}'s loss takes {words[sources[1]]}; {a.library}'s {words[sources[0]]}"
-        found.append(Change(suspect, text, option))
+        changes.append(Change(suspect, text, option))
     coarse = [bool((each.loss.error[each.alive & (each.loss.label >= 0)] > 2e-5).any()) for each in tapes]
     if coarse[0] != coarse[1]:
         name = (b if coarse[1] else a).library
-        found.append(Change("dtype", f"{name}'s loss is computed in less than float32", None))
-    return found
+        changes.append(Change("dtype", f"{name}'s loss is computed in less than float32", None))
+    return changes
 
 
 def scale(tape: Tape) -> float:
-    """What a library multiplies its loss with, where one number is enough to tell; else 1."""
+    """The factor by which a library multiplies its loss, if it is one number throughout; else 1."""
     readable = tape.alive & (tape.loss.label >= 0) & (tape.loss.error < 1e-3) & (tape.loss.size > 1e-2)
-    found = np.abs(tape.loss.scale[readable])
-    return float(np.median(found)) if len(found) and np.ptp(found) < 1e-3 * found.max() else 1.0
+    scales = np.abs(tape.loss.scale[readable])
+    return float(np.median(scales)) if len(scales) and np.ptp(scales) < 1e-3 * scales.max() else 1.0
 
 
 def label_source(tape: Tape, clean: Array) -> str:
-    """Whose labels the cotangents show: ``given``, ``predicted``, ``current``, ``next``, ``other``.
+    """The labels that the cotangents show: ``given``, ``predicted``, ``current``, ``next`` or ``other``.
 
-    ``margin`` where the loss is the margin of the labels, ``none`` where it is neither.
+    ``margin`` where the loss is the margin of the labels, ``none`` where it is neither a margin nor a cross-entropy.
     """
     alive = tape.alive
     label = tape.loss.label
@@ -281,8 +265,8 @@ def label_source(tape: Tape, clean: Array) -> str:
     if (label[alive] < 0).any():
         return "none"
 
-    def agrees(whose: Array) -> bool:
-        return bool((label == whose)[alive].all())
+    def agrees(labels: Array) -> bool:
+        return bool((label == labels)[alive].all())
 
     def among_the_best(logits: Array) -> bool:  # of classes that tie, any
         chosen = np.take_along_axis(logits, label[..., None], axis=-1)[..., 0]

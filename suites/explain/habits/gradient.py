@@ -1,8 +1,8 @@
-"""The gradient attacks with one thing changed: FGSM, BIM, PGD, MI-FGSM and NI-FGSM under habits that one can set.
+"""The gradient attacks under habits: FGSM, BIM, PGD, MI-FGSM and NI-FGSM, each with any detail changed.
 
 With ``Habits()`` each is the referee's attack. A habit is what an implementation does differently: another step,
 another order of projection and clip, another sign of zero. The same rules attack a classifier (``simulate``) and
-recompute a library's recorded steps (``variants_replay``).
+recompute a library's recorded steps (``replay``).
 """
 
 from __future__ import annotations
@@ -25,53 +25,54 @@ Where = Literal["iterate", "query", "output", "gradient", "sum"]
 Way = Literal["usual", "over its largest", "of length 1", "as it is"]
 
 ATTACKS = (("fgsm", "linf"), ("bim", "linf"), ("pgd", "linf"), ("pgd", "l2"), ("mi-fgsm", "linf"), ("ni-fgsm", "linf"))
-"""What can be simulated here, (name, norm)."""
+"""The attacks that can be simulated here, (name, norm)."""
 AXES = (-3, -2, -1)
 
 
 @dataclass(frozen=True)
 class Habits:
-    """What an implementation does; the defaults are the referee's."""
+    """The details of an implementation; the defaults are the referee's."""
 
     start: Literal["as asked", "image", "given"] = "as asked"
     leads_from: Literal["point", "image"] = "point"
-    """where the first step leads from: the point that its gradient is taken at, or the image"""
+    """where the first step begins: at the point of its gradient, or at the image"""
     step: float | tuple[float, ...] = 1.0
-    """times the step asked for; one number, or one for each step"""
+    """as a multiple of the requested step; one number, or one for each step"""
     way: Way = "usual"
-    """of a step: the gradient's sign (linf) or unit vector (l2); or the gradient, divided by its largest or length"""
+    """the direction of a step: the gradient's sign (linf) or unit vector (l2), which is usual; the gradient divided by
+    its largest value or by its length; or the gradient itself"""
     budget: float = 1.0
-    """times the eps asked for"""
+    """as a multiple of the requested eps"""
     steps: int = 0
-    """more than asked for"""
+    """the number of steps beyond the requested ones"""
     order: tuple[Operation, ...] = ("step", "project", "box")
     last_order: tuple[Operation, ...] | None = None
-    """of the last step, where it is another"""
+    """the order of the last step, if it differs"""
     bounds: tuple[float, float] = (0.0, 1.0)
     labels: Literal["given", "predicted", "current", "next"] = "given"
-    """those that it got; what the classifier says of the clean image, or of each point; or y + 1"""
+    """the labels in the loss: those of the call, the classes predicted for the clean images or each point, or y + 1"""
     loss: Literal["cross-entropy", "margin"] = "cross-entropy"
-    """the margin is the best other logit minus the label's"""
+    """the margin is the highest other logit minus the label's"""
     reduction: Literal["sum", "mean"] = "sum"
     exact: bool = True
-    """whether the loss is float64's, or rounds the label's share of its gradient, p - 1, as float32 does"""
+    """whether the loss has float64's gradient; otherwise float32 rounds the label's share, p - 1"""
     sign_of_zero: float = 0.0
     early_stop: Literal["never", "before a step", "after a step", "no progress"] = "never"
-    """an image stops that is misclassified (before it moves at all, or after its first step)"""
+    """an image stops once it is misclassified (before it moves at all, or after its first step)"""
     returns: Literal["last", "best"] = "last"
     grid: Grid | None = None
     where: Where = "iterate"
-    """what is rounded to the grid; of a ``sum``, the point, the move and what they add up to, before the projection"""
+    """what is rounded to the grid; for ``sum`` the point, the move and their sum, before the projection"""
     floor: Literal["none", "plus 1e-10", "at least 1e-12"] = "none"
     """what keeps the length of a gradient away from zero (l2)"""
     momentum: Literal["of gradients", "by their mean", "of signs", "unscaled", "none"] = "of gradients"
-    """of gradients divided by the sum (or the mean) of their absolute values, of their signs, or of gradients as is"""
+    """what is accumulated: gradients divided by the sum (or the mean) of their absolute values, signs, or gradients"""
     decay: float = 1.0
-    """times the decay asked for"""
+    """as a multiple of the requested decay"""
     looks_ahead: bool = True
     """NI-FGSM's gradient is taken where the momentum leads"""
     ahead: float | None = None
-    """how far, times the step asked for; as far as the step itself when None"""
+    """how far it looks ahead, as a multiple of the requested step; None: as far as the step itself"""
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,13 @@ def recipe(attack: str, norm: str, params: Params, targeted: bool = False) -> Re
 
 
 def rounded(values: Array, grid: Grid | None) -> Array:
-    """The values on a grid: of float16, of bfloat16, or of 256 levels, rounded or cut off."""
+    """The values on a grid: that of float16, of bfloat16, or of 256 levels, rounded or cut off."""
     if grid == "float16":
         return np.asarray(np.clip(values, -6e4, 6e4).astype(np.float16), np.float64)
     if grid == "bfloat16":
         bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-        kept = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
-        return np.asarray(kept.astype(np.uint32).view(np.float32), np.float64)
+        upper = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+        return np.asarray(upper.astype(np.uint32).view(np.float32), np.float64)
     if grid == "bytes":
         return np.asarray(np.round(values * 255) / 255)
     if grid == "bytes, cut off":
@@ -119,7 +120,7 @@ def rounded(values: Array, grid: Grid | None) -> Array:
 
 
 def spacing(values: Array, grid: Grid | None) -> Array:
-    """How far a rounded value's neighbours are."""
+    """The distance from a rounded value to its neighbors."""
     if grid in ("float16", "bfloat16"):
         bits = 10 if grid == "float16" else 7
         exponent = np.floor(np.log2(np.maximum(np.abs(values), 2.0**-14)))
@@ -128,12 +129,12 @@ def spacing(values: Array, grid: Grid | None) -> Array:
 
 
 def length(values: Array) -> Array:
-    """Euclidean length of each image, with axes of one kept."""
+    """The Euclidean length of each image, with its axes kept at length one."""
     return np.asarray(np.sqrt((values.astype(np.float64) ** 2).sum(axis=AXES, keepdims=True)))
 
 
 def accumulate(gradient: Array, before: Array, recipe: Recipe, habits: Habits) -> Array:
-    """The momentum after one more gradient (Dong et al. 2018, equation 6); without momentum the gradient itself."""
+    """The momentum after one more gradient (Dong et al. 2018, equation 6); the gradient itself without momentum."""
     if recipe.decay is None or habits.momentum == "none":
         return gradient
     if habits.momentum == "of signs":
@@ -148,7 +149,7 @@ def accumulate(gradient: Array, before: Array, recipe: Recipe, habits: Habits) -
 
 
 def direction(momentum: Array, recipe: Recipe, habits: Habits) -> Array:
-    """The direction of a step: the sign, or under l2 the unit vector."""
+    """The direction of a step: the sign, or the unit vector under l2, unless the habits say otherwise."""
     if habits.grid and habits.where == "gradient":
         momentum = rounded(momentum, habits.grid)
     if habits.way == "as it is":
@@ -174,7 +175,7 @@ def step_sizes(count: int, recipe: Recipe, habits: Habits) -> Array:
 
 
 def look_ahead(x: Array, momentum: Array, size: Any, recipe: Recipe, habits: Habits) -> Array:
-    """Where the next gradient is taken: at x, or where NI-FGSM's momentum leads (Lin et al. 2020, equation 6)."""
+    """The point of the next gradient: x, or where NI-FGSM's momentum leads (Lin et al. 2020, equation 6)."""
     if recipe.attack != "ni-fgsm" or not habits.looks_ahead or recipe.decay is None:
         return x
     far = size if habits.ahead is None else recipe.eps_step * habits.ahead
@@ -182,7 +183,7 @@ def look_ahead(x: Array, momentum: Array, size: Any, recipe: Recipe, habits: Hab
 
 
 def advance(x: Array, image: Array, move: Array, recipe: Recipe, habits: Habits, last: bool = False) -> Array:
-    """One step by ``move``, with the projection onto the ball and the clip to the box in the habit's order."""
+    """One step by ``move``, with the projection onto the ball and the clip to the box in the order of the habits."""
     order = habits.last_order if last and habits.last_order is not None else habits.order
     for operation in order:
         if operation == "step":
@@ -195,14 +196,14 @@ def advance(x: Array, image: Array, move: Array, recipe: Recipe, habits: Habits,
 
 
 def add(x: Array, move: Array, habits: Habits) -> Array:
-    """x + move; on a grid, as its own arithmetic adds."""
+    """x + move; on a grid, with the rounding of its own arithmetic."""
     if habits.grid is None or habits.where != "sum":
         return np.asarray(x + move)
     return rounded(rounded(x, habits.grid) + rounded(move, habits.grid), habits.grid)
 
 
 def project(delta: Array, norm: str, eps: float) -> Array:
-    """The nearest change in the ball of radius eps."""
+    """The nearest change within the ball of radius eps."""
     if norm == "linf":
         return np.asarray(np.clip(delta, -eps, eps))
     size = length(delta)
@@ -210,14 +211,14 @@ def project(delta: Array, norm: str, eps: float) -> Array:
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
-    """Of each row, in float64."""
+    """The cross-entropy of each row, in float64; logits (..., classes), labels (...)."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
     own = np.take_along_axis(shifted, labels[..., None], axis=-1)[..., 0]
     return np.asarray(np.log(np.exp(shifted).sum(axis=-1)) - own)
 
 
 def margin(logits: Array, labels: Array) -> Array:
-    """The label's logit minus the best other: below zero where the image is misclassified."""
+    """The label's logit minus the highest other: below zero where the image is misclassified."""
     wide = logits.astype(np.float64)
     own = np.take_along_axis(wide, labels[..., None], axis=-1)
     others = np.where(np.arange(wide.shape[-1]) == labels[..., None], -np.inf, wide)
@@ -225,14 +226,14 @@ def margin(logits: Array, labels: Array) -> Array:
 
 
 def margin_shares(logits: Array, labels: Array) -> Array:
-    """The derivative of the best other logit minus the label's; logits (..., classes), labels (...)."""
-    mine = np.arange(logits.shape[-1]) == labels[..., None]
-    best = np.where(mine, -np.inf, logits.astype(np.float64)).argmax(axis=-1)
-    return np.asarray(1.0 * (np.arange(logits.shape[-1]) == best[..., None]) - mine)
+    """The derivative of the highest other logit minus the label's; logits (..., classes), labels (...)."""
+    own = np.arange(logits.shape[-1]) == labels[..., None]
+    best = np.where(own, -np.inf, logits.astype(np.float64)).argmax(axis=-1)
+    return np.asarray(1.0 * (np.arange(logits.shape[-1]) == best[..., None]) - own)
 
 
-def whose(habits: Habits, logits: Array, y: Labels) -> Labels:
-    """The labels that the loss is made of; logits (N, classes) of the clean images, or of the current points."""
+def loss_labels(habits: Habits, logits: Array, y: Labels) -> Labels:
+    """The labels in the loss, (N,); logits (N, classes) of the clean images, or of the current points."""
     if habits.labels in ("predicted", "current"):
         return np.asarray(logits.argmax(axis=-1), np.int64)
     return (y + 1) % logits.shape[-1] if habits.labels == "next" else y
@@ -248,27 +249,27 @@ def simulate(
     seed: int = 0,
     starts: Images | None = None,
 ) -> Images:
-    """The attack under these habits. x (N, C, H, W), y (N,) the true labels, or, of a targeted attack, the targets.
+    """Attack under these habits. ``x`` (N, C, H, W), ``y`` (N,) the true labels, or the targets of a targeted attack.
 
-    ``starts`` (N, C, H, W) are where it starts under the habit ``given``. Returns float32, the shape of x.
+    ``starts`` (N, C, H, W): the starting points under the habit ``given``. Returns images, float32 of the shape of x.
     """
     if not len(x):
         return x.copy()
     image = x.astype(np.float64)
     current, momentum = _start(x, recipe, habits, seed, starts), np.zeros(x.shape)
-    labels = whose(habits, classifier.logits(x), y)
+    labels = loss_labels(habits, classifier.logits(x), y)
     count, visited, losses = max(recipe.steps + habits.steps, 0), [current], []
     going, before = np.ones(len(x), bool), np.full(len(x), -np.inf)
     for index, size in enumerate(step_sizes(count, recipe, habits)):
-        asked_at = look_ahead(current, momentum, size, recipe, habits)
-        seen = rounded(asked_at, habits.grid if habits.where == "query" else None).astype(np.float32)
-        logits = classifier.logits(seen)
-        labels = whose(habits, logits, y) if habits.labels == "current" else labels
+        point = look_ahead(current, momentum, size, recipe, habits)
+        query = rounded(point, habits.grid if habits.where == "query" else None).astype(np.float32)
+        logits = classifier.logits(query)
+        labels = loss_labels(habits, logits, y) if habits.labels == "current" else labels
         loss = cross_entropy(logits, labels)
         losses.append(loss)
         going &= ~_stops(habits, index, logits, y, recipe, loss, before)
         before = loss
-        gradient = classifier.vjp(seen, _cotangent(logits, labels, recipe, habits)).astype(np.float64)
+        gradient = classifier.vjp(query, _cotangent(logits, labels, recipe, habits)).astype(np.float64)
         momentum = accumulate(gradient, momentum, recipe, habits)
         move = size * direction(momentum, recipe, habits)
         begin = image if index == 0 and habits.leads_from == "image" else current
@@ -315,5 +316,5 @@ def _stops(
 
 
 def done(logits: Array, y: Labels, targeted: bool) -> npt.NDArray[np.bool_]:
-    """Which images have reached their aim."""
+    """Which images, (N,), the attack has brought to its aim: misclassified, or classified as the target."""
     return np.asarray((logits.argmax(axis=-1) == y) == targeted)

@@ -1,7 +1,7 @@
-"""DeepFool and Carlini-Wagner's attack with one thing changed, and the habits that give a library's images.
+"""DeepFool and Carlini-Wagner's attack under habits, and the habits that give a library's images.
 
-With the defaults each is the referee's; ``KNOWN`` holds what is known of the libraries. Unlike the gradient attacks in
-a budget these don't take signs, so that attacking anew with other habits is a fair comparison.
+With the defaults each is the referee's attack; ``KNOWN`` holds the habits of the libraries. These attacks take no
+signs, unlike the gradient attacks in a budget. So a new attack under other habits is a fair comparison.
 """
 
 from __future__ import annotations
@@ -24,34 +24,45 @@ Distance = Literal["sum", "mean", "mean in the gradient"]
 
 @dataclass(frozen=True)
 class MinimalHabits:
-    """What an implementation of DeepFool or CW does; the defaults are the referee's. Factors are of what is asked."""
+    """The details of an implementation of DeepFool or CW; the defaults are the referee's.
+
+    Factors multiply the requested parameter, numbers of steps are added to it.
+    """
 
     labels: Literal["given", "predicted"] = "given"
     steps: int = 0
     step: float = 1.0
-    """DeepFool: times the way to the boundary; CW: times the learning rate"""
+    """a factor: of DeepFool's way to the boundary, or of CW's learning rate"""
     box: Literal["each step", "at the end", "never"] = "each step"
     stops: bool = True
-    """an image that is misclassified; of CW: a search that no longer falls, as asked"""
+    """whether DeepFool stops at a misclassified image, and CW ends a search that no longer falls, as requested"""
     grid: Grid | None = None
     where: Literal["iterate", "output"] = "output"
     # DeepFool
     overshoot: float | None = None
+    """None: the requested one"""
     overshoots: Literal["once", "each step", "the sum"] = "once"
+    """when the overshoot comes: once at the end, in each step, or on the sum of all steps"""
     further: float = 0.0
+    """added to the distance to the boundary, in logits over the length of their gradient"""
     every_class: bool = False
+    """whether every class is a candidate, not just the requested number"""
     # CW
     returns: Literal["best", "last"] = "best"
     inside: float = 0.999999
-    """pixels at 0 and 1 start this far out"""
+    """how far out pixels at 0 and 1 start, as a share"""
     distance: Distance = "sum"
-    """of the squared changes of the pixels, in the objective"""
+    """how the objective combines the squared changes of the pixels"""
     constant: float = 1.0
+    """a factor of the first constant c"""
     searches: int = 0
+    """added to the number of searches for c"""
     grows: float = 10.0
+    """the factor of c after a search without success"""
     confidence: float = 0.0
-    """more than asked for"""
+    """added to the requested confidence"""
     abort: Literal["referee", "foolbox", "torchattacks"] = "referee"
+    """the library whose rule says when a search no longer falls"""
 
 
 KNOWN: dict[str, tuple[MinimalHabits, ...]] = {
@@ -67,7 +78,8 @@ KNOWN: dict[str, tuple[MinimalHabits, ...]] = {
         MinimalHabits(abort="torchattacks", inside=1.0, searches=-100),
     ),
 }
-"""The referee, then torchattacks, Foolbox and ART of DeepFool; the referee, Foolbox and torchattacks of CW."""
+"""The habits of DeepFool in the referee, torchattacks, Foolbox and ART, and of CW in the referee, Foolbox and
+torchattacks."""
 
 SUSPECT = {
     "labels": "label source",
@@ -92,7 +104,7 @@ SUSPECT = {
 }
 MEANS: tuple[Distance, ...] = ("mean", "mean in the gradient")
 CLOSE = 1e-5
-"""How near a stand-in's images must come, largest difference of a pixel."""
+"""A stand-in gives a library's images when no pixel differs by more."""
 
 
 def attack(
@@ -104,7 +116,7 @@ def attack(
     habits: MinimalHabits,
     targeted: bool = False,
 ) -> Images:
-    """``deepfool`` or ``cw`` under these habits. x (N, C, H, W), y (N,); float32 of the shape of x."""
+    """Attack by ``deepfool`` or ``cw`` under these habits. x (N, C, H, W), y (N,); returns float32 of x's shape."""
     if not len(x):
         return x.copy()
     if habits.labels == "predicted" and not targeted:
@@ -117,7 +129,7 @@ def attack(
 def deepfool(
     classifier: Differentiable, x: Array, y: Labels, params: Params, habits: MinimalHabits, targeted: bool = False
 ) -> Array:
-    """Moosavi-Dezfooli et al. 2016, algorithm 2; the overshoot at the end, in every step, or on the sum of all."""
+    """Moosavi-Dezfooli et al. 2016, algorithm 2; the overshoot comes at the end, in every step, or on their sum."""
     overshoot = params["overshoot"] if habits.overshoot is None else habits.overshoot
     count = classifier.classes if habits.every_class else min(params["candidates"], classifier.classes)
     order = np.argsort(-classifier.logits(x.astype(np.float32)), axis=1, kind="stable")
@@ -165,15 +177,15 @@ def _wide(values: Array) -> Array:
 def cw(
     classifier: Differentiable, x: Array, y: Labels, params: Params, habits: MinimalHabits, targeted: bool = False
 ) -> Array:
-    """Carlini, Wagner 2017, section VI.A, each image for itself."""
+    """Carlini, Wagner 2017, section VI.A, with a constant c for each image."""
     best, nearest = x.copy(), np.full(len(x), np.inf)
     c = np.full(len(x), params["initial_const"] * habits.constant)
     low, high = np.zeros(len(x)), np.full(len(x), np.inf)
     for _ in range(max(1, params["search_steps"] + habits.searches)):
-        found, size = _search(classifier, x, y, params, habits, c, targeted)
+        images, size = _search(classifier, x, y, params, habits, c, targeted)
         succeeded = size < np.inf
         closer = (size < nearest) | (habits.returns == "last")
-        best, nearest = np.where(_wide(closer), found, best), np.where(closer, size, nearest)
+        best, nearest = np.where(_wide(closer), images, best), np.where(closer, size, nearest)
         low, high = np.where(succeeded, low, c), np.where(succeeded, c, high)
         c = np.where(high < np.inf, (low + high) / 2, habits.grows * c)
     return best
@@ -182,7 +194,7 @@ def cw(
 def _search(
     classifier: Differentiable, x: Array, y: Labels, params: Params, habits: MinimalHabits, c: Array, targeted: bool
 ) -> tuple[Array, Array]:
-    """One c: the nearest image found, or the last one, and its squared distance; infinity where none was found."""
+    """Search with one c: the nearest adversarial image, or the last image, and its squared distance, else infinity."""
     steps, rate = params["steps"] + habits.steps, params["learning_rate"] * habits.step
     kappa, eye = params["confidence"] + habits.confidence, np.eye(classifier.classes)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -225,12 +237,12 @@ def _search(
 def options(
     name: str, params: Params, paths: tuple[Path, ...], classifier: Differentiable, habits: MinimalHabits
 ) -> Iterator[MinimalHabits]:
-    """The habits with one changed: to what the paths suggest, and to what is known elsewhere."""
+    """Yield the habits with one changed, each to values that the paths suggest and to those of other libraries."""
     yield replace(habits, labels="predicted" if habits.labels == "given" else "given")
     for grid in ("bytes", "float16", "bytes, cut off", "bfloat16"):
         for where in ("output", "iterate"):
             yield replace(habits, grid=grid, where=where)
-    counts = {len(_visited(path)) for path in paths}
+    counts = {len(path.points) for path in paths}
     most = max(counts)
     if name == "deepfool":
         for value in _overshoots(params, paths, classifier, habits):
@@ -261,24 +273,15 @@ def options(
     yield from (replace(habits, confidence=value) for value in (0.0, 0.1, 1.0, 5.0))
 
 
-def _visited(path: Path) -> list[Array]:
-    """The points at which something was asked, each once in a row."""
-    points: list[Array] = []
-    for query in path.queries:
-        if not points or not np.array_equal(points[-1], query.x):
-            points.append(query.x)
-    return points
-
-
 def goes_on(stopping: tuple[Path, ...], going: tuple[Path, ...], classifier: Differentiable) -> float | None:
-    """How far apart, max |Δ|, the points are up to which two libraries went the same way, where the first ended at its
-    first misclassified point and the second went on; None where they differ in anything else, or in nothing.
+    """How far the shared points of two libraries are apart, max |Δ|, if only the second one goes on after success.
 
-    DeepFool's rule is that it ends there. One with more steps would end there, too: to go on is no early stop.
+    That is, the first ended at its first misclassified point, and the second visited the same points and went on.
+    None where they differ in anything else, or in nothing. DeepFool's rule is to end there, with however many steps.
     """
     widest, further = 0.0, False
     for one, two in zip(stopping, going, strict=True):
-        ways = _visited(one), _visited(two)
+        ways = one.points, two.points
         shared = min(map(len, ways))
         if not shared or len(ways[0]) > len(ways[1]):
             return None
@@ -287,13 +290,13 @@ def goes_on(stopping: tuple[Path, ...], going: tuple[Path, ...], classifier: Dif
             logits = classifier.logits(np.stack(ways[0])).astype(np.float64)
             if not any(_crosses_at_the_end(logits, label) for label in (one.label, int(logits[0].argmax()))):
                 return None
-            further |= len(ways[0]) < len(ways[1])  # else the ends may be told apart by the overshoot
+            further |= len(ways[0]) < len(ways[1])  # else the overshoot may explain the different ends
         widest = max(widest, left)
     return widest if further and widest <= CLOSE else None
 
 
 def _crosses_at_the_end(logits: Array, label: int) -> bool:
-    """Of the points of a path, (points, classes), whether the last one alone is misclassified, but for rounding."""
+    """Whether only the last point of a path is misclassified, within rounding; logits (points, classes)."""
     gap = margin(logits, np.full(len(logits), label))
     rounding = CLOSE * (1 + np.abs(logits).max())
     return bool((gap[:-1] >= -rounding).all() and gap[-1] <= rounding)
@@ -306,19 +309,22 @@ def _neat(values: list[float]) -> list[float]:
 def _overshoots(
     params: Params, paths: tuple[Path, ...], classifier: Differentiable, habits: MinimalHabits
 ) -> list[float]:
-    """From the last move (of those that overshoot once), and from the first, in units of the way to the boundary."""
-    found: list[float] = []
+    """Overshoots read off the last move (if there is one overshoot) and off the first, then the usual ones.
+
+    The unit is the way to the boundary.
+    """
+    ratios: list[float] = []
     for path in paths:
-        points = _visited(path)
+        points = path.points
         if len(points) > 1:
             last, way = path.final.astype(float) - path.image, points[-1].astype(float) - path.image
-            found.append(_ratio(last, way, path.final) - 1)
+            ratios.append(_ratio(last, way, path.final) - 1)
             x, y = path.image[None], np.array([path.label])
             one = replace(habits, overshoots="once", overshoot=0.0, steps=1 - params["steps"], step=1.0)
             first = attack("deepfool", classifier, x, y, params, one)[0].astype(float) - path.image
-            found.append(_ratio(points[1].astype(float) - path.image, first, points[1]) - 1)
-    middle = [float(np.median(found[start::2])) for start in (0, 1) if found[start::2]]
-    return [value for value in [*_neat(middle), 0.0, 0.02, 1e-6, 0.05, 0.1] if value > -1]
+            ratios.append(_ratio(points[1].astype(float) - path.image, first, points[1]) - 1)
+    medians = [float(np.median(ratios[start::2])) for start in (0, 1) if ratios[start::2]]
+    return [value for value in [*_neat(medians), 0.0, 0.02, 1e-6, 0.05, 0.1] if value > -1]
 
 
 def _ratio(a: Array, b: Array, where: Array) -> float:
@@ -327,17 +333,17 @@ def _ratio(a: Array, b: Array, where: Array) -> float:
 
 
 def _rates(params: Params, paths: tuple[Path, ...], habits: MinimalHabits) -> list[float]:
-    """Adam's first step is the learning rate, in every pixel whose gradient isn't zero."""
-    found = []
+    """Factors of the learning rate: Adam's first step is that rate in every pixel whose gradient isn't zero."""
+    rates = []
     for path in paths:
-        points = _visited(path)
+        points = path.points
         if len(points) > 1:
             inside = (points[0] > 0.01) & (points[0] < 0.99)
             moves = np.abs(np.arctanh(2.0 * points[1][inside] - 1) - np.arctanh(2.0 * points[0][inside] - 1))
             moves = moves[np.isfinite(moves)]
             if moves.max(initial=0) > 0:
-                found.append(float(np.median(moves[moves > 0.3 * moves.max()])) / params["learning_rate"])
-    return [*_neat([float(np.median(found))] if found else []), 0.1, 0.5, 0.9, 1.1, 2.0, 10.0]
+                rates.append(float(np.median(moves[moves > 0.3 * moves.max()])) / params["learning_rate"])
+    return [*_neat([float(np.median(rates))] if rates else []), 0.1, 0.5, 0.9, 1.1, 2.0, 10.0]
 
 
 def _lengths(params: Params, paths: tuple[Path, ...]) -> list[int]:
@@ -347,19 +353,19 @@ def _lengths(params: Params, paths: tuple[Path, ...]) -> list[int]:
 
 
 def _constants(params: Params, paths: tuple[Path, ...]) -> list[float]:
-    """The first cotangent that isn't zero is c in the label's place."""
-    found = [
+    """Factors of c: the first cotangent that isn't zero has c in the label's place."""
+    constants = [
         float(np.abs(query.cotangent).max()) / params["initial_const"]
         for path in paths
         for query in path.gradients[:1]
         if query.cotangent is not None and np.abs(query.cotangent).max() > 0
     ]
-    return [*_neat(found[:1]), 1.0, 0.1, 10.0, 0.01, 0.5, 2.0]
+    return [*_neat(constants[:1]), 1.0, 0.1, 10.0, 0.01, 0.5, 2.0]
 
 
 @dataclass(frozen=True)
 class MinimalFit:
-    """The habits that come nearest to a library's images, how near (max |Δ|), and others that meet them too."""
+    """The habits that come nearest to a library's images, how near (max |Δ|), and others that give them, too."""
 
     habits: MinimalHabits
     residual: float
@@ -372,59 +378,62 @@ def fit(
     paths: tuple[Path, ...],
     params: Params,
     bases: tuple[MinimalHabits, ...],
-    known: tuple[MinimalHabits, ...] = (),
+    others: tuple[MinimalHabits, ...] = (),
     targeted: bool = False,
     most: int = 2,
-    tried: Callable[[MinimalHabits, float], None] | None = None,
+    progress: Callable[[MinimalHabits, float], None] | None = None,
 ) -> MinimalFit:
-    """The habits that meet a library's images: the nearest of ``bases``, one of ``known``, or else that base with up to
-    ``most`` changes, one after another. ``tried(habits, residual)`` is called after each."""
+    """Find the habits that give a library's images.
+
+    These are the nearest of ``bases`` or one of ``others``, or else that base with up to ``most`` changes, one after
+    another. ``progress(habits, residual)`` is called after each attack.
+    """
     x, y = np.stack([path.image for path in paths]), np.array([path.label for path in paths])
     final = np.stack([path.final for path in paths])
 
     def residual(habits: MinimalHabits) -> float:
-        found = spread(attack(name, classifier, x, y, params, habits, targeted), final)
-        if tried is not None:
-            tried(habits, found)
-        return found
+        left = spread(attack(name, classifier, x, y, params, habits, targeted), final)
+        if progress is not None:
+            progress(habits, left)
+        return left
 
     if params.get("candidates", 0) >= classifier.classes:  # then both are the same
-        bases, known = (tuple(replace(one, every_class=False) for one in each) for each in (bases, known))
+        bases, others = (tuple(replace(base, every_class=False) for base in group) for group in (bases, others))
     current = MinimalFit(bases[0], residual(bases[0]))
-    for base in (*bases[1:], *known):
-        if current.residual > CLOSE and (left := residual(base)) < (CLOSE if base in known else current.residual):
+    for base in (*bases[1:], *others):
+        if current.residual > CLOSE and (left := residual(base)) < (CLOSE if base in others else current.residual):
             current = MinimalFit(base, left)
     for _ in range(most):
         if current.residual <= CLOSE:
             break
         distinct = dict.fromkeys(options(name, params, paths, classifier, current.habits))
-        found = [(option, residual(option)) for option in distinct if option != current.habits]
-        found.sort(key=lambda item: max(item[1], CLOSE))  # of those that meet, the first named
-        best, left = found[0]
+        residuals = [(option, residual(option)) for option in distinct if option != current.habits]
+        residuals.sort(key=lambda item: max(item[1], CLOSE))  # stable: of those that are close, the first comes first
+        best, left = residuals[0]
         if left >= 0.9 * current.residual:
             break
-        current = MinimalFit(best, left, tuple(habits for habits, other in found[1:] if other <= CLOSE))
+        current = MinimalFit(best, left, tuple(habits for habits, other in residuals[1:] if other <= CLOSE))
     return current
 
 
 def spread(a: Array, b: Array) -> float:
-    """The largest difference of two sets of images, infinite where one isn't a number."""
+    """The largest difference of two sets of images; infinity where one has a NaN or an infinity."""
     off = np.abs(a.astype(np.float64) - b)
     return float(off.max(initial=0)) if np.isfinite(off).all() else float("inf")
 
 
 def changed(a: MinimalHabits, b: MinimalHabits) -> dict[str, tuple[Any, Any]]:
-    """Name of the suspect's habit -> what it is in a and in b."""
+    """Name of each habit that differs -> its values in a and in b."""
     pairs = ((field.name, getattr(a, field.name), getattr(b, field.name)) for field in fields(a))
     return {name: (first, second) for name, first, second in pairs if first != second}
 
 
-def told(changes: dict[str, tuple[Any, Any]], names: tuple[str, str]) -> str:
-    """The changes in words, of the second library, then of the first."""
-    return "; ".join(f"{names[side]}: {_said(changes, side)}" for side in (1, 0))
+def in_words(changes: dict[str, tuple[Any, Any]], names: tuple[str, str]) -> str:
+    """The changes in words: the second library's values, then the first one's."""
+    return "; ".join(f"{names[side]}: {_values_in_words(changes, side)}" for side in (1, 0))
 
 
-def _said(changes: dict[str, tuple[Any, Any]], side: int) -> str:
+def _values_in_words(changes: dict[str, tuple[Any, Any]], side: int) -> str:
     words = {
         "step": "times the step asked for",
         "steps": "steps more than asked for",
@@ -432,24 +441,27 @@ def _said(changes: dict[str, tuple[Any, Any]], side: int) -> str:
         "searches": "search steps more than asked for",
         "confidence": "more confidence than asked for",
     }
-    said = []
+    texts = []
     for key, pair in changes.items():
         value = pair[side]
         text = "as asked" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-        said.append(f"{text} {words[key]}" if key in words else f"{key.replace('_', ' ')}: {text}")
-    return ", ".join(said)
+        texts.append(f"{text} {words[key]}" if key in words else f"{key.replace('_', ' ')}: {text}")
+    return ", ".join(texts)
 
 
 def specific(a: tuple[Path, ...], b: tuple[Path, ...], name: str, params: Params) -> tuple[str, list[Any]]:
-    """Of two libraries that go the same way, the parameter that tells more than which point is returned, and its
-    values to try: steps where one asks for more gradients, else DeepFool's overshoot, which comes after them all."""
-    asked = [(len(one.gradients), len(two.gradients)) for one, two in zip(a, b, strict=True)]
-    if all(one == two for one, two in asked):
+    """For two libraries that go the same way, the parameter to try first, and its values.
+
+    It is the number of steps where one makes more gradient queries, else DeepFool's overshoot, which comes after all
+    queries. Both tell more than which of the points is returned.
+    """
+    counts = [(len(one.gradients), len(two.gradients)) for one, two in zip(a, b, strict=True)]
+    if all(one == two for one, two in counts):
         return ("overshoot", [0.0]) if name == "deepfool" else ("", [])
-    more = [len(_visited(two)) - len(_visited(one)) for one, two in zip(a, b, strict=True)]
+    more = [len(two.points) - len(one.points) for one, two in zip(a, b, strict=True)]
     searches = params.get("search_steps", 1)
     offs = {round(off / each) for off in more for each in (1, searches)} | {
-        round(params["steps"] * (two - one) / one) for one, two in asked if one
+        round(params["steps"] * (two - one) / one) for one, two in counts if one
     }
     values = [params["steps"] + off for off in sorted(offs, key=abs) if off]
     return "steps", [value for value in values if value > 0][:8]

@@ -1,8 +1,8 @@
-"""A library's recorded gradient attack, recomputed step by step under supposed habits, and the habits that explain it.
+"""Recompute a library's recorded gradient attack step by step under some habits, and find the habits that explain it.
 
-Every step is recomputed from the library's own point and the library's own gradient, so that rounding doesn't add up,
-and a sign that is noise on this model is the same noise here. What the recomputation doesn't give is a difference of
-the rule itself: the step, the projection, the clip, the sign of zero, the stop, what is returned, or the arithmetic.
+Every step is recomputed from the library's own point and its own gradient. So rounding doesn't add up, and a sign that
+is noise on this model is the same noise here. What the recomputation doesn't give is a difference of the rule itself:
+the step, the projection, the clip, the sign of zero, the stop, what is returned, or the arithmetic.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from sparring.suites.explain.habits.trace import Trace
 
 Array = npt.NDArray[Any]
 CLOSE = 5e-6
-"""What float32 may add to one step."""
+"""The largest error that float32 may add to one step."""
 WAYS: tuple[Way, ...] = ("usual", "over its largest", "of length 1", "as it is")
 GRIDS: tuple[Grid, ...] = ("float16", "bytes", "bytes, cut off", "bfloat16")
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What the cotangents of one library tell about its loss; each array (T, N).
+    """The loss that one library's cotangents show; each array is (T, N).
 
-    ``label``: whose cross-entropy it is, -1 where it is none. ``scale``: what it is multiplied with (-1: descended).
-    ``exact``: the own logit's share is that of float64, not rounded to a multiple of float32's spacing at 1; ``size``:
-    the largest share, 0 near certainty, where neither label nor scale can be read. ``margin``: all of it is one
-    multiple of the labels' margin, and no cross-entropy; then ``label`` is -1.
+    ``label``: the label in the cross-entropy, -1 where the loss is no cross-entropy. ``scale``: the loss's factor (-1:
+    it is descended). ``error``: the relative error of the fit. ``exact``: the label's own share is float64's, not
+    rounded to a multiple of float32's spacing at 1. ``size``: the largest share; it is 0 near certainty, where neither
+    label nor scale can be read. ``margin``: the loss is one multiple of the labels' margin; then ``label`` is -1.
     """
 
     label: Array
@@ -66,8 +66,9 @@ class Loss:
 class Tape:
     """The recorded gradient queries of N images, padded to the longest, T: float64 arrays.
 
-    ``image``, ``final``: (N, C, H, W); ``points``, ``gradients`` (of the loss that is climbed): (T, N, C, H, W);
-    ``counts``: gradients asked for, (N,); ``logits``: (T + 1, N, classes), at the points and at the final image.
+    ``image``, ``final``: (N, C, H, W). ``points``, ``gradients`` (of the loss that is climbed): (T, N, C, H, W).
+    ``counts``: the number of gradient queries, (N,). ``logits``: (T + 1, N, classes), at the points and at the final
+    image.
     """
 
     image: Array
@@ -81,12 +82,12 @@ class Tape:
 
     @property
     def alive(self) -> Array:
-        """Which images still ask at which step, (T, N)."""
+        """Which images still make a query at which step, (T, N)."""
         return np.asarray(np.arange(len(self.points))[:, None] < self.counts[None])
 
 
 def tape(trace: Trace, classifier: Classifier, recipe: Recipe) -> Tape:
-    """The tape of a trace, with logits at every point. An image without a gradient query has a count of 0."""
+    """The tape of a trace, with logits at every point; an image without a gradient query has a count of 0."""
     counts = np.array([len(path.gradients) for path in trace.paths])
     image = np.stack([path.image for path in trace.paths]).astype(np.float64)
     final = trace.images.astype(np.float64)
@@ -110,27 +111,27 @@ def tape(trace: Trace, classifier: Classifier, recipe: Recipe) -> Tape:
 
 
 def read_loss(cotangents: Array, logits: Array, labels: Array, targeted: bool) -> Loss:
-    """Whose cross-entropy gives these cotangents by the logits, and at which scale. All (T, N, ...).
+    """Find the cross-entropy, its label and its scale, that gives these cotangents at these logits; all (T, N, ...).
 
-    Near certainty several labels would do: the first that does of the label given, climbed (or, of a targeted attack,
-    descended), and all others.
+    Near certainty several labels fit. The attack's own label comes first, climbed (or, in a targeted attack,
+    descended), then all others.
     """
     classes = logits.shape[-1]
     usual = np.broadcast_to(labels, logits.shape[:-1])
     every = [np.full(usual.shape, k) for k in range(classes)] if classes <= 100 else []
-    tried = [(usual, 1.0), *([(usual, -1.0)] if targeted else []), *((k, 1.0) for k in every), (usual, -1.0)]
-    tried += [(k, -1.0) for k in every]
+    options = [(usual, 1.0), *([(usual, -1.0)] if targeted else []), *((k, 1.0) for k in every), (usual, -1.0)]
+    options += [(k, -1.0) for k in every]
     label, scale, size = np.full(usual.shape, -1), np.ones(usual.shape), np.zeros(usual.shape)
     error, settled = np.full(usual.shape, np.inf), np.zeros(usual.shape, bool)
-    for whose, sign in tried:
-        shares, doubt = _shares(logits, whose)
+    for option, sign in options:
+        shares, doubt = _shares(logits, option)
         factor = np.maximum(0.0, sign * (cotangents * shares).sum(axis=-1) / (shares**2).sum(axis=-1))
         off = np.abs(cotangents - sign * factor[..., None] * shares).max(axis=-1)
         # what rounds off near certainty is absolute: shares are differences from 1
         exact = off <= np.maximum(3e-7, 1e-5 * factor)
         relative = np.where(factor > 0, off / np.maximum(factor, 1e-30), np.inf)
         better = ~settled & (exact | (relative < error / 2))
-        label, error = np.where(better, whose, label), np.where(better, np.where(exact, 0.0, relative), error)
+        label, error = np.where(better, option, label), np.where(better, np.where(exact, 0.0, relative), error)
         # of a loss that vanished the scale can't be read: 1 is as good as any
         whole = np.where(factor > 0, sign * factor / np.maximum(doubt, 1e-300), sign)
         scale, size = np.where(better, whole, scale), np.where(better, doubt, size)
@@ -148,9 +149,9 @@ def read_loss(cotangents: Array, logits: Array, labels: Array, targeted: bool) -
 
 
 def _unless_margin(loss: Loss, cotangents: Array, logits: Array, labels: Array, alive: Array) -> Loss:
-    """The loss, or, where every query asks for one multiple of the margin, that it is one.
+    """The loss, marked as a margin where every cotangent is one multiple of the margin's.
 
-    Where a single class rivals the label both look alike, but for their scale: a cross-entropy's varies.
+    Where a single class rivals the label, a cross-entropy and a margin look alike, but a cross-entropy's scale varies.
     """
     if not alive.any():
         return loss
@@ -161,29 +162,29 @@ def _unless_margin(loss: Loss, cotangents: Array, logits: Array, labels: Array, 
     size = float(np.median(np.abs(own[alive])))
     sign = -np.sign(np.median(own[alive]))
     off = np.abs(cotangents - sign * size * margin_shares(logits, np.broadcast_to(labels, alive.shape))).max(axis=-1)
-    # of rivals that tie, any may be the best
+    # of rivals that tie, any may be the highest
     if not size or (off[alive] > 1e-5 * size).mean() > 0.05:
         return loss
     return replace(loss, label=np.full_like(loss.label, -1), scale=np.full_like(loss.scale, sign * size), margin=True)
 
 
 def _climbs(loss: Loss, cotangents: Array, labels: Array, alive: Array) -> Array:
-    """1 where the recorded gradient is of a loss that grows as the label is lost, else -1."""
+    """1 where the recorded gradient is that of a loss that grows as the label is lost, else -1."""
     signs = np.sign(loss.scale)
-    unknown = alive & (loss.label < 0)
+    unread = alive & (loss.label < 0)
     own = np.take_along_axis(cotangents, np.broadcast_to(labels, alive.shape)[..., None], axis=-1)[..., 0]
-    if unknown.any():  # what is no cross-entropy still has one sign: it pushes the label's logit down or up
-        signs = np.where(unknown, -np.sign(own[unknown].sum()) or 1.0, signs)
+    if unread.any():  # a loss that is no cross-entropy still has one sign: it pushes the label's logit down or up
+        signs = np.where(unread, -np.sign(own[unread].sum()) or 1.0, signs)
     return np.asarray(signs)
 
 
-def _shares(logits: Array, whose: Array) -> tuple[Array, Array]:
+def _shares(logits: Array, labels: Array) -> tuple[Array, Array]:
     """The cross-entropy's derivative in the logits, divided by 1 - p of the label, and 1 - p; without cancellation."""
     wide = logits.astype(np.float64)
-    own = np.take_along_axis(wide, whose[..., None], axis=-1)[..., 0]
-    mine = np.arange(logits.shape[-1]) == whose[..., None]
-    others = np.where(mine, -np.inf, wide)
-    shares = np.where(mine, -1.0, softmax(others, axis=-1))
+    own = np.take_along_axis(wide, labels[..., None], axis=-1)[..., 0]
+    is_label = np.arange(logits.shape[-1]) == labels[..., None]
+    others = np.where(is_label, -np.inf, wide)
+    shares = np.where(is_label, -1.0, softmax(others, axis=-1))
     top = others.max(axis=-1)
     gap = own - top - np.log(np.exp(others - top[..., None]).sum(axis=-1))
     return shares, np.asarray(1 / (1 + np.exp(np.clip(gap, -700, 700))))
@@ -191,7 +192,10 @@ def _shares(logits: Array, whose: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Replay:
-    """What recomputing gave: pixels that differ, by step and image, (T + 1, N); the last row is the returned image."""
+    """A recomputed tape. ``wrong``: the number of pixels that differ, by step and image, (T + 1, N).
+
+    The last row is the returned image. ``largest`` is the largest difference of a pixel.
+    """
 
     wrong: Array
     largest: float
@@ -200,7 +204,7 @@ class Replay:
 
     @property
     def score(self) -> int:
-        """Pixels and missing steps that the habits don't explain."""
+        """The number of pixels that the habits don't explain; a missing step counts as a whole image."""
         return int(self.wrong.sum())
 
 
@@ -210,7 +214,7 @@ def replay(tape: Tape, recipe: Recipe, habits: Habits) -> Replay:
     sizes = step_sizes(steps, recipe, habits)
     wrong, largest = np.zeros((steps + 1, n)), 0.0
     momentum = np.zeros(tape.image.shape)
-    asked = recipe.steps + habits.steps
+    count = recipe.steps + habits.steps
     frozen = _frozen(tape, recipe, habits)
     ends = np.array(tape.points[0] if steps else tape.image)
     for index in range(steps):
@@ -224,7 +228,7 @@ def replay(tape: Tape, recipe: Recipe, habits: Habits) -> Replay:
         if habits.last_order is not None:
             ending = advance(own, tape.image, move, recipe, habits, last=True)
             # an image that stopped before all its steps never had the last one
-            moved = np.where((last & (tape.counts == asked))[:, None, None, None], ending, moved)
+            moved = np.where((last & (tape.counts == count))[:, None, None, None], ending, moved)
         moved = np.where(frozen[index][:, None, None, None], own, moved)
         ends = np.where((index < tape.counts)[:, None, None, None], moved, ends)
         if index + 1 < steps:
@@ -241,8 +245,8 @@ def replay(tape: Tape, recipe: Recipe, habits: Habits) -> Replay:
     if steps and habits.returns == "last":
         off = np.where(unsure, 0.0, off)
     wrong[-1] = (off > 0).sum(axis=(1, 2, 3))
-    # a step that is missing, or one too many, is as bad as an image that is wrong throughout
-    wrong[-1] += tape.image[0].size * _miscounted(tape, habits, asked, frozen)
+    # a step too few or too many is as bad as an image that is wrong throughout
+    wrong[-1] += tape.image[0].size * _miscounted(tape, count, frozen)
     return Replay(wrong, max(largest, float(off.max(initial=0))), ends)
 
 
@@ -264,16 +268,16 @@ def _off(expected: Array, actual: Array, habits: Habits, on_grid: bool) -> Array
 
 
 def _unsure(gradient: Array, before: Array, momentum: Array, recipe: Recipe, habits: Habits) -> npt.NDArray[np.bool_]:
-    """Pixels whose direction is rounding: what is left of two terms that cancel, or what the arithmetic can't hold."""
+    """Pixels whose direction is noise: two terms of the momentum cancel, or the gradient is too small for the grid."""
     smallest = 1e-7 if habits.grid == "float16" and habits.where in ("iterate", "query") else 1e-37
-    found = (gradient != 0) & (np.abs(gradient) < smallest)
+    unsure = (gradient != 0) & (np.abs(gradient) < smallest)
     if recipe.decay is not None:
-        found |= (momentum != 0) & (np.abs(momentum) < 1e-5 * np.abs(recipe.decay * before))
-    return np.asarray(found)
+        unsure |= (momentum != 0) & (np.abs(momentum) < 1e-5 * np.abs(recipe.decay * before))
+    return np.asarray(unsure)
 
 
 def _frozen(tape: Tape, recipe: Recipe, habits: Habits) -> Array:
-    """Which image has stopped at which step, and where it ended, (T + 1, N)."""
+    """Which image has stopped at which step, (T + 1, N); the last row is the returned image."""
     steps, n = len(tape.points) + 1, len(tape.image)
     ends = np.zeros((steps, n), bool)
     if habits.early_stop == "no progress":
@@ -285,11 +289,11 @@ def _frozen(tape: Tape, recipe: Recipe, habits: Habits) -> Array:
     return np.asarray(np.maximum.accumulate(ends, axis=0))
 
 
-def _miscounted(tape: Tape, habits: Habits, asked: int, frozen: Array) -> Array:
-    """How many gradients each image asked for beside those that the habits let it ask for."""
-    ends = np.where(frozen.any(axis=0), frozen.argmax(axis=0), asked)
-    # beyond its last point an image's row repeats where it ended; a mask lets it ask on without moving
-    return np.asarray(np.where(tape.counts == asked, 0, np.abs(tape.counts - ends)))
+def _miscounted(tape: Tape, count: int, frozen: Array) -> Array:
+    """How many gradient queries each image has too many or too few under the habits, (N,)."""
+    ends = np.where(frozen.any(axis=0), frozen.argmax(axis=0), count)
+    # a library that masks stopped images goes on with the queries, without moving them
+    return np.asarray(np.where(tape.counts == count, 0, np.abs(tape.counts - ends)))
 
 
 def _finals(tape: Tape, recipe: Recipe, habits: Habits, ends: Array) -> Array:
@@ -297,14 +301,14 @@ def _finals(tape: Tape, recipe: Recipe, habits: Habits, ends: Array) -> Array:
         return ends
     if not len(tape.points):
         return tape.image
-    # which one counts as the best differs; it is one that was visited, and no worse than the last
+    # libraries differ in which iterate is the best; it is one of the visited points
     visited = np.concatenate([tape.points, tape.image[None], ends[None]])
     far = np.abs(visited - tape.final[None]).max(axis=(2, 3, 4))
     return np.asarray(visited[far.argmin(axis=0), np.arange(len(tape.image))])
 
 
-def measured(tape: Tape, recipe: Recipe, habits: Habits) -> Iterator[Habits]:
-    """The habits with one of them changed, each to values that the tape suggests or that are known elsewhere."""
+def options(tape: Tape, recipe: Recipe, habits: Habits) -> Iterator[Habits]:
+    """Yield the habits with one changed, each to values that the tape suggests and to those of other libraries."""
     if len(tape.points) and np.abs(tape.points[0] - tape.image).max() > CLOSE:
         yield replace(habits, leads_from="image")
     for value in _steps(tape, recipe, habits):
@@ -341,21 +345,20 @@ def measured(tape: Tape, recipe: Recipe, habits: Habits) -> Iterator[Habits]:
 
 def _orders() -> tuple[tuple[Operation, ...], ...]:
     names: tuple[Operation, ...] = ("step", "project", "box")
-    found = [order for count in (3, 2, 1) for order in permutations(names, count) if "step" in order]
-    return tuple(found)
+    return tuple(order for count in (3, 2, 1) for order in permutations(names, count) if "step" in order)
 
 
 ORDERS = _orders()
-"""Every order of a step, the projection and the clip, and what is left when one of them is missing."""
+"""Every order of the step, the projection and the clip, also without the projection, the clip or both."""
 
 
 def _steps(tape: Tape, recipe: Recipe, habits: Habits) -> list[float | tuple[float, ...]]:
-    """The step, in units of the one asked for, from how far pixels moved along the direction."""
+    """Steps read off how far pixels moved along the direction, then the usual ones; the unit is the requested step."""
     following = np.concatenate([tape.points[1:], tape.final[None]])
     momentum = np.zeros(tape.image.shape)
     medians: list[float] = []
     free: dict[int, float] = {}
-    found: list[float] = []
+    measured_steps: list[float] = []
     for index in range(len(tape.points)):
         momentum = accumulate(tape.gradients[index], momentum, recipe, habits)
         along = direction(momentum, recipe, replace(habits, sign_of_zero=0.0, grid=None))
@@ -377,31 +380,34 @@ def _steps(tape: Tape, recipe: Recipe, habits: Habits) -> list[float | tuple[flo
         if len(ratios):
             medians.append(float(np.median(ratios)))
             if index == 0:
-                found += [float(np.median(ratios)), float(ratios.max())]
+                measured_steps += [float(np.median(ratios)), float(ratios.max())]
         else:
             medians.append(1.0)
-    found += [float(np.median(medians))] if medians else []
+    measured_steps += [float(np.median(medians))] if medians else []
     usual = [recipe.eps / recipe.steps, 2.5 * recipe.eps / recipe.steps, recipe.eps, 1 / 255, 2 / 255, 2.5 * recipe.eps]
-    neat = [float(f"{value:.3g}") for value in found]
-    single = [1.0, *neat, *found, *(value / recipe.eps_step for value in usual), 0.5, 2.0, -1.0]
+    neat = [float(f"{value:.3g}") for value in measured_steps]
+    single = [1.0, *neat, *measured_steps, *(value / recipe.eps_step for value in usual), 0.5, 2.0, -1.0]
     several = [tuple(float(f"{value:.4g}") for value in medians), tuple(medians)] if len(medians) > 1 else []
     several += _sequences(free, len(tape.points))
     return [*dict.fromkeys(value for value in single if value), *dict.fromkeys(several)]
 
 
 def _sequences(free: dict[int, float], steps: int) -> list[tuple[float, ...]]:
-    """Steps that change from one to the next, by the lengths of those that nothing cut short: a decay, or any."""
-    known = np.array(sorted(free))
-    sizes = np.array([free[index] for index in known])
-    if len(known) < 2 or np.ptp(sizes) < 1e-4 * np.abs(sizes).max():
+    """Steps that change from one to the next: any lengths, or a decay.
+
+    ``free``: index of a step that neither the ball nor the box cut short -> its length.
+    """
+    indices = np.array(sorted(free))
+    sizes = np.array([free[index] for index in indices])
+    if len(indices) < 2 or np.ptp(sizes) < 1e-4 * np.abs(sizes).max():
         return []
-    found = [np.interp(np.arange(steps), known, sizes)]
+    sequences = [np.interp(np.arange(steps), indices, sizes)]
     if (sizes > 0).all():
-        factor = (sizes[1] / sizes[0]) ** (1 / (known[1] - known[0]))
+        factor = (sizes[1] / sizes[0]) ** (1 / (indices[1] - indices[0]))
         decays = [float(f"{factor:.3g}"), factor]
-        found = [sizes[0] * decay ** (np.arange(steps) - known[0]) for decay in decays] + found
-    neat = [tuple(float(f"{value:.6g}") for value in one) for one in found]
-    return [*neat, *(tuple(float(value) for value in one) for one in found)]
+        sequences = [sizes[0] * decay ** (np.arange(steps) - indices[0]) for decay in decays] + sequences
+    neat = [tuple(float(f"{value:.6g}") for value in sequence) for sequence in sequences]
+    return [*neat, *(tuple(float(value) for value in sequence) for sequence in sequences)]
 
 
 def _budgets(tape: Tape, recipe: Recipe) -> list[float]:
@@ -425,7 +431,7 @@ def changed(a: Habits, b: Habits) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Fit:
-    """The habits that explain a tape best, what they leave unexplained, and others that explain it as well."""
+    """The habits that explain a tape best, what they leave unexplained, and other habits that explain it as well."""
 
     habits: Habits
     left: Replay
@@ -433,23 +439,23 @@ class Fit:
 
 
 def fit(tape: Tape, recipe: Recipe, habits: Habits, most: int = 3) -> Fit:
-    """The nearest habits under which the tape is recomputed: none changed, or else up to ``most``, one after another.
+    """Find the habits that recompute the tape: ``habits`` with up to ``most`` changes, one after another.
 
-    Starts from ``habits``, so that what the tape doesn't show stays as it is there.
+    What the tape doesn't show stays as it is in ``habits``.
     """
     current = Fit(habits, replay(tape, recipe, habits))
     for _ in range(most):
         if not current.left.score:
             break
-        tried = [
+        replays = [
             (option, replay(tape, recipe, option))
-            for option in dict.fromkeys(measured(tape, recipe, current.habits))
+            for option in dict.fromkeys(options(tape, recipe, current.habits))
             if option != current.habits
         ]
-        tried.sort(key=lambda item: item[1].score)  # stable: of equals, the first named
-        best = tried[0]
+        replays.sort(key=lambda item: item[1].score)  # stable: of equals, the first comes first
+        best = replays[0]
         if best[1].score >= current.left.score:
             break
-        as_well = tuple(option for option, left in tried[1:] if left.score == best[1].score == 0)
+        as_well = tuple(option for option, left in replays[1:] if left.score == best[1].score == 0)
         current = Fit(best[0], best[1], as_well)
     return current

@@ -1,4 +1,4 @@
-"""What a library asks of a classifier, and in which order: the path of each image, and the batch's images beside it."""
+"""Record a library's queries to a classifier, in order: the path of each image alone, and the queries of the batch."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Query:
-    """One image at which a library asked for logits or for a gradient, and the answer.
+    """One query of a library, for the logits or for a gradient of one image, and the answer.
 
-    ``x`` (C, H, W), float32; ``cotangent`` (classes,), None of logits; ``result``: (classes,) or (C, H, W), float32;
-    ``batch``: how many images were asked about at once.
+    ``x``: (C, H, W), float32. ``cotangent``: (classes,), None in a query for logits. ``result``: logits (classes,) or
+    gradient (C, H, W), float32. ``batch``: the number of images in the call.
     """
 
     kind: Literal["logits", "vjp"]
@@ -38,9 +38,9 @@ class Query:
 
 @dataclass(frozen=True)
 class Path:
-    """One image's way through an attack that got this image alone: every query, in order, and where it ended.
+    """One image's path through an attack on this image alone: every query in order, and the returned image.
 
-    ``image``, ``final``: (C, H, W), float32, the final one as the library returned it, before anybody clipped it.
+    ``image``, ``final``: (C, H, W), float32. ``final`` is what the library returned, before any clipping.
     """
 
     image: Array
@@ -53,13 +53,22 @@ class Path:
         """The queries for gradients."""
         return tuple(query for query in self.queries if query.kind == "vjp")
 
+    @property
+    def points(self) -> list[Array]:
+        """The points of the queries, (C, H, W) each, without repeats in a row."""
+        points: list[Array] = []
+        for query in self.queries:
+            if not points or not np.array_equal(points[-1], query.x):
+                points.append(query.x)
+        return points
+
 
 @dataclass(frozen=True)
 class Trace:
-    """One library's attack on some images: alone, one path each, and all at once.
+    """One library's attack on some images: on each image alone, and on all at once.
 
-    ``batch_images`` (N, C, H, W) are the images of the attack that got all at once, and ``batch_queries`` its queries,
-    row by row. ``images`` are those of the single attacks.
+    ``batch_images`` (N, C, H, W) and ``batch_queries``, row by row, belong to the attack on all images at once;
+    ``paths`` and ``images`` to the single attacks.
     """
 
     library: str
@@ -70,12 +79,12 @@ class Trace:
 
     @property
     def images(self) -> Images:
-        """Where the single attacks ended, (N, C, H, W)."""
+        """The images that the single attacks returned, (N, C, H, W)."""
         return np.stack([path.final for path in self.paths])
 
 
 class Recorder:
-    """A classifier that keeps every query. What it records are copies: a library may write to its own arrays."""
+    """A classifier that records every query, as copies: a library may write to its own arrays."""
 
     def __init__(self, inner: Classifier) -> None:
         self.inner, self.input_shape, self.classes = inner, inner.input_shape, inner.classes
@@ -87,14 +96,14 @@ class Recorder:
         self.queries += [Query("logits", p.copy(), None, r.copy(), len(x)) for p, r in zip(x, answer, strict=True)]
         return answer
 
-    def taken(self) -> tuple[Query, ...]:
-        """The queries since the last time."""
-        taken, self.queries = tuple(self.queries), []
-        return taken
+    def take(self) -> tuple[Query, ...]:
+        """Hand over the queries since the last call."""
+        queries, self.queries = tuple(self.queries), []
+        return queries
 
 
 class GradientRecorder(Recorder):
-    """A ``Recorder`` of a classifier with gradients."""
+    """A ``Recorder`` for a classifier with gradients."""
 
     inner: Differentiable
 
@@ -106,7 +115,7 @@ class GradientRecorder(Recorder):
 
 
 def recorder(classifier: Classifier) -> Recorder:
-    """A recorder with the classifier's own capability."""
+    """A recorder that has gradients if the classifier has."""
     return GradientRecorder(classifier) if isinstance(classifier, Differentiable) else Recorder(classifier)
 
 
@@ -115,41 +124,43 @@ def trace(
     classifier: Classifier,
     x: Images,
     y: Labels,
-    asked: Request,
+    request: Request,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Trace:
-    """Attack each image alone, then all at once, by the bridged route, so that every query is seen.
+    """Attack each image alone, then all at once, by the bridged route, and record every query.
 
-    ``y`` (N,) are the true labels, or the classes to reach where the attack aims at one. Every run starts from the same
-    ``seed``. Raises ``NotSupported`` where the library lacks the attack, ``LibraryError`` where it fails.
+    ``x`` (N, C, H, W); ``y`` (N,): the true labels, or the classes to reach where the attack aims at one. Every attack
+    starts from the same ``seed``. Raises ``NotSupported`` where the library lacks the attack, ``LibraryError`` where it
+    fails.
     """
-    seen = recorder(classifier)
+    recording = recorder(classifier)
     paths: list[Path] = []
-    with attacking(library, seen, asked, seed) as attack:
+    with attacking(library, recording, request, seed) as attack:
         for image, label in zip(x, y, strict=True):
             final = attack(image[None], np.array([label]))[0]
-            paths.append(Path(image, int(label), seen.taken(), final))
+            paths.append(Path(image, int(label), recording.take(), final))
             if progress is not None:
                 progress(len(paths), len(x) + 1)
         together = attack(x, y)
         if progress is not None:
             progress(len(x) + 1, len(x) + 1)
-    return Trace(library.name, tuple(paths), together, seen.taken(), _notes(library, asked, classifier, len(x), seed))
+    notes = _notes(library, request, classifier, len(x), seed)
+    return Trace(library.name, tuple(paths), together, recording.take(), notes)
 
 
 @contextmanager
 def attacking(
-    library: Library, classifier: Classifier, asked: Request, seed: int
+    library: Library, classifier: Classifier, request: Request, seed: int
 ) -> Iterator[Callable[[Images, Labels], Images]]:
     """A context whose value attacks images (N, C, H, W) with labels (N,), by the bridged route."""
-    mapping = _mapping(library, asked)
+    mapping = _mapping(library, request)
     with library.session(classifier, "bridged", Counter()) as run:
 
         def attack(x: Images, y: Labels) -> Images:
-            context = _context(asked, classifier, len(x), seed)
+            context = _context(request, classifier, len(x), seed)
             kwargs, _ = mapping.translate(context)
-            call = Call(mapping.target, kwargs, x.copy(), y.copy(), asked.aims, asked.canonical, context)
+            call = Call(mapping.target, kwargs, x.copy(), y.copy(), request.aims, request.canonical, context)
             with seeded(seed):
                 result = run_call(library, run, call).images
             if result.shape != x.shape:
@@ -159,19 +170,19 @@ def attacking(
         yield attack
 
 
-def _mapping(library: Library, asked: Request) -> AttackMapping:
-    assert asked.canonical is not None
-    mapping = library.find(asked.canonical)
+def _mapping(library: Library, request: Request) -> AttackMapping:
+    assert request.canonical is not None
+    mapping = library.find(request.canonical)
     if not isinstance(mapping, AttackMapping):
         raise NotSupported(f"{library.name}: {mapping.reason}")
-    if asked.targeted and mapping.targeted is not None:
+    if request.targeted and mapping.targeted is not None:
         raise NotSupported(f"{library.name}: {mapping.targeted.reason}")
     return mapping
 
 
-def _context(asked: Request, classifier: Classifier, n: int, seed: int) -> Context:
-    return Context(asked.params, classifier.input_shape, classifier.classes, n, seed, asked.targeted)
+def _context(request: Request, classifier: Classifier, n: int, seed: int) -> Context:
+    return Context(request.params, classifier.input_shape, classifier.classes, n, seed, request.targeted)
 
 
-def _notes(library: Library, asked: Request, classifier: Classifier, n: int, seed: int) -> tuple[str, ...]:
-    return tuple(_mapping(library, asked).translate(_context(asked, classifier, n, seed))[1])
+def _notes(library: Library, request: Request, classifier: Classifier, n: int, seed: int) -> tuple[str, ...]:
+    return tuple(_mapping(library, request).translate(_context(request, classifier, n, seed))[1])

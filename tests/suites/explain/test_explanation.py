@@ -24,13 +24,24 @@ from sparring.suites.explain.subject import choose, parameters
 from sparring.suites.plan.file import load_suite
 
 SUSPECTS = {
-    "start", "step", "number of steps", "projection order", "box clip", "loss reduction", "label source", "overshoot",
-    "sign of zero", "early stop", "best against last iterate", "batch size", "dtype",
-}  # fmt: skip
+    "start",
+    "step",
+    "number of steps",
+    "projection order",
+    "box clip",
+    "loss reduction",
+    "label source",
+    "overshoot",
+    "sign of zero",
+    "early stop",
+    "best against last iterate",
+    "batch size",
+    "dtype",
+}
 MODELS = {"convolutional": planted.convolutional, "normalised": planted.normalised}
 
 
-def found(case: Planted, classifier: Any) -> Explanation:
+def explanation_of(case: Planted, classifier: Any) -> Explanation:
     x, y = planted.data(classifier)
     return explain(case.attack, case.library, case.defective(), classifier, x, y, case.params, norm=case.norm)
 
@@ -51,7 +62,7 @@ def test_the_planted_defects_cover_every_suspect() -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_defects_of_the_referee_are_named(model: str) -> None:
     classifier = MODELS[model]()
-    rows = [(case, found(case, classifier)) for case in OF_THE_REFEREE]
+    rows = [(case, explanation_of(case, classifier)) for case in OF_THE_REFEREE]
     assert len(wrong(rows)) <= 1
     for case, explanation in rows:
         if explanation.suspect == case.suspect:
@@ -62,7 +73,7 @@ def test_defects_of_the_referee_are_named(model: str) -> None:
 
 def test_defects_of_the_libraries_are_named() -> None:
     models = [build() for build in MODELS.values()]
-    rows = [(case, found(case, models[index % 2])) for index, case in enumerate(OF_THE_LIBRARIES)]
+    rows = [(case, explanation_of(case, models[index % 2])) for index, case in enumerate(OF_THE_LIBRARIES)]
     assert len(wrong(rows)) <= 1
 
 
@@ -70,10 +81,10 @@ def test_defects_of_the_libraries_are_named() -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_where_two_changes_do_as_well_the_queries_decide(model: str, case: tuple[Planted, dict[str, Any]]) -> None:
     """Either library may be the defective one; what shows in no image is the same."""
-    planted_, given = case
+    planted_, overrides = case
     classifier = MODELS[model]()
     x, y = planted.data(classifier, 8)
-    params = find(planted_.attack).resolve(given)
+    params = find(planted_.attack).resolve(overrides)
     for pair in ((planted_.library, planted_.defective()), (planted_.defective(), planted_.library)):
         one = explain(planted_.attack, *pair, classifier, x, y, params)
         assert one.suspect == planted_.suspect, (one.verdict, one.suspect, one.change)
@@ -174,7 +185,7 @@ def test_on_a_recurrent_keras_network() -> None:
 
 def test_what_an_explanation_tells() -> None:
     case = next(case for case in OF_THE_REFEREE if (case.suspect, case.attack) == ("step", "pgd"))
-    one = found(case, planted.convolutional())
+    one = explanation_of(case, planted.convolutional())
     assert one.first_parting is not None
     assert (one.first_parting.step, one.first_parting.at_the_end) == (1, False)
     assert one.first_parting.largest == pytest.approx(0.1 * 0.03, rel=1e-3)
@@ -228,13 +239,13 @@ def test_the_images_chosen_hold_one_that_the_model_misreads() -> None:
 
 def test_parameters_come_from_the_call_then_the_suite_then_the_defaults() -> None:
     suite = load_suite("quickstart")
-    params, said = parameters(find("fgsm"), suite, {})
-    assert (params["eps"], said) == (0.1, "the parameters of the suite quickstart")
-    params, said = parameters(find("pgd"), suite, {"steps": 3})
+    params, source = parameters(find("fgsm"), suite, {})
+    assert (params["eps"], source) == (0.1, "the parameters of the suite quickstart")
+    params, source = parameters(find("pgd"), suite, {"steps": 3})
     assert (params["steps"], params["eps_step"]) == (3, 0.01)
-    params, said = parameters(find("mi-fgsm"), suite, {})
+    params, source = parameters(find("mi-fgsm"), suite, {})
     assert params["eps"] == 0.1
-    assert "canonical defaults" in said
+    assert "canonical defaults" in source
     with pytest.raises(InputError, match="unknown parameter 'stepz'"):
         parameters(find("pgd"), suite, {"stepz": 1})
 
@@ -252,9 +263,14 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Different: step. defective: 1.1 times the step asked for" in result.output
     assert "The paths first part at step 1, of image" in result.output
     assert plot.read_bytes().startswith(b"\x89PNG")
-    told = json.loads(file.read_text())
-    assert (told["verdict"], told["suspect"], told["images"], told["named"]) == ("different", "step", [0, 5], True)
-    assert len(told["steps"][0]) == 5
+    content = json.loads(file.read_text())
+    assert (content["verdict"], content["suspect"], content["images"], content["named"]) == (
+        "different",
+        "step",
+        [0, 5],
+        True,
+    )
+    assert len(content["steps"][0]) == 5
 
 
 @pytest.mark.parametrize(

@@ -40,12 +40,12 @@ def test_without_a_change_a_variant_is_the_referee(
     classifier = planted.normalised()
     x, y = planted.data(classifier)
     wanted = {"eps": eps, "steps": steps, "random_start": random_start}
-    asked = request(name, norm=norm, params={"eps": eps})
-    given_ = {key: wanted[key] for key in asked.params if key in wanted}
-    params = request(name, norm=norm, params=given_).params
-    expected = referee(classifier, x, y, name, norm, given_, targeted=targeted, targets=y if targeted else None)
-    found = simulate(classifier, x, y, recipe(name, norm, params, targeted), Habits(), seed=0)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    requested = request(name, norm=norm, params={"eps": eps})
+    selected = {key: wanted[key] for key in requested.params if key in wanted}
+    params = request(name, norm=norm, params=selected).params
+    expected = referee(classifier, x, y, name, norm, selected, targeted=targeted, targets=y if targeted else None)
+    images = simulate(classifier, x, y, recipe(name, norm, params, targeted), Habits(), seed=0)
+    np.testing.assert_allclose(images, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["deepfool", "cw"])
@@ -53,11 +53,11 @@ def test_without_a_change_a_variant_is_the_referee(
 def test_without_a_change_a_minimal_variant_is_the_referee(name: str, model: Any) -> None:
     classifier = model()
     x, y = planted.data(classifier)
-    asked = request(name, params=SETTINGS[name, "l2"])
-    expected = referee(classifier, x, y, name, "l2", asked.params)
-    found = minimal.attack(name, classifier, x, y, asked.params, minimal.MinimalHabits())
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert np.abs(found - x).max() > 0.01
+    requested = request(name, params=SETTINGS[name, "l2"])
+    expected = referee(classifier, x, y, name, "l2", requested.params)
+    images = minimal.attack(name, classifier, x, y, requested.params, minimal.MinimalHabits())
+    np.testing.assert_allclose(images, expected, atol=1e-5)
+    assert np.abs(images - x).max() > 0.01
 
 
 KNOWN = {
@@ -75,16 +75,16 @@ def test_recorded_steps_follow_from_habits(library: str, name: str, norm: str) -
         return
     classifier = planted.normalised()
     x, y = planted.data(classifier)
-    asked = request(name, norm=norm, params=SETTINGS[name, norm])
-    made = recipe(name, norm, asked.params)
-    recorded = tape(trace(load_library(library), classifier, x, y, asked), classifier, made)
-    found = fit(recorded, made, Habits())
-    assert found.left.score == 0
-    known = KNOWN.get((name, library), {}) if (name, norm) != ("pgd", "linf") else {}
-    for key, value in known.items():
-        assert getattr(found.habits, key) == value
-    if not known:
-        assert found.habits == Habits()
+    requested = request(name, norm=norm, params=SETTINGS[name, norm])
+    attack_recipe = recipe(name, norm, requested.params)
+    recorded = tape(trace(load_library(library), classifier, x, y, requested), classifier, attack_recipe)
+    fitted = fit(recorded, attack_recipe, Habits())
+    assert fitted.left.score == 0
+    habits = KNOWN.get((name, library), {}) if (name, norm) != ("pgd", "linf") else {}
+    for key, value in habits.items():
+        assert getattr(fitted.habits, key) == value
+    if not habits:
+        assert fitted.habits == Habits()
 
 
 CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -106,17 +106,17 @@ CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
 
 @pytest.mark.parametrize("change", [change for _, change in CHANGES], ids=[name for name, _ in CHANGES])
 def test_a_change_is_seen_and_is_found_again(change: dict[str, Any]) -> None:
-    """The rules that attack and those that recompute are told apart by nothing but the change."""
+    """Only the change distinguishes the rules that attack from those that recompute."""
     classifier = planted.convolutional()
     x, y = planted.data(classifier)
-    asked = request("pgd", params=planted.PGD)
-    made = recipe("pgd", "linf", asked.params)
+    requested = request("pgd", params=planted.PGD)
+    attack_recipe = recipe("pgd", "linf", requested.params)
     habits = replace(Habits(), **change)
-    library = _as_library(made, habits)
-    recorded = tape(trace(library, classifier, x, y, asked), classifier, made)
-    assert replay(recorded, made, Habits()).score > 0
-    assert replay(recorded, made, habits).score == 0
-    assert fit(recorded, made, Habits()).left.score == 0
+    library = _as_library(attack_recipe, habits)
+    recorded = tape(trace(library, classifier, x, y, requested), classifier, attack_recipe)
+    assert replay(recorded, attack_recipe, Habits()).score > 0
+    assert replay(recorded, attack_recipe, habits).score == 0
+    assert fit(recorded, attack_recipe, Habits()).left.score == 0
 
 
 @pytest.mark.parametrize("leads_from", ["point", "image"])
@@ -124,9 +124,9 @@ def test_a_start_is_told_apart_from_a_step_that_leads_from_the_image(leads_from:
     """Where a gradient is zero the image itself is returned, which no longer step from the start gives."""
     classifier = planted.convolutional()
     x, y = planted.data(classifier)
-    made = recipe("fgsm", "linf", {"eps": 0.1})
+    attack_recipe = recipe("fgsm", "linf", {"eps": 0.1})
     habits = Habits(start="given", leads_from=leads_from)
-    pair = _compared(classifier, x, y, made, habits, starts=np.clip(x + np.float32(0.04), 0, 1))
+    pair = _compared(classifier, x, y, attack_recipe, habits, starts=np.clip(x + np.float32(0.04), 0, 1))
     assert pair.changes[0].suspect == "start"
     assert (pair.fits[1].habits.leads_from, pair.left) == (leads_from, 0)
 
@@ -136,24 +136,26 @@ def test_a_margin_is_told_apart_from_a_cross_entropy() -> None:
     for build in (planted.convolutional, planted.normalised, planted.tied):
         classifier = build()
         x, y = planted.data(classifier)
-        made = recipe("pgd", "linf", planted.PGD)
+        attack_recipe = recipe("pgd", "linf", planted.PGD)
         for first, second in (("cross-entropy", "margin"), ("margin", "cross-entropy")):
-            pair = _compared(classifier, x, y, made, Habits(loss=second), Habits(loss=first))  # type: ignore[arg-type]
+            pair = _compared(classifier, x, y, attack_recipe, Habits(loss=second), Habits(loss=first))  # type: ignore[arg-type]
             assert ([change.suspect for change in pair.changes], pair.left) == (["loss"], 0)
-        assert not _compared(classifier, x, y, made, Habits(loss="margin"), Habits(loss="margin")).changes
+        assert not _compared(classifier, x, y, attack_recipe, Habits(loss="margin"), Habits(loss="margin")).changes
 
 
 def _compared(
-    classifier: Any, x: Any, y: Any, made: Any, habits: Habits, other: Habits | None = None, starts: Any = None
+    classifier: Any, x: Any, y: Any, attack_recipe: Any, habits: Habits, other: Habits | None = None, starts: Any = None
 ) -> Any:
     """The pair of two variants: the first as the referee does, or with other habits."""
-    asked = request(made.attack, norm="linf", params={"eps": 0.1} if made.attack == "fgsm" else planted.PGD)
-    first = trace(_as_library(made, other or Habits()), classifier, x, y, asked)
-    second = trace(_as_library(made, habits, x, starts), classifier, x, y, asked)
-    return compare(first, second, classifier, made)
+    requested = request(
+        attack_recipe.attack, norm="linf", params={"eps": 0.1} if attack_recipe.attack == "fgsm" else planted.PGD
+    )
+    first = trace(_as_library(attack_recipe, other or Habits()), classifier, x, y, requested)
+    second = trace(_as_library(attack_recipe, habits, x, starts), classifier, x, y, requested)
+    return compare(first, second, classifier, attack_recipe)
 
 
-def _as_library(made: Any, habits: Habits, x: Any = None, starts: Any = None) -> Any:
+def _as_library(attack_recipe: Any, habits: Habits, x: Any = None, starts: Any = None) -> Any:
     from contextlib import contextmanager
 
     @contextmanager
@@ -162,7 +164,7 @@ def _as_library(made: Any, habits: Habits, x: Any = None, starts: Any = None) ->
             own = None
             if starts is not None:
                 own = np.stack([starts[next(i for i, each in enumerate(x) if (each == one).all())] for one in call.x])
-            return simulate(classifier, call.x, call.labels, made, habits, starts=own)
+            return simulate(classifier, call.x, call.labels, attack_recipe, habits, starts=own)
 
         yield run
 

@@ -22,18 +22,18 @@ every_library = pytest.mark.parametrize("library", ["art", "foolbox", "torchatta
 def test_the_attack_is_the_one_that_is_executed(library: str) -> None:
     classifier, x = cnn(), images(4)
     y = labels(classifier, x)
-    found = trace(load_library(library), classifier, x, y, request("bim", params=PARAMS))
+    recorded = trace(load_library(library), classifier, x, y, request("bim", params=PARAMS))
     plain = attack(classifier, x, y, "bim", library=library, route="bridged", **PARAMS)
-    np.testing.assert_array_equal(found.batch_images, plain.images)
-    np.testing.assert_allclose(found.images, plain.images, atol=1e-6)
+    np.testing.assert_array_equal(recorded.batch_images, plain.images)
+    np.testing.assert_allclose(recorded.images, plain.images, atol=1e-6)
 
 
 @every_library
 def test_every_gradient_is_recorded_with_its_point_cotangent_and_answer(library: str) -> None:
     classifier, x = cnn(), images(3)
     y = labels(classifier, x)
-    found = trace(load_library(library), classifier, x, y, request("bim", params=PARAMS))
-    for path, image, label in zip(found.paths, x, y, strict=True):
+    recorded = trace(load_library(library), classifier, x, y, request("bim", params=PARAMS))
+    for path, image, label in zip(recorded.paths, x, y, strict=True):
         assert len(path.gradients) == PARAMS["steps"]
         assert path.label == label
         np.testing.assert_array_equal(path.gradients[0].x, image)
@@ -46,7 +46,7 @@ def test_every_gradient_is_recorded_with_its_point_cotangent_and_answer(library:
             after = path.final if following is None else following.x
             moved = np.clip(query.x + 0.02 * np.sign(query.result), image - 0.05, image + 0.05)
             np.testing.assert_allclose(after, np.clip(moved, 0, 1), atol=1e-6)
-    assert {query.batch for query in found.batch_queries if query.kind == "vjp"} == {3}
+    assert {query.batch for query in recorded.batch_queries if query.kind == "vjp"} == {3}
 
 
 def test_a_recorder_has_the_capability_of_its_classifier() -> None:
@@ -55,11 +55,11 @@ def test_a_recorder_has_the_capability_of_its_classifier() -> None:
 
 
 def test_what_is_recorded_is_a_copy() -> None:
-    seen: Any = recorder(cnn())
+    recording: Any = recorder(cnn())
     x = images(1)
-    seen.logits(x)[:] = 7
+    recording.logits(x)[:] = 7
     x[:] = 0
-    (query,) = seen.taken()
+    (query,) = recording.take()
     assert query.x.any()
     assert not (query.result == 7).any()
-    assert seen.taken() == ()
+    assert recording.take() == ()
