@@ -58,7 +58,7 @@ def _softmax(pair: LayerPair) -> Cause | None:
     # logits are known up to a constant for each image: the logarithm of probabilities may be shifted
     shifted = b - softmax(a, axis=1)
     if close(shifted, shifted[:, :1] + np.zeros_like(b)):
-        return Cause("what B gives is the softmax of what A gives, but for a constant an image: a softmax too many")
+        return Cause("what B gives is the softmax of what A gives, up to a constant for each image: a softmax too many")
     return None
 
 

@@ -128,7 +128,7 @@ class Certificate:
     data: Mapping[str, Any]
     n: int
     compared: str
-    """``logits``, or ``log-probabilities`` where a model gives probabilities: its logits are known to a constant"""
+    """``logits``, or ``log-probabilities`` where a model gives probabilities, which give logits up to a constant"""
     logits: LogitsCompared
     gradients: GradientsCompared | None
     judged: tuple[Judged, ...]

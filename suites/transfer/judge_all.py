@@ -1,4 +1,4 @@
-"""Every target's judgement of every finished cell, in worker processes; what is stored is not asked again."""
+"""Have every target judge every finished cell, in worker processes; a stored judgement is not computed again."""
 
 from __future__ import annotations
 
@@ -44,9 +44,14 @@ def judge_all(
         for done, cell in enumerate(waiting):
             report.progress(f"{name} judges", done, len(waiting), "cells")
             request = {
-                "do": "judge", "model": ref.to_json(), "run": str(folder.resolve()), "cell": cell.id, "key": key,
-                "batch_size": cell.batch_size, "device": device,
-            }  # fmt: skip
+                "do": "judge",
+                "model": ref.to_json(),
+                "run": str(folder.resolve()),
+                "cell": cell.id,
+                "key": key,
+                "batch_size": cell.batch_size,
+                "device": device,
+            }
             try:
                 executor.run(Job(backend(ref.host), request))
             except StorageError:

@@ -1,4 +1,4 @@
-"""A certificate: its numbers, which images it sets apart, its exit code, and what it says of a wrong conversion."""
+"""A certificate of two models: it passes an export, names what a wrong conversion did, and refuses bad input."""
 
 from __future__ import annotations
 
@@ -12,126 +12,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from models_for_tests import linear
 from onnx import helper
 from torch import nn
 from typer.testing import CliRunner
 
 from sparring.adapters import InputError
-from sparring.adapters.frameworks.pytorch import TorchClassifier
 from sparring.models.data import datasets
-from sparring.models.layers.layer import Layer
 from sparring.models.spec import DataSpec
-from sparring.suites.certify import comparison, measures
-from sparring.suites.certify.certificate import Certificate, GradientsCompared
+from sparring.suites.certify.certificate import Certificate
 from sparring.suites.certify.certify import certify
 from sparring.suites.cli.app import app
 from sparring.suites.workers.local import LocalExecutor
-
-# --- the numbers
-
-
-def test_logits_compared_with_ties_set_apart() -> None:
-    a = np.array([[1, 0, 0], [2, 2.00005, 0], [0, 3, 1], [0, 0, 4]], np.float32)
-    b = np.array([[1, 0.5, 0], [2.00005, 2, 0], [0, 1, 3], [0, 0, 4]], np.float32)
-    compared = comparison.compare_logits(a, b)
-    assert compared.max_abs == pytest.approx(2)
-    assert compared.mean_abs == pytest.approx((0.5 + 1e-4 + 4) / 12, rel=1e-4)
-    assert (compared.ties, compared.disagreeing, compared.scale) == (1, (2,), 4.0)
-    assert compared.agreement == pytest.approx(2 / 3)
-    assert compared.relative == pytest.approx(0.5)
-    assert comparison.reasons(comparison.compare_logits(a, a), None) == ()
-    assert [text.split(" ")[0] for text in comparison.reasons(compared, None)] == ["logits", "1"]
-    nan = comparison.compare_logits(a, np.full_like(a, np.nan))
-    assert comparison.reasons(nan, None)
-
-
-def test_cotangents_are_the_gradient_of_cross_entropy_even_where_that_underflows() -> None:
-    rng = np.random.default_rng(0)
-    logits, y = rng.normal(0, 3, (20, 5)).astype(np.float32), rng.integers(0, 5, 20)
-    z = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
-    torch.nn.functional.cross_entropy(z, torch.tensor(y), reduction="sum").backward()
-    assert z.grad is not None
-    expected = z.grad.numpy()
-    cotangents = comparison.cotangents(logits, y).astype(np.float64)
-    cosines = (cotangents * expected).sum(1) / np.linalg.norm(cotangents, axis=1) / np.linalg.norm(expected, axis=1)
-    assert cosines.min() > 1 - 1e-9
-    certain = comparison.cotangents(np.array([[500, 0, -1]], np.float32), np.array([0]))
-    assert certain[0] == pytest.approx([-1 - np.exp(-1), 1, np.exp(-1)])
-
-
-def test_gradients_compared() -> None:
-    a = np.zeros((4, 1, 1, 3), np.float32)
-    b = a.copy()
-    a[0, 0, 0], b[0, 0, 0] = [1, 2, 3], [2, 4, 6]
-    a[1, 0, 0], b[1, 0, 0] = [1, 1e-7, 0], [1, -1e-7, 0]  # the sign of what is rounding doesn't count
-    a[2, 0, 0] = [1, 0, 0]  # one of the two is exactly zero; of the last both are
-    compared = comparison.compare_gradients(a, b)
-    assert compared.cosines == pytest.approx([1, 1, 0, 1])
-    assert compared.signs == pytest.approx(4 / 5)
-    assert (compared.least, compared.turned) == (0.0, (2,))
-    apart = GradientsCompared(compared.cosines, compared.signs, kinks=(2,))
-    assert (apart.least, apart.turned) == (pytest.approx(1), ())
-    assert comparison.at_kinks([5, 7], np.full(8, 0.9), np.array([0.97, 0.99], np.float32)) == (5,)
-
-
-def test_verdicts_that_flip() -> None:
-    y = np.array([0, 1, 2])
-    a = np.array([[2, 1, 0], [0, 1, 3], [0, 0, 1]], np.float32)
-    b = np.array([[1, 2, 0], [0, 1, 3], [0, 0, 1]], np.float32)
-    compared = comparison.judge("fgsm", "a", y, a, b)
-    (flip,) = compared.flips
-    assert (flip.image, flip.label, flip.prediction_a, flip.prediction_b) == (0, 0, 0, 1)
-    assert (flip.margin_a, flip.margin_b) == (1.0, -1.0)
-    assert (compared.accuracy_a, compared.accuracy_b) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
-
-
-class Bent(nn.Module):
-    """Two pixels; the second counts only above 1/2: an image there lies at a kink."""
-
-    def forward(self, x: Any) -> Any:
-        flat = x.flatten(1)
-        return torch.stack([flat[:, 0], 3 * torch.relu(flat[:, 1] - 0.5)], dim=1)
-
-
-def test_a_kink_is_seen_where_there_is_one(tmp_path: Path) -> None:
-    x = np.array([[0.3, 0.5], [0.3, 0.8]], np.float32).reshape(2, 1, 1, 2)
-    np.save(tmp_path / "images.npy", x)
-    np.save(tmp_path / "cotangents.npy", np.array([[1, 1], [1, 1]], np.float32))
-    files = {"images": "images.npy", "cotangents": "cotangents.npy", "out": "kinks.npy"}
-    request = {**files, "chosen": [0, 1], "allowed": [1e-6, 1e-6]}
-    classifier = TorchClassifier(Bent(), input_shape=(1, 1, 2), device="cpu")
-    ref: Any = None
-    measures.kinks(ref, classifier, tmp_path, request, lambda done, total, what: None)
-    own = np.load(tmp_path / "kinks.npy")
-    assert own == pytest.approx([1 / np.sqrt(10), 1])
-    assert comparison.at_kinks([0, 1], np.array([0.4, 0.4]), own) == (0,)
-
-
-def test_layers_pass_through_files(tmp_path: Path) -> None:
-    classifier, _ = linear(3)
-    x = np.random.default_rng(0).random((5, 1, 6, 6), np.float32)
-    np.save(tmp_path / "x.npy", x)
-
-    class Ref:
-        members = ()
-        options: dict[str, Any] = {}  # noqa: RUF012
-
-    ref: Any = Ref()
-    original = measures.open_network
-    try:
-        measures.open_network = lambda ref: classifier.network  # type: ignore[assignment]
-        answer = measures.layers(ref, classifier, tmp_path, {"images": "x.npy", "out": "l.npz"}, lambda *_: None)
-    finally:
-        measures.open_network = original
-    read: list[Layer] = measures.read_layers(json.loads(json.dumps(answer)), tmp_path / "l.npz")
-    assert [layer.kind for layer in read] == ["images", "Flatten", "Linear", "output"]
-    assert read[2].takes == (1,)
-    assert read[2].facts["weight"].shape == (3, 36)
-    assert np.array_equal(read[2].values, classifier.logits(x))
-
-
-# --- the whole
 
 SUITE = """\
 name: mine

@@ -37,11 +37,17 @@ attacks:
 
 
 def entry(**more: Any) -> Entry:
-    given = {
-        "id": "invented", "attacks": ["fgsm linf"], "libraries": {"art": ">=0"}, "always": True, "cause": "a cause",
-        "where": {"art": "w"}, "effect": "e", "reconciliation": "r",
-    }  # fmt: skip
-    return Entry.model_validate({**given, **more})
+    values = {
+        "id": "invented",
+        "attacks": ["fgsm linf"],
+        "libraries": {"art": ">=0"},
+        "always": True,
+        "cause": "a cause",
+        "where": {"art": "w"},
+        "effect": "e",
+        "reconciliation": "r",
+    }
+    return Entry.model_validate({**values, **more})
 
 
 @pytest.fixture(scope="module")
@@ -96,17 +102,17 @@ def test_numbers_are_those_of_the_stored_images(agreed: Any) -> None:
 def test_files_are_left_as_promised(agreed: Any) -> None:
     table = pd.read_csv(agreed.folder / "agreement.csv")
     assert list(table.columns) == list(COLUMNS)
-    told = json.loads((agreed.folder / "agreement.json").read_text())
-    assert len(told["pairs"]) == len(table) == len(agreed.pairs)
-    assert told["rules"]["identical"]
+    content = json.loads((agreed.folder / "agreement.json").read_text())
+    assert len(content["pairs"]) == len(table) == len(agreed.pairs)
+    assert content["rules"]["identical"]
     assert len(list((agreed.folder / "agreement").glob("*.svg"))) == 2
 
 
 def test_a_finished_run_is_compared_as_it_is(agreed: Any, tmp_path: Path) -> None:
     (tmp_path / "pairs.yaml").write_text(SUITE)
     done = run(tmp_path / "pairs.yaml", out=tmp_path / "out")
-    found = agree(str(done.folder))
-    assert set(found.pairs["library_a"]) | set(found.pairs["library_b"]) == {"art", "torchattacks"}
+    agreement = agree(str(done.folder))
+    assert set(agreement.pairs["library_a"]) | set(agreement.pairs["library_b"]) == {"art", "torchattacks"}
     with pytest.raises(InputError, match="--reconcile"):
         agree(str(done.folder), reconcile=True)
     with pytest.raises(InputError, match="no results here"):
@@ -146,10 +152,10 @@ def test_the_referee_joins_where_it_can() -> None:
 
 
 def test_the_ledger_names_a_difference_only_where_one_side_has_it() -> None:
-    held = entry(when={"eps": ">0.05"})
-    assert held.applies("fgsm", "linf", {"eps": 0.1}, "art", "1.20")
-    assert not held.applies("fgsm", "linf", {"eps": 0.05}, "art", "1.20")
-    assert not held.applies("fgsm", "linf", {"eps": 0.1}, "foolbox", "3")
+    restricted = entry(when={"eps": ">0.05"})
+    assert restricted.applies("fgsm", "linf", {"eps": 0.1}, "art", "1.20")
+    assert not restricted.applies("fgsm", "linf", {"eps": 0.05}, "art", "1.20")
+    assert not restricted.applies("fgsm", "linf", {"eps": 0.1}, "foolbox", "3")
     assert ledger.habits("fgsm", "linf", {"eps": 0.1}, "nobody", "1") == ()
 
 
@@ -165,7 +171,9 @@ def _noise() -> dict[str, Any]:
 
 def command(sparring: Any, tmp_path: Path, *words: str) -> Any:
     (tmp_path / "pairs.yaml").write_text(SUITE)
-    return sparring("agree", "pairs.yaml", "--set", "models=[{name: net, architecture: cnn, framework: torch, train: {epochs: 2, seed: 0}}]", "--set", "attacks=[{attack: fgsm, eps: 0.1}]", *words, PYTHONPATH=HELPERS)  # fmt: skip
+    model = "models=[{name: net, architecture: cnn, framework: torch, train: {epochs: 2, seed: 0}}]"
+    attack = "attacks=[{attack: fgsm, eps: 0.1}]"
+    return sparring("agree", "pairs.yaml", "--set", model, "--set", attack, *words, PYTHONPATH=HELPERS)
 
 
 def test_a_working_copy_that_is_the_same_agrees(sparring: Any, tmp_path: Path) -> None:
@@ -178,9 +186,9 @@ def test_a_working_copy_that_is_the_same_agrees(sparring: Any, tmp_path: Path) -
 def test_a_working_copy_with_another_step_is_unexplained_and_fails(sparring: Any, tmp_path: Path) -> None:
     done = command(sparring, tmp_path, "--set", "libraries=[torchattacks, 'working_copies:LONGER']")
     assert done.returncode == 1, done.stderr
-    told = " ".join(done.stdout.split())
-    assert re.search(r"unexplained: fgsm \(eps=0.1\): torchattacks torch \w+ – working_copies:LONGER torch \w+ "
-                     r"\(and 3 more of their routes and frameworks\): max \|Δ\| 0.0083", told)  # fmt: skip
+    output = " ".join(done.stdout.split())
+    parties = r"torchattacks torch \w+ – working_copies:LONGER torch \w+ \(and 3 more of their routes and frameworks\)"
+    assert re.search(rf"unexplained: fgsm \(eps=0.1\): {parties}: max \|Δ\| 0.0083", output)
 
 
 def test_a_library_that_crashes_fails_and_is_named(sparring: Any, tmp_path: Path) -> None:
@@ -202,13 +210,13 @@ def test_bad_input_is_one_message(sparring: Any, tmp_path: Path) -> None:
 def test_a_failure_is_explained_where_its_cause_taken_away_it_is_gone(agreed: Any) -> None:
     pairs = agreed.pairs[agreed.pairs["attack"] == "fgsm"].copy()
     pairs[["verdict", "ledger_id", "reason"]] = ["failed", "momentum-of-signs", "art: it raised"]
-    found = verified(replace(agreed, pairs=pairs), agreed)
-    assert set(found.pairs["verdict"]) == {"explained"}
-    assert set(found.pairs["reason"]) == {"art: it raised"}
+    checked = verified(replace(agreed, pairs=pairs), agreed)
+    assert set(checked.pairs["verdict"]) == {"explained"}
+    assert set(checked.pairs["reason"]) == {"art: it raised"}
     still = agreed.pairs.assign(verdict="failed")
-    found = verified(replace(agreed, pairs=pairs), replace(agreed, pairs=still))
-    assert set(found.pairs["verdict"]) == {"failed"}
-    assert found.disagreements == len(pairs)
+    checked = verified(replace(agreed, pairs=pairs), replace(agreed, pairs=still))
+    assert set(checked.pairs["verdict"]) == {"failed"}
+    assert checked.disagreements == len(pairs)
 
 
 def test_a_working_copy_has_the_habits_of_its_original() -> None:
@@ -225,13 +233,13 @@ def test_pairs_are_of_one_data_set_defense_and_attacker(agreed: Any, tmp_path: P
     parts = [frame, frame.assign(dataset="other")]
     parts += [frame.assign(defense="blur", attacker=who) for who in ("unaware", "aware")]
     pd.concat(parts, ignore_index=True).to_parquet(tmp_path / "run" / "results.parquet", index=False)
-    found = measure(tmp_path / "run")
-    assert len(found.pairs) == 4 * len(agreed.pairs)
-    told = found.pairs.groupby(["dataset", "defense", "attacker"]).size()
-    assert dict(told) == dict.fromkeys(
+    agreement = measure(tmp_path / "run")
+    assert len(agreement.pairs) == 4 * len(agreed.pairs)
+    sizes = agreement.pairs.groupby(["dataset", "defense", "attacker"]).size()
+    assert dict(sizes) == dict.fromkeys(
         [("digits", "none", ""), ("other", "none", ""), ("digits", "blur", "unaware"), ("digits", "blur", "aware")],
         len(agreed.pairs),
     )
-    rows = agreement_table.make(found).texts.index
+    rows = agreement_table.make(agreement).texts.index
     assert len(rows) == 4 * len(agreement_table.make(agreed).texts.index)
     assert "fgsm (eps=0.1), digits, blur, aware" in rows

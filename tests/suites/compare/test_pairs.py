@@ -38,19 +38,21 @@ def moved(*steps: float) -> np.ndarray:
 
 
 def test_images_are_compared_pixel_by_pixel() -> None:
-    found = compare([cell(moved(0.25, 0, 0, 0), [1, 0, 0, 0])], [cell(moved(0.25, 0.125, 0, 0), [1, 2, 0, 0])], "l2")
-    assert (found.n, found.max_abs_diff, found.mean_abs_diff) == (4, 0.125, 0.125 / 16)
-    assert (found.pixels_differing, found.pixels_flat, found.max_abs_diff_flat) == (1 / 16, 0, 0)
-    assert found.label_agreement == 0.75
-    assert (found.success_a, found.success_b, found.success_difference) == (0.25, 0.5, 0.25)
-    assert found.p_value == 1  # one image of four that only b turned proves nothing
+    compared = compare([cell(moved(0.25, 0, 0, 0), [1, 0, 0, 0])], [cell(moved(0.25, 0.125, 0, 0), [1, 2, 0, 0])], "l2")
+    assert (compared.n, compared.max_abs_diff, compared.mean_abs_diff) == (4, 0.125, 0.125 / 16)
+    assert (compared.pixels_differing, compared.pixels_flat, compared.max_abs_diff_flat) == (1 / 16, 0, 0)
+    assert compared.label_agreement == 0.75
+    assert (compared.success_a, compared.success_b, compared.success_difference) == (0.25, 0.5, 0.25)
+    assert compared.p_value == 1  # one image of four that only b turned proves nothing
 
 
 def test_distances_are_paired_over_the_images_on_which_both_succeed() -> None:
-    found = compare([cell(moved(0.25, 0.5, 0, 0), [1, 1, 0, 0])], [cell(moved(0.125, 0.5, 0.5, 0), [1, 1, 1, 0])], "l2")
-    assert (found.distance_a, found.distance_b) == (0.375, 0.3125)
-    assert found.distance_difference == -0.0625
-    assert found.distance_ratio == 2
+    compared = compare(
+        [cell(moved(0.25, 0.5, 0, 0), [1, 1, 0, 0])], [cell(moved(0.125, 0.5, 0.5, 0), [1, 1, 1, 0])], "l2"
+    )
+    assert (compared.distance_a, compared.distance_b) == (0.375, 0.3125)
+    assert compared.distance_difference == -0.0625
+    assert compared.distance_ratio == 2
 
 
 def test_pixels_without_a_gradient_are_set_apart_and_counted() -> None:
@@ -58,18 +60,18 @@ def test_pixels_without_a_gradient_are_set_apart_and_counted() -> None:
     flat[0, 0, 0, 0] = True
     a, b = cell(moved(0.25), [0] * 4), cell(moved(-0.25, 0.125), [0] * 4, flat=flat)
     for one, other in ((a, b), (b, a)):
-        found = compare([one], [other], "linf")
-        assert (found.max_abs_diff, found.max_abs_diff_flat) == (0.125, 0.5)
-        assert found.pixels_flat == 1 / 16
-        assert found.mean_abs_diff == 0.125 / 15
+        compared = compare([one], [other], "linf")
+        assert (compared.max_abs_diff, compared.max_abs_diff_flat) == (0.125, 0.5)
+        assert compared.pixels_flat == 1 / 16
+        assert compared.mean_abs_diff == 0.125 / 15
 
 
 def test_seeds_are_pooled() -> None:
     a = [cell(moved(), [0] * 4), cell(moved(), [0] * 4)]
     b = [cell(moved(), [0] * 4), cell(moved(0.5), [1, 1, 1, 1])]
-    found = compare(a, b, "l2")
-    assert (found.n, found.label_agreement, found.success_b) == (8, 0.5, 0.5)
-    assert np.isnan(found.distance_difference)
+    compared = compare(a, b, "l2")
+    assert (compared.n, compared.label_agreement, compared.success_b) == (8, 0.5, 0.5)
+    assert np.isnan(compared.distance_difference)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=30))

@@ -32,8 +32,8 @@ def folder(before, tmp_path):
 
 
 def row(matrix, library, attack):
-    (found,) = [each for each in matrix.rows if each.library == library and each.attack.startswith(attack)]
-    return found
+    (row,) = [each for each in matrix.rows if each.library == library and each.attack.startswith(attack)]
+    return row
 
 
 def test_environments_stand_in_the_order_of_their_releases_and_the_first_change_is_marked(folder):
@@ -90,9 +90,9 @@ def test_a_row_that_an_environment_lacks_is_compared_across_the_gap(folder):
 
 def test_each_suite_has_its_own_matrix(folder, before):
     rewrite_manifest(altered(before, folder / "another"), lambda manifest: manifest["suite"].update(name="other"))
-    found = matrices(folder)
-    assert [(matrix.suite, len(matrix.environments)) for matrix in found] == [("other", 1), ("small", 3)]
-    assert render(found, "md").count("robust accuracy") == 3  # two titles and one footnote
+    tables = matrices(folder)
+    assert [(matrix.suite, len(matrix.environments)) for matrix in tables] == [("other", 1), ("small", 3)]
+    assert render(tables, "md").count("robust accuracy") == 3  # two titles and one footnote
 
 
 def test_a_run_without_results_is_left_out_and_told(folder):
@@ -110,8 +110,8 @@ def test_another_model_is_told(folder):
 
 
 def test_the_plain_shapes(folder):
-    found = matrices(folder)
-    lines = list(csv.DictReader(io.StringIO(render(found, "csv"))))
+    tables = matrices(folder)
+    lines = list(csv.DictReader(io.StringIO(render(tables, "csv"))))
     assert len(lines) == 12  # four rows in three environments
     (changed,) = [line for line in lines if line["changed"] == "True"]
     assert (changed["environment"], changed["changed_with"], changed["what"]) == (
@@ -120,9 +120,9 @@ def test_the_plain_shapes(folder):
         "success",
     )
     assert float(changed["p_value"]) == pytest.approx(0.125)
-    (told,) = json.loads(render(found, "json"))
-    assert told["environments"][0] == {"name": "fb-3.8", "releases": {"foolbox": "3.8"}}
-    assert sum(cell["packages"] != [] for one in told["rows"] for cell in one["cells"]) == 1
+    (content,) = json.loads(render(tables, "json"))
+    assert content["environments"][0] == {"name": "fb-3.8", "releases": {"foolbox": "3.8"}}
+    assert sum(cell["packages"] != [] for one in content["rows"] for cell in one["cells"]) == 1
 
 
 def test_a_folder_without_runs_is_refused(tmp_path, folder, sparring):

@@ -22,14 +22,14 @@ def after(before, tmp_path):
     return altered(before, tmp_path / "after", foolbox="3.3.9", scipy="0.1")
 
 
-def changed(found):
-    return [(row.library, row.attack.split()[0], row.comparison.kind) for row in found.changed]
+def changed(difference):
+    return [(row.library, row.attack.split()[0], row.comparison.kind) for row in difference.changed]
 
 
 def test_the_same_results_from_other_releases_are_no_change(before, after, sparring):
-    found = diff(before, after)
-    assert changed(found) == []
-    assert [package.name for package in found.packages] == ["foolbox", "scipy"]
+    difference = diff(before, after)
+    assert changed(difference) == []
+    assert [package.name for package in difference.packages] == ["foolbox", "scipy"]
     done = sparring("diff", before, after)
     assert (done.returncode, done.stderr) == (0, "")
     assert "0 of 4 rows changed" in done.stdout
@@ -37,20 +37,20 @@ def test_the_same_results_from_other_releases_are_no_change(before, after, sparr
 
 def test_new_hits_are_counted_in_pairs_and_put_down_to_the_rows_own_package(before, after, sparring):
     rewrite_arrays(after, "foolbox", "fgsm", lambda arrays: hit(arrays, 4))
-    found = diff(before, after)
-    assert changed(found) == [("foolbox", "fgsm", "success")]
-    (row,) = found.changed
+    difference = diff(before, after)
+    assert changed(difference) == [("foolbox", "fgsm", "success")]
+    (row,) = difference.changed
     assert [package.name for package in row.packages] == ["foolbox"]
     assert row.packages[0].after == "3.3.9"
-    told = row.comparison
-    assert (told.only_before, told.only_after, told.n, told.moved) == (0, 4, 24, 4)
-    assert told.p_value == pytest.approx(2 * 0.5**4)  # four coins that all fall the same way
-    assert told.max_delta == pytest.approx(0.5)
-    assert told.same_labels == pytest.approx(20 / 24)
-    assert told.robust_accuracy[0] - told.robust_accuracy[1] == pytest.approx(4 / 24)
+    comparison = row.comparison
+    assert (comparison.only_before, comparison.only_after, comparison.n, comparison.moved) == (0, 4, 24, 4)
+    assert comparison.p_value == pytest.approx(2 * 0.5**4)  # four coins that all fall the same way
+    assert comparison.max_delta == pytest.approx(0.5)
+    assert comparison.same_labels == pytest.approx(20 / 24)
+    assert comparison.robust_accuracy[0] - comparison.robust_accuracy[1] == pytest.approx(4 / 24)
     done = sparring("diff", before, after)
     assert (done.returncode, done.stderr) == (1, "")
-    assert f"foolbox {found.packages[0].before} → 3.3.9" in done.stdout
+    assert f"foolbox {difference.packages[0].before} → 3.3.9" in done.stdout
 
 
 def test_hits_lost_and_won_are_a_change_even_where_the_accuracy_is_the_same(before, after):
@@ -61,9 +61,14 @@ def test_hits_lost_and_won_are_a_change_even_where_the_accuracy_is_the_same(befo
 
     rewrite_arrays(after, "foolbox", "fgsm", swap)
     (row,) = diff(before, after).changed
-    told = row.comparison
-    assert told.robust_accuracy[0] == told.robust_accuracy[1]
-    assert (told.kind, told.only_before, told.only_after, told.p_value) == ("success", 1, 1, 1.0)
+    comparison = row.comparison
+    assert comparison.robust_accuracy[0] == comparison.robust_accuracy[1]
+    assert (comparison.kind, comparison.only_before, comparison.only_after, comparison.p_value) == (
+        "success",
+        1,
+        1,
+        1.0,
+    )
 
 
 def test_other_images_with_the_same_success_are_said_to_be_just_that(before, after):
@@ -98,17 +103,17 @@ def test_rounding_is_no_change(before, after):
         arrays["x_adv"][arrays["x_adv"] > 0.5] -= 1e-6
 
     rewrite_arrays(after, "foolbox", "fgsm", round_otherwise)
-    found = diff(before, after)
-    assert changed(found) == []
-    assert [row.comparison.kind for row in found.rows] == ["equal", "same", "same", "same"]
-    assert "1 equal to within rounding" in render(found, "md")
+    difference = diff(before, after)
+    assert changed(difference) == []
+    assert [row.comparison.kind for row in difference.rows] == ["equal", "same", "same", "same"]
+    assert "1 equal to within rounding" in render(difference, "md")
 
 
 def test_a_failure_is_a_change_with_its_reason(before, after):
     rewrite_table(after, "torchattacks", "fgsm", status="failed", reason="no attribute 'FGSM'")
-    found = diff(before, after)
-    assert changed(found) == [("torchattacks", "fgsm", "status")]
-    assert found.changed[0].comparison.says == "done → failed: no attribute 'FGSM'"
+    difference = diff(before, after)
+    assert changed(difference) == [("torchattacks", "fgsm", "status")]
+    assert difference.changed[0].comparison.says == "done → failed: no attribute 'FGSM'"
 
 
 def test_what_a_row_says_of_itself_counts(before, after):
@@ -134,16 +139,16 @@ def test_where_no_package_of_the_row_changed_all_others_are_named(before, after)
 def test_a_package_that_is_gone_or_new_is_told(before, tmp_path):
     after = altered(before, tmp_path / "after", my_package="1.0")
     rewrite_manifest(after, lambda manifest: manifest["packages"].pop("scipy"))
-    found = diff(before, after)
-    assert Package("my-package", None, "1.0") in found.packages
-    assert [str(each).split(" → ")[1] for each in found.packages if each.name == "scipy"] == ["absent"]
+    difference = diff(before, after)
+    assert Package("my-package", None, "1.0") in difference.packages
+    assert [str(each).split(" → ")[1] for each in difference.packages if each.name == "scipy"] == ["absent"]
 
 
 def test_another_model_is_told(before, after):
     rewrite_manifest(after, lambda manifest: manifest["models"]["net"].update(digest="0" * 64))
-    found = diff(before, after)
-    assert found.models == ("net",)
-    assert "the model net is another in the second run" in render(found, "md")
+    difference = diff(before, after)
+    assert difference.models == ("net",)
+    assert "the model net is another in the second run" in render(difference, "md")
 
 
 def test_clean_images_that_the_model_reads_otherwise_are_counted(before, after):
@@ -164,11 +169,11 @@ def test_a_changed_suite_is_told(before, after):
 
 def test_the_shapes_in_which_it_is_written(before, after):
     rewrite_arrays(after, "foolbox", "fgsm", lambda arrays: hit(arrays, 4))
-    found = diff(before, after)
-    told = json.loads(render(found, "json"))
-    assert told["rows"][0]["comparison"]["only_after"] == 4
-    assert told["packages"][0] == {"name": "foolbox", "before": found.packages[0].before, "after": "3.3.9"}
-    text = render(found, "md")
+    difference = diff(before, after)
+    content = json.loads(render(difference, "json"))
+    assert content["rows"][0]["comparison"]["only_after"] == 4
+    assert content["packages"][0] == {"name": "foolbox", "before": difference.packages[0].before, "after": "3.3.9"}
+    text = render(difference, "md")
     assert "| net     | foolbox   | fgsm (eps=0.1) | success |" in text
     assert text.endswith("1 of 4 rows changed\n")
 
@@ -209,8 +214,8 @@ def twice(run, to):
     parts = [frame.assign(attacker=""), frame.assign(attacker="", dataset="other")]
     parts += [frame.assign(defense="blur", attacker=who) for who in ("unaware", "aware")]
     pd.concat(parts, ignore_index=True).to_parquet(to / "results.parquet", index=False)
-    rewrite_manifest(to, lambda manifest: manifest.update(
-        data=[manifest["data"], {"name": "other", "digest": "1" * 64, "images": 24}]))  # fmt: skip
+    other = {"name": "other", "digest": "1" * 64, "images": 24}
+    rewrite_manifest(to, lambda manifest: manifest.update(data=[manifest["data"], other]))
     return to
 
 

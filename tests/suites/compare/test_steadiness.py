@@ -50,13 +50,13 @@ def test_an_image_at_a_kink_is_unsteady_and_one_beside_it_is_not() -> None:
     x = np.full((2, 1, 2, 2), 0.25, np.float32)
     x[0, 0, 0, 0] = 0.5
     y = np.zeros(2, np.int64)
-    found = unsteady(ends(classifier, x, y), [ends(classifier, nudged(x, seed), y) for seed in SEEDS], IMAGES)
-    assert found.tolist() == [True, False]
+    moved = unsteady(ends(classifier, x, y), [ends(classifier, nudged(x, seed), y) for seed in SEEDS], IMAGES)
+    assert moved.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_an_ordinary_network_is_steady(seed: int) -> None:
     x = images(8, seed=seed)
     y = labels(cnn(), x)
-    found = unsteady(ends(cnn(), x, y), [ends(cnn(), nudged(x, one), y) for one in SEEDS], IMAGES)
-    assert not found.any()
+    moved = unsteady(ends(cnn(), x, y), [ends(cnn(), nudged(x, one), y) for one in SEEDS], IMAGES)
+    assert not moved.any()

@@ -14,9 +14,16 @@ from sparring.suites.compare.verdicts import RULES, judge
 
 def entry(name: str, remains: str | None = None) -> Entry:
     return Entry(
-        id=name, attacks=("pgd l2",), libraries={"art": ">=1"}, always=True, cause="c", where={"art": "w"}, effect="e",
-        reconciliation="r", remains=remains,
-    )  # fmt: skip
+        id=name,
+        attacks=("pgd l2",),
+        libraries={"art": ">=1"},
+        always=True,
+        cause="c",
+        where={"art": "w"},
+        effect="e",
+        reconciliation="r",
+        remains=remains,
+    )
 
 
 def compared(**more: Any) -> Compared:
@@ -27,8 +34,8 @@ def compared(**more: Any) -> Compared:
 ART, FOOLBOX = entry("box-first"), entry("other-norm", remains="a little")
 
 
-def verdict(found: Compared, a: Any = (), b: Any = (), minimal: bool = False, reconciled: bool = False) -> str:
-    return str(judge(found, a, b, minimal=minimal, reconciled=reconciled))
+def verdict(pair: Compared, a: Any = (), b: Any = (), minimal: bool = False, reconciled: bool = False) -> str:
+    return str(judge(pair, a, b, minimal=minimal, reconciled=reconciled))
 
 
 def test_only_the_same_pixels_are_identical() -> None:
@@ -43,16 +50,16 @@ def test_images_are_equal_within_the_tolerance_whatever_the_ledger_says() -> Non
 
 
 def test_same_labels_and_distances_make_attacks_for_the_nearest_image_equal() -> None:
-    found = compared(max_abs_diff=0.1, distance_ratio=1.00005)
-    assert verdict(found, minimal=True) == "equal"
-    assert verdict(found) == "unexplained"
+    pair = compared(max_abs_diff=0.1, distance_ratio=1.00005)
+    assert verdict(pair, minimal=True) == "equal"
+    assert verdict(pair) == "unexplained"
     assert verdict(compared(max_abs_diff=0.1, label_agreement=0.9), minimal=True) == "unexplained"
     assert verdict(compared(max_abs_diff=0.1, distance_ratio=1.005), minimal=True) == "unexplained"
 
 
 def test_of_an_attack_made_of_several_the_same_images_have_to_fall() -> None:
-    def of_several(found: Compared, reconciled: bool = False) -> str:
-        return str(judge(found, (FOOLBOX,), (), minimal=False, reconciled=reconciled, ensemble=True))
+    def of_several(pair: Compared, reconciled: bool = False) -> str:
+        return str(judge(pair, (FOOLBOX,), (), minimal=False, reconciled=reconciled, ensemble=True))
 
     other_pictures = {"max_abs_diff": 0.2, "label_agreement": 0.8, "images_differing": 1.0}
     assert of_several(compared(**other_pictures)) == "equal"
@@ -72,17 +79,17 @@ def test_reconciled_distances_are_equal_within_one_per_cent_where_success_is_the
 
 
 def test_entries_that_only_one_of_the_two_has_explain_a_difference() -> None:
-    found = compared(max_abs_diff=0.1)
-    assert verdict(found, (ART,)) == verdict(found, (), (ART,)) == "explained: box-first"
-    assert verdict(found, (ART, FOOLBOX), (FOOLBOX,)) == "explained: box-first"
-    assert verdict(found, (ART,), (FOOLBOX,)) == "explained: box-first + other-norm"
-    assert verdict(found, (ART,), (ART,)) == "unexplained"
+    pair = compared(max_abs_diff=0.1)
+    assert verdict(pair, (ART,)) == verdict(pair, (), (ART,)) == "explained: box-first"
+    assert verdict(pair, (ART, FOOLBOX), (FOOLBOX,)) == "explained: box-first"
+    assert verdict(pair, (ART,), (FOOLBOX,)) == "explained: box-first + other-norm"
+    assert verdict(pair, (ART,), (ART,)) == "unexplained"
 
 
 def test_after_reconciliation_only_an_entry_that_says_what_remains_explains() -> None:
-    found = compared(max_abs_diff=0.1)
-    assert verdict(found, (ART,), reconciled=True) == "unexplained"
-    assert verdict(found, (ART, FOOLBOX), (FOOLBOX,), reconciled=True) == "explained: other-norm"
+    pair = compared(max_abs_diff=0.1)
+    assert verdict(pair, (ART,), reconciled=True) == "unexplained"
+    assert verdict(pair, (ART, FOOLBOX), (FOOLBOX,), reconciled=True) == "explained: other-norm"
 
 
 @pytest.mark.parametrize("name", ["identical", "equal", "explained", "unexplained"])

@@ -100,12 +100,12 @@ def from_png(images: np.ndarray) -> np.ndarray:
     """Through a real file."""
     import io
 
-    found = []
+    restored = []
     for image in images:
         buffer = io.BytesIO()
         Image.fromarray(np.round(image[0] * 255).astype(np.uint8)).save(buffer, "png")
-        found.append(np.asarray(Image.open(buffer), np.float32)[None] / np.float32(255))
-    return np.stack(found)
+        restored.append(np.asarray(Image.open(buffer), np.float32)[None] / np.float32(255))
+    return np.stack(restored)
 
 
 def test_saving_is_what_a_png_file_does() -> None:
@@ -130,8 +130,12 @@ def test_the_matrix_has_something_to_say(done) -> None:
 def test_two_runtimes_of_one_model_have_the_same_column(done) -> None:
     rows = done.transfer.rows
     assert set(rows.loc[rows["same_function"], ["surrogate", "target"]].itertuples(index=False, name=None)) == {
-        ("cnn", "cnn"), ("cnn", "cnn-onnx"), ("dnn", "dnn"), ("both", "both"), ("vote", "vote"),
-    }  # fmt: skip
+        ("cnn", "cnn"),
+        ("cnn", "cnn-onnx"),
+        ("dnn", "dnn"),
+        ("both", "both"),
+        ("vote", "vote"),
+    }
     rates = rows[rows["status"] == "done"].pivot(index=["surrogate", "attack"], columns="target", values="success_all")
     pd.testing.assert_series_equal(rates["cnn"], rates["cnn-onnx"], check_names=False)
     assert done.transfer.deviations.empty
@@ -169,10 +173,10 @@ def key_of(ref: ModelRef) -> str:
 
 def test_families() -> None:
     suite = load_suite(SUITE)
-    found = families(suite, models_of(suite))
-    assert found["cnn"] == found["cnn-onnx"]
-    assert found["both"] == found["both-onnx"]
-    assert len({found[name] for name in ("cnn", "dnn", "both", "vote")}) == 4
+    identities = families(suite, models_of(suite))
+    assert identities["cnn"] == identities["cnn-onnx"]
+    assert identities["both"] == identities["both-onnx"]
+    assert len({identities[name] for name in ("cnn", "dnn", "both", "vote")}) == 4
 
 
 def test_another_target_runs_no_attack_again(done, tmp_path) -> None:
@@ -203,12 +207,12 @@ def test_a_target_that_fails_is_rows_that_say_why(done, tmp_path) -> None:
         (cell, "dnn"): ("failed", "dnn could not judge: it broke"),
         (cell, "both"): ("missing", "it was killed"),
     }
-    found = matrix(suite, planned, refs, folder, failures)
-    rows = found.rows[found.rows["cell_id"] == cell].set_index("target")
+    transfer = matrix(suite, planned, refs, folder, failures)
+    rows = transfer.rows[transfer.rows["cell_id"] == cell].set_index("target")
     assert (rows.loc["dnn", "status"], rows.loc["dnn", "reason"]) == ("failed", "dnn could not judge: it broke")
     assert (rows.loc["both", "status"], rows.loc["both", "reason"]) == ("missing", "it was killed")
     assert (rows.loc["cnn", "status"], rows.loc["cnn", "reason"]) == ("missing", "")
-    assert found.failed
+    assert transfer.failed
 
 
 def done_data(suite):
@@ -219,11 +223,11 @@ def done_data(suite):
 
 def test_asymmetry_and_means_follow_from_the_rows(done, opened) -> None:
     rows = done.transfer.rows.query("status == 'done' and attack == 'fgsm'").set_index(["surrogate", "target"])
-    found = done.transfer.asymmetry.query("a == 'cnn' and b == 'dnn' and attack == 'fgsm'").iloc[0]
-    assert found["success_a_to_b"] == pytest.approx(rows.loc[("cnn", "dnn"), "success_on_correct"])
-    assert found["success_b_to_a"] == pytest.approx(rows.loc[("dnn", "cnn"), "success_on_correct"])
-    assert found["difference"] == pytest.approx(found["success_a_to_b"] - found["success_b_to_a"])
-    assert found["difference_low"] < found["difference"] < found["difference_high"]
+    row = done.transfer.asymmetry.query("a == 'cnn' and b == 'dnn' and attack == 'fgsm'").iloc[0]
+    assert row["success_a_to_b"] == pytest.approx(rows.loc[("cnn", "dnn"), "success_on_correct"])
+    assert row["success_b_to_a"] == pytest.approx(rows.loc[("dnn", "cnn"), "success_on_correct"])
+    assert row["difference"] == pytest.approx(row["success_a_to_b"] - row["success_b_to_a"])
+    assert row["difference_low"] < row["difference"] < row["difference_high"]
     mean = done.transfer.surrogates.query("surrogate == 'cnn' and attack == 'fgsm'").iloc[0]
     others = [rows.loc[("cnn", name), "success_on_correct"] for name in ("dnn", "both", "vote")]
     assert (mean["targets"], mean["mean_success_on_correct"]) == (3, pytest.approx(np.mean(others)))
@@ -231,18 +235,22 @@ def test_asymmetry_and_means_follow_from_the_rows(done, opened) -> None:
 
 def test_what_is_left_in_the_folder(done) -> None:
     assert {path.name for path in (done.folder / "transfer").iterdir()} == {
-        "surrogates.csv", "asymmetry.csv", "runtimes.csv", "01-fgsm-foolbox.svg", "02-pgd-foolbox.svg",
-    }  # fmt: skip
+        "surrogates.csv",
+        "asymmetry.csv",
+        "runtimes.csv",
+        "01-fgsm-foolbox.svg",
+        "02-pgd-foolbox.svg",
+    }
     csv = pd.read_csv(done.folder / "transfer.csv")
     assert list(csv.columns) == list(done.transfer.rows.columns)
     assert csv["success_all"].equals(done.transfer.rows["success_all"].astype(float))
 
 
 def test_the_table_marks_the_diagonal_and_other_runtimes(done) -> None:
-    made = sheet(done.transfer).query("attack.str.startswith('fgsm')").set_index("surrogate → target")
-    assert made.loc["cnn", "cnn"].startswith("[")
-    assert made.loc["cnn", "cnn-onnx"].startswith("(")
-    assert made.loc["vote", "cnn"] == "–"
+    texts = sheet(done.transfer).query("attack.str.startswith('fgsm')").set_index("surrogate → target")
+    assert texts.loc["cnn", "cnn"].startswith("[")
+    assert texts.loc["cnn", "cnn-onnx"].startswith("(")
+    assert texts.loc["vote", "cnn"] == "–"
     assert json.loads(render(done.transfer, "json"))["rows"][0]["surrogate"] == "cnn"
     assert "clean error: cnn" in render(done.transfer, "md")
     assert r"\begin{tabular}" in render(done.transfer, "latex")
