@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -10,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparring.suites.report.figures.drawing import COLORS, PLAIN, Figure, blank, legend_below, safe, wrapped
+from sparring.suites.report.figures.drawing import (
+    COLORS,
+    MARKS,
+    PLAIN,
+    Figure,
+    grid,
+    legend_below,
+    safe,
+    wrapped,
+)
 from sparring.suites.report.rows import UNDEFENDED, mean_over_seeds
 from sparring.suites.report.study import Study, column
 from sparring.suites.report.table import HIGH, LOW
@@ -21,7 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure as Drawing
 
-MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLES = ("-", "--", ":", "-.")
 
 
@@ -62,26 +69,13 @@ def losses(study: Study) -> Iterator[Figure]:
         )
 
 
-def grid(count: int, width: float = 3.2, height: float = 2.5, most: int = 3) -> tuple[Drawing, Any]:
-    """A figure with ``count`` panels, and its axes; panels that are left over are invisible."""
-    across = min(most, count)
-    down = math.ceil(count / across)
-    figure = blank(max(5.0, width * across), height * down)
-    axes = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
-    for axis in axes[count:]:
-        axis.set_visible(False)
-    for axis in axes[:count]:  # shared axes show numbers in the last row alone, where a panel may be missing
-        axis.tick_params(labelbottom=True)
-    return figure, axes
-
-
 def _draw_eps(group: pd.DataFrame) -> Drawing:
     name = column("accuracy")
     group = group.assign(label=without_eps(group))
     several = group["label"].nunique() > 1 or group["route"].nunique() > group["library"].nunique()
     panels = list(dict.fromkeys(zip(group["defense"], group["attacker"], strict=True)))
     lines = list(dict.fromkeys(zip(group["library"], group["variant"], group["label"], strict=True)))
-    figure, axes = grid(len(panels))
+    figure, axes = grid(len(panels), "accuracy")
     for axis, (defense, attacker) in zip(axes, panels, strict=False):
         mine = group[(group["defense"] == defense) & (group["attacker"] == attacker)]
         for i, (library, variant, attack) in enumerate(lines):
@@ -113,15 +107,13 @@ def _draw_eps(group: pd.DataFrame) -> Drawing:
         axis.set_ylim(0, 1.03)
         axis.grid()
         axis.set_xlabel("eps")
-    for axis in axes[:: min(3, len(panels))]:
-        axis.set_ylabel("accuracy")
     legend_below(figure, axes[: len(panels)])
     return figure
 
 
 def _draw_losses(members: list[tuple[str, str, list[dict[str, Any]]]]) -> Drawing:
     panels = list(dict.fromkeys(defense for defense, _, _ in members))
-    figure, axes = grid(len(panels))
+    figure, axes = grid(len(panels), "loss")
     for axis, defense in zip(axes, panels, strict=False):
         lines = [(member, history) for name, member, history in members if name == defense]
         for i, (member, history) in enumerate(lines):
@@ -142,7 +134,5 @@ def _draw_losses(members: list[tuple[str, str, list[dict[str, Any]]]]) -> Drawin
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid()
-    for axis in axes[:: min(3, len(panels))]:
-        axis.set_ylabel("loss")
     legend_below(figure, axes[: len(panels)])
     return figure

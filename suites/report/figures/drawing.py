@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ COLORS = (
     *("#332288", "#882255", "#44aa99"),  # Tol's muted scheme
 )
 """Color-blind readers can distinguish them."""
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 PLAIN = "#8a8a8a"
 """The color of undefended models and clean images."""
 DPI = 150
@@ -80,6 +82,21 @@ def blank(width: float, height: float) -> Drawing:
     from matplotlib.figure import Figure as Drawing
 
     return Drawing(figsize=(width, height), layout="constrained")
+
+
+def grid(count: int, ylabel: str, width: float = 3.2, height: float = 2.5) -> tuple[Drawing, Any]:
+    """A figure with ``count`` panels, three in a row, and its axes; panels that are left over are invisible."""
+    across = min(3, count)
+    down = math.ceil(count / across)
+    figure = blank(max(5.0, width * across), height * down)
+    axes = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).ravel()
+    for axis in axes[::across]:
+        axis.set_ylabel(ylabel)
+    for axis in axes[count:]:
+        axis.set_visible(False)
+    for axis in axes[:count]:  # shared axes show numbers in the last row alone, where a panel may be missing
+        axis.tick_params(labelbottom=True)
+    return figure, axes
 
 
 def logarithmic(axis: Any) -> None:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparring.suites.report.figures.curves import MARKS, grid
-from sparring.suites.report.figures.drawing import COLORS, Figure, legend_below, safe, wrapped
+from sparring.suites.report.figures.drawing import COLORS, MARKS, Figure, grid, legend_below, safe, wrapped
 from sparring.suites.report.rows import UNDEFENDED, mean_over_seeds
 from sparring.suites.report.study import Study
 from sparring.suites.report.table import HIGH, LOW
@@ -44,7 +43,7 @@ def _draw(group: pd.DataFrame) -> Drawing:
     panels = list(dict.fromkeys(zip(group["model"], group["defense"], group["attacker"], strict=True)))
     lines = list(dict.fromkeys(zip(group["library"], group["variant"], group["label"], strict=True)))
     several = group["label"].nunique() > 1
-    figure, axes = grid(len(panels), width=3.6, height=2.9)
+    figure, axes = grid(len(panels), "error", width=3.6, height=2.9)
     for axis, (model, defense, attacker) in zip(axes, panels, strict=False):
         mine = group[(group["model"] == model) & (group["defense"] == defense) & (group["attacker"] == attacker)]
         for i, (library, variant, attack) in enumerate(lines):
@@ -73,7 +72,5 @@ def _draw(group: pd.DataFrame) -> Drawing:
         axis.set_ylim(0, 1.03)
         axis.set_xlabel("eps")
         axis.grid()
-    for axis in axes[:: min(3, len(panels))]:
-        axis.set_ylabel("error")
     legend_below(figure, axes[: len(panels)])
     return figure

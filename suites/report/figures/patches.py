@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparring.suites.report.figures.curves import MARKS, grid
-from sparring.suites.report.figures.drawing import COLORS, Figure, blank, legend_below, safe, wrapped
+from sparring.suites.report.figures.drawing import COLORS, MARKS, Figure, blank, grid, legend_below, safe, wrapped
 from sparring.suites.report.rows import UNDEFENDED, mean_over_seeds
 from sparring.suites.report.strips import SIDE
 from sparring.suites.report.study import Study, class_names
@@ -138,7 +137,7 @@ def _show(axis: Any, image: np.ndarray, mask: np.ndarray | None = None) -> None:
 def _draw_sizes(group: pd.DataFrame, rows: pd.DataFrame) -> Drawing:
     panels = list(group.groupby(SETTING, sort=False))
     targets = list(dict.fromkeys(group["target"]))
-    figure, axes = grid(len(panels))
+    figure, axes = grid(len(panels), "led to the target")
     ends = [end for end in ("", LOW, HIGH) if f"target_top1{end}" in group]
     for axis, (key, mine) in zip(axes, panels, strict=False):
         for i, target in enumerate(targets):
@@ -165,7 +164,5 @@ def _draw_sizes(group: pd.DataFrame, rows: pd.DataFrame) -> Drawing:
         axis.set_xticks(sorted(group["size"].unique()))
         axis.set_xlabel("side of the patch, pixels")
         axis.grid()
-    for axis in axes[:: min(3, len(panels))]:
-        axis.set_ylabel("led to the target")
     legend_below(figure, axes[: len(panels)])
     return figure

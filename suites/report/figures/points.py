@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparring.suites.report import published as publication
-from sparring.suites.report.figures.curves import MARKS, grid
 from sparring.suites.report.figures.drawing import (
     COLORS,
     INK,
+    MARKS,
     PLAIN,
     Figure,
     blank,
+    grid,
     legend_below,
     logarithmic,
     safe,
@@ -113,7 +114,7 @@ def _draw_time(group: pd.DataFrame) -> Drawing:
     means = mean_over_seeds(group, KEYS, [column("accuracy"), "seconds_per_image"])
     attacks, libraries = list(dict.fromkeys(group["attack"])), list(dict.fromkeys(group["library"]))
     models = list(dict.fromkeys(group["model"]))
-    figure, axes = grid(len(models), width=3.6, height=2.9)
+    figure, axes = grid(len(models), "accuracy under attack", width=3.6, height=2.9)
     for axis, model in zip(axes, models, strict=False):
         for row in means[means["model"] == model].to_dict("records"):
             i, k = attacks.index(row["attack"]), libraries.index(row["library"])
@@ -132,8 +133,6 @@ def _draw_time(group: pd.DataFrame) -> Drawing:
         axis.set_title(wrapped(model, 40))
         axis.set_xlabel("seconds per image")
         axis.grid()
-    for axis in axes[:: min(3, len(models))]:
-        axis.set_ylabel("accuracy under attack")
     for i, attack in enumerate(attacks):
         axes[0].plot(
             [],
@@ -153,7 +152,7 @@ def _draw_time(group: pd.DataFrame) -> Drawing:
 def _draw_published(frame: pd.DataFrame) -> Drawing:
     metrics = list(dict.fromkeys(frame["metric"]))
     attacks = list(dict.fromkeys(frame["attack"]))
-    figure, axes = grid(len(metrics), width=3.1, height=3.1)
+    figure, axes = grid(len(metrics), "measured", width=3.1, height=3.1)
     for axis, metric in zip(axes, metrics, strict=False):
         mine = frame[frame["metric"] == metric]
         axis.plot([0, 1], [0, 1], color=PLAIN, linewidth=1)
@@ -178,7 +177,5 @@ def _draw_published(frame: pd.DataFrame) -> Drawing:
         axis.set_box_aspect(1)
         axis.set_title(metric)
         axis.grid()
-    for axis in axes[:: min(3, len(metrics))]:
-        axis.set_ylabel("measured")
     legend_below(figure, axes[: len(metrics)])
     return figure
