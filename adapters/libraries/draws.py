@@ -1,4 +1,4 @@
-"""Pieces of search attacks that libraries are handed: random numbers of each image's own, shapes, searches."""
+"""Random numbers and shapes of search attacks that reconciliations hand to the libraries."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Array = npt.NDArray[np.float64]
 
 @dataclass
 class SquareDraws:
-    """What the referee's square attack draws for an image, in whatever order a library asks for it.
+    """The random numbers of the referee's square attack for an image, in whatever order a library asks for them.
 
-    The referee draws a window's signs before its place (linf), or before the coin that turns its shape (l2); libraries
-    draw them after. So the signs are drawn with the first of the two, and kept.
+    The referee draws the signs of a window before its place (linf), or before the coin that turns its shape (l2).
+    Libraries draw them afterwards. So the signs are drawn ahead, together with the first of the two.
     """
 
     seed: int
@@ -25,17 +25,17 @@ class SquareDraws:
     channels: int
     image: int = -1
     restart: int = -1
-    kept: Array | None = None
+    signs_ahead: Array | None = None
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
 
     def next_image(self) -> None:
-        """The next image of the batch (or, for a library that takes all at once, the batch)."""
+        """Goes to the next image, or to the next batch for a library that takes all images at once."""
         self.image, self.restart = self.image + 1, -1
 
     def next_restart(self) -> None:
-        """The next start, with its own generator."""
+        """Goes to the next start, which has its own generator."""
         self.restart += 1
-        self.rng, self.kept = np.random.default_rng([self.seed, self.restart, self.image]), None
+        self.rng, self.signs_ahead = np.random.default_rng([self.seed, self.restart, self.image]), None
 
     def stripes(self, width: int) -> Array:
         """±1 for every channel of every column, (C, 1, width)."""
@@ -44,24 +44,24 @@ class SquareDraws:
     def place(self, low: int, high: int) -> int:
         """A row or a column of [low, high)."""
         if self.norm == "linf":
-            self._keep()
+            self._draw_ahead()
         return int(self.rng.integers(low, high))
 
     def coin(self) -> float:
         """A number of [0, 1)."""
-        self._keep()
+        self._draw_ahead()
         return float(self.rng.random())
 
     def signs(self) -> Array:
         """±1 for every channel, (C, 1, 1)."""
-        self._keep()
-        signs, self.kept = self.kept, None
+        self._draw_ahead()
+        signs, self.signs_ahead = self.signs_ahead, None
         assert signs is not None
         return signs
 
-    def _keep(self) -> None:
-        if self.kept is None:
-            self.kept = self.rng.choice([-1.0, 1.0], (self.channels, 1, 1))
+    def _draw_ahead(self) -> None:
+        if self.signs_ahead is None:
+            self.signs_ahead = self.rng.choice([-1.0, 1.0], (self.channels, 1, 1))
 
 
 def square_draws(call: Call) -> SquareDraws:
@@ -90,7 +90,7 @@ def _unit(v: Array) -> Array:
 
 @dataclass
 class Noise:
-    """HopSkipJump's probes: for each image its own, of its own generator, whichever library asks."""
+    """HopSkipJump's probes: every image has its own generator, in every library."""
 
     seed: int
     norm: str
@@ -98,12 +98,12 @@ class Noise:
     generators: dict[int, np.random.Generator] = field(default_factory=dict)
 
     def begin(self, n: int) -> int:
-        """The number of the first of the next n images."""
+        """Goes to the next n images. Returns the number of the first."""
         self.begun += n
         return self.begun - n
 
     def probes(self, image: int, shape: tuple[int, ...]) -> Array:
-        """Directions, not yet of length 1: normal, or uniform in the cube (linf)."""
+        """Directions of any length: normal, or uniform in the cube (linf)."""
         rng = self.generators.setdefault(image, np.random.default_rng([self.seed, image]))
         return rng.uniform(-1, 1, shape) if self.norm == "linf" else rng.standard_normal(shape)
 

@@ -17,7 +17,7 @@ from sparring.adapters.attacks.catalogue import catalogue
 from sparring.adapters.attacks.library import Unsupported, load_library
 from sparring.adapters.attacks.request import Request
 from sparring.adapters.errors import InputError
-from sparring.adapters.libraries.ledger import Entry, entries, habits, whose
+from sparring.adapters.libraries.ledger import Entry, entries, habits, ledger_name
 from sparring.suites.compare import flat_pixels
 from sparring.suites.compare.pairs import IMAGES, Arrays, Compared, compare
 from sparring.suites.compare.steadiness import unsteady
@@ -222,7 +222,7 @@ _ATTACKED = ["library", *_SUBJECT, "model", "attack", "norm", "params", "targete
 
 
 def _has(party: tuple[str, ...], entry: str) -> bool:
-    return whose(load_library(party[0])) in entries()[entry].libraries
+    return ledger_name(load_library(party[0])) in entries()[entry].libraries
 
 
 def _changed(run: Path, cell: str, other_run: Path, other: str) -> bool:
@@ -300,7 +300,7 @@ class Party:
     def habits(self) -> tuple[Entry, ...]:
         """The ledger's entries that hold for the party in this attack."""
         _, attack, norm, params, *_ = self.attacked
-        name = whose(load_library(self.library))
+        name = ledger_name(load_library(self.library))
         return habits(attack, norm, json.loads(params), name, self.version, self.framework, self.route)
 
 

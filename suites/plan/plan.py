@@ -13,7 +13,7 @@ from typing import Literal
 from sparring.adapters.attacks.library import Library, load_library
 from sparring.adapters.attacks.request import Request, why_not
 from sparring.adapters.errors import InputError, unknown
-from sparring.adapters.libraries.ledger import habits, whose
+from sparring.adapters.libraries.ledger import habits, ledger_name
 from sparring.adapters.libraries.own import bridge as own
 from sparring.models.data.datasets import Dataset
 from sparring.models.defenses import catalogue as defenses
@@ -244,7 +244,7 @@ def _taken_away(suite: Suite, library: Library, asked: Request, framework: str, 
     if not suite.reconcile:
         return [()]
     own = (
-        habits(asked.name, asked.norm, asked.params, whose(library), library.version(), framework, route)
+        habits(asked.name, asked.norm, asked.params, ledger_name(library), library.version(), framework, route)
         if asked.canonical is not None
         else ()
     )

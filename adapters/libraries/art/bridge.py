@@ -34,14 +34,17 @@ from sparring.adapters.libraries.rewriting import attribute
 from sparring.adapters.protocol import Classifier, Counter, Images, TensorflowNative, TorchNative, counted
 
 OWN_ESTIMATORS = ("AutoAttack", "AutoProjectedGradientDescent", "ShadowAttack")
-"""What runs on ART's own estimators only, beside what has its framework in its name; bridged on one of a torch view."""
+"""Attacks that run on ART's own estimators only, beside those with a framework in their name.
+
+Bridged they run on ART's estimator of a torch view.
+"""
 BROKEN_ON_TENSORFLOW = ("AutoAttack", "AutoProjectedGradientDescent")
-"""Their losses want what Keras 3 no longer has (ART 1.20: losses.Reduction)."""
+"""Their losses need ``losses.Reduction`` (ART 1.20), which Keras 3 no longer has."""
 ONE_IMAGE = ("ShadowAttack",)
 WANT_PROBABILITIES = ("SimBA", "VirtualAdversarialMethod")
 """Black-box attacks that refuse logits."""
 ON_THEIR_OWN_PREDICTION = ("DeepFool",)
-"""Untargeted they leave the predicted class, not the label: an image already wrong would be moved to its true class."""
+"""Untargeted they leave the predicted class, not the label: they would move a misclassified image to its true class."""
 FROM_A_START = ("BoundaryAttack", "BrendelBethgeAttack", "HopSkipJump")
 """Their own starts come from a fresh ``RandomState()``, which no seed reaches."""
 IN_BYTES = ("PixelAttack", "ThresholdAttack")
@@ -51,16 +54,16 @@ IN_BYTES = ("PixelAttack", "ThresholdAttack")
 def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[Run]:
     """ART on its own estimator of the classifier's framework, or on ours over the protocol."""
     guard()
-    seen = counted(classifier, counter)
+    model = counted(classifier, counter)
 
     def decide(x: Images) -> Any:
-        return seen.logits(x).argmax(axis=1)
+        return model.logits(x).argmax(axis=1)
 
     with ExitStack() as stack:
         if route == "bridged":
             from sparring.adapters.libraries.art.estimator import estimator as bridge
 
-            estimator: Any = bridge(seen)
+            estimator: Any = bridge(model)
         elif isinstance(classifier, TorchNative):
             estimator = _torch_estimator(stack.enter_context(classifier.torch_module(counter)), classifier)
         elif isinstance(classifier, TensorflowNative):
@@ -69,13 +72,13 @@ def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[
             raise NotSupported(f"ART has no native route to a {type(classifier).__name__}")
 
         def of_torch() -> Any:
-            """ART's estimator for torch, over a view of whatever is no torch network."""
+            """ART's estimator of a torch network, or of a torch view of any other classifier."""
             if route == "native" and isinstance(classifier, TorchNative):
                 return estimator
             from sparring.adapters.frameworks.torch_view import TorchView
             from sparring.adapters.libraries.art.estimator import AnswersNaN
 
-            return _torch_estimator(TorchView(AnswersNaN(seen)), classifier)
+            return _torch_estimator(TorchView(AnswersNaN(model)), classifier)
 
         patch = patches.session(lambda call: _build(of_torch(), call), classifier.classes)
 
@@ -85,19 +88,19 @@ def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[
                     return patch(call)
             if route == "bridged" and call.target.endswith("TensorFlowV2"):
                 raise NotSupported(f"ART's {call.target} runs on ART's own estimators only, which is the native route")
-            chosen = estimator
+            estimator_of_call = estimator
             if call.target in WANT_PROBABILITIES:
-                chosen = _probable(seen)
+                estimator_of_call = _probable(model)
             elif _of_torch(call.target, route, classifier):
-                chosen = of_torch()
+                estimator_of_call = of_torch()
             with blaming("ART", call.target):
-                return _run(chosen, decide, call)
+                return _run(estimator_of_call, decide, call)
 
         yield run
 
 
 def _of_torch(target: str, route: Route, classifier: Classifier) -> bool:
-    """Whether it runs on a torch view of the classifier."""
+    """Whether the attack runs on a torch view of the classifier."""
     if isinstance(classifier, TensorflowNative) and target in BROKEN_ON_TENSORFLOW:
         return True
     return route == "bridged" and (target in OWN_ESTIMATORS or target.endswith("PyTorch"))
@@ -116,35 +119,35 @@ def _run(estimator: Any, decide: Callable[[Images], Any], call: Call) -> Images:
     else:
         rows, more = np.arange(len(call.x)), {}
     one_hot = np.eye(estimator.nb_classes, dtype=np.float32)[call.labels]
-    # without labels JSMA draws its targets, and the shadow attack isn't made a targeted one
+    # without labels JSMA draws its targets, and the shadow attack stays untargeted
     labelled = call.targeted or call.target not in (*AT_A_CLASS, *ONE_IMAGE)
-    # standard error gets the progress bars of attacks within attacks
+    # attacks within attacks write their progress bars to standard error
     with redirect_stderr(StringIO()), _mended(attack, call.target):
         for part in rows[:, None] if _singly(attack, call) else [rows]:
             if len(part):
                 result[part] = attack.generate(call.x[part], one_hot[part] if labelled else None, **more)
     if call.target in IN_BYTES:
-        # it multiplies by 255 and divides again, which moves every pixel by a rounding error
+        # these attacks multiply by 255 and divide again, which moves every pixel by a rounding error
         result = np.where(np.abs(result - call.x) < 1e-6, call.x, result)
     return result
 
 
 def _singly(attack: Any, call: Call) -> bool:
-    # its DeepFool considers the candidates of all images for each of them
+    # ART's DeepFool considers the candidates of all images for each image
     united = call.target == "DeepFool" and attack.nb_grads < attack.estimator.nb_classes
     return call.singly or call.target in ONE_IMAGE or (call.canonical is not None and united)
 
 
 @contextmanager
-def _mended_numpy() -> Iterator[None]:
-    """GeoDA asks for what NumPy 2 dropped, and leaves a file in the working directory."""
+def _numpy_as_geoda_needs_it() -> Iterator[None]:
+    """GeoDA uses what NumPy 2 no longer has, and writes a file into the working directory."""
     with attribute(np, "mat", np.asmatrix), attribute(np, "save", lambda *args, **kwargs: None):
         yield
 
 
 @contextmanager
 def _without_multiprocess() -> Iterator[None]:
-    """AutoAttack imports multiprocess, which it needs only for several processes."""
+    """AutoAttack imports multiprocess always, and needs it for several processes only."""
     if find_spec("multiprocess"):
         yield
         return
@@ -157,7 +160,7 @@ def _without_multiprocess() -> Iterator[None]:
 
 def _mended(attack: Any, target: str) -> AbstractContextManager[None]:
     if target == "GeoDA":
-        return _mended_numpy()
+        return _numpy_as_geoda_needs_it()
     return _without_multiprocess() if target == "AutoAttack" and not attack.parallel_pool_size else nullcontext()
 
 
@@ -185,7 +188,7 @@ def _build(estimator: Any, call: Call) -> Any:
         call.target == "AutoAttack" or kwargs.get("loss_type") == "difference_logits_ratio"
     ):
         raise NotSupported(
-            f"ART's {call.target}: its loss (DLR) wants more logits than {estimator.nb_classes} classes give"
+            f"ART's {call.target}: its loss (DLR) needs more logits than {estimator.nb_classes} classes have"
         )
     try:
         with attribute(estimator, "all_framework_preprocessing", False) if momentum else nullcontext():
@@ -195,9 +198,9 @@ def _build(estimator: Any, call: Call) -> Any:
     for stage in attack.attacks if call.target == "AutoAttack" else ():
         if hasattr(stage, "verbose"):
             stage.verbose = False
-        told = "queries" if type(stage).__name__ == "SquareAttack" else "max_iter"
+        keyword_of_stage = "queries" if type(stage).__name__ == "SquareAttack" else "max_iter"
         if hasattr(stage, "max_iter"):
-            stage.max_iter = of_the_stages.get(told, stage.max_iter)
+            stage.max_iter = of_the_stages.get(keyword_of_stage, stage.max_iter)
     return attack
 
 
@@ -212,7 +215,7 @@ def _torch_estimator(module: Any, classifier: Classifier) -> Any:
     from torch import nn
 
     class Single(nn.Module):
-        """Several of its attacks compute in float64, and hand that on."""
+        """Several of ART's attacks pass images of float64."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -250,7 +253,7 @@ def _tensorflow_estimator(function: Callable[[Any], Any], classifier: Classifier
         clip_values=(0.0, 1.0),
         preprocessing=None,
     )
-    # its own compiles the call, and what is compiled is counted once
+    # ART compiles this call, and the passes of a compiled call would be counted once
     estimator._forward_pass = lambda model, x, training: model(x)
     return estimator
 

@@ -1,9 +1,9 @@
 """ART's preprocessors and postprocessors by their own names, around any classifier.
 
-A class gets ART's own keyword arguments, checked against its signature. What sparring knows better is pinned: images
-are in [0, 1], channels first, and a defense is applied when predicting. Where a class draws, ART's own do it from
-NumPy's global generator: each image goes through alone, with that seeded by its content. So do predictions, for one of
-the postprocessors mixes up the rows of a batch.
+A class gets ART's own keyword arguments, checked against its signature. Others are pinned: images are in [0, 1],
+channels first, and a defense is applied when predicting. ART's random classes draw from NumPy's global generator: so
+each image is processed alone, with the generator seeded by its content. Predictions are processed one by one, too, for
+one of the postprocessors mixes up the rows of a batch.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ PINNED: Mapping[str, Any] = {
     "verbose": False,
     "device_type": "cpu",
 }
-"""Keywords that sparring gives wherever a class has them."""
+"""Keywords that sparring sets wherever a class has them."""
 OTHERWISE: Mapping[str, Mapping[str, Any]] = {
-    # channels first are refused, and clipping calls what TensorFlow's tensors haven't
+    # it refuses channels first, and its clipping calls a method that TensorFlow's tensors lack
     "SpatialSmoothingTensorFlowV2": {"clip_values": None, "channels_first": False},
 }
 IGNORED = {"GaussianAugmentation": ("ratio",)}
-"""Keywords that mean nothing beside what is pinned."""
+"""Keywords without effect beside the pinned ones."""
 CHANNELS_LAST = ("SpatialSmoothingTensorFlowV2", "TotalVarMin")
-"""They take the last axis for the channels, whatever they are told."""
+"""They take the last axis for the channels, whatever ``channels_first`` is."""
 RANDOM = ("Cutout", "GaussianAugmentation", "TotalVarMin", "GaussianNoise")
 DECIDES = ("ClassLabels",)
 
-LABELS = "it changes the labels of training images, which a deployed classifier hasn't"
+LABELS = "it changes the labels of training images, which a deployed classifier doesn't have"
 SOUND = "it is for sound"
 VIDEO = "it is for videos"
 UNSUPPORTED = {
@@ -101,12 +101,12 @@ def raw() -> Mapping[str, RawDefense]:
     guard()
     from art.defences import postprocessor, preprocessor
 
-    found = {}
+    classes = {}
     for module, base in ((preprocessor, preprocessor.Preprocessor), (postprocessor, postprocessor.Postprocessor)):
         for name, cls in sorted(vars(module).items()):
             if inspect.isclass(cls) and issubclass(cls, base) and cls is not base:
-                found[name] = _raw(name, cls, base is postprocessor.Postprocessor)
-    return found
+                classes[name] = _raw(name, cls, base is postprocessor.Postprocessor)
+    return classes
 
 
 def build(name: str, params: Mapping[str, Any]) -> Any:
@@ -135,10 +135,10 @@ def preprocessed(
 
 
 def _transform(processor: Any, random: bool, channels_last: bool) -> Transform:
-    there, back = ((0, 2, 3, 1), (0, 3, 1, 2)) if channels_last else ((0, 1, 2, 3), (0, 1, 2, 3))
+    to_theirs, to_ours = ((0, 2, 3, 1), (0, 3, 1, 2)) if channels_last else ((0, 1, 2, 3), (0, 1, 2, 3))
 
     def through(x: Images) -> Images:
-        return np.asarray(processor(x.transpose(there).copy())[0], np.float32).transpose(back)
+        return np.asarray(processor(x.transpose(to_theirs).copy())[0], np.float32).transpose(to_ours)
 
     def alone(x: Images, coins: Coins, row: int) -> Images:
         with _seeded(coins(row)):
@@ -148,19 +148,21 @@ def _transform(processor: Any, random: bool, channels_last: bool) -> Transform:
         if not len(x):
             return x, lambda g: g
         boxed = np.clip(x, 0, 1)
-        moved = np.concatenate([alone(boxed, coins, row) for row in range(len(x))]) if random else through(boxed)
+        transformed = np.concatenate([alone(boxed, coins, row) for row in range(len(x))]) if random else through(boxed)
 
         def pull(gradient: Images) -> Images:
-            estimated = processor.estimate_gradient(boxed.transpose(there).copy(), gradient.transpose(there).copy())
-            return np.asarray(estimated, np.float32).transpose(back)
+            estimated = processor.estimate_gradient(
+                boxed.transpose(to_theirs).copy(), gradient.transpose(to_theirs).copy()
+            )
+            return np.asarray(estimated, np.float32).transpose(to_ours)
 
-        return np.clip(moved, 0, 1), pull
+        return np.clip(transformed, 0, 1), pull
 
     return transform
 
 
 class Postprocessed:
-    """A classifier whose probabilities go through a postprocessor of ART's: logarithms of what comes out are logits."""
+    """A classifier behind a postprocessor of ART's: the logarithms of the processed probabilities are its logits."""
 
     framework = "defended"
     gradients = "none"
@@ -170,14 +172,14 @@ class Postprocessed:
         self.input_shape, self.classes = inner.input_shape, inner.classes
 
     def logits(self, x: Images) -> Logits:
-        """Logarithms (N, classes), float32, of what the postprocessor makes of the softmax, 1e-30 at least."""
+        """(N, classes), float32: logarithms of the processed softmax, of 1e-30 at least."""
         check_images(x, self.input_shape)
-        before, coin = softmax(self.inner.logits(x).astype(np.float64), axis=1), coins(self.seed, x, 0)
-        after = np.zeros_like(before)
+        probabilities, coin = softmax(self.inner.logits(x).astype(np.float64), axis=1), coins(self.seed, x, 0)
+        processed = np.zeros_like(probabilities)
         for row in range(len(x)):
             with _seeded(coin(row)):
-                after[row] = self.processor(before[row : row + 1].copy())[0]
-        logits: Logits = np.log(np.maximum(after, LEAST_PROBABILITY)).astype(np.float32)
+                processed[row] = self.processor(probabilities[row : row + 1].copy())[0]
+        logits: Logits = np.log(np.maximum(processed, LEAST_PROBABILITY)).astype(np.float32)
         return logits
 
 
@@ -213,7 +215,7 @@ HIDES = "needs logits, and the defense gives class labels only"
 
 
 def _seeded(coin: np.random.Generator) -> AbstractContextManager[None]:
-    """Within the context the global generators start from the coin; afterwards they are as before."""
+    """Within the context the global generators start from a seed of the coin's; afterwards they are as before."""
     return seeded(int(coin.integers(2**32)), of_tensorflow=False)
 
 
@@ -221,12 +223,12 @@ TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 
 
 def _raw(name: str, cls: Any, post: bool) -> RawDefense:
-    told = dict(re.findall(r":param (\w+):\s*(.+)", inspect.getdoc(cls.__init__) or ""))
+    descriptions = dict(re.findall(r":param (\w+):\s*(.+)", inspect.getdoc(cls.__init__) or ""))
     lines = (inspect.getdoc(cls) or name).splitlines()
     parameters = {
         key: Parameter(
             TYPES.get(str(parameter.annotation).partition(" ")[0], str),
-            told.get(key, "").rstrip("."),
+            descriptions.get(key, "").rstrip("."),
             REQUIRED if parameter.default is parameter.empty else parameter.default,
         )
         for key, parameter in inspect.signature(cls).parameters.items()

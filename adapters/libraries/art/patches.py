@@ -1,9 +1,9 @@
-"""ART's adversarial patches: what runs where, and how one of them is trained on some images and put into others.
+"""ART's adversarial patch: trained on some images and put into others.
 
-ART 1.20 has four classes. ``AdversarialPatchPyTorch`` is the one that stands for ``patch`` here, on ART's own estimator
-of a torch network or on that of a torch view of any other. ``AdversarialPatchNumpy`` can't be made (1.20.1 takes the
-middle of an estimator's clip values for no number); ``AdversarialPatchTensorFlowV2`` wants channels last and mirrors a
-small patch all over the image; ``AdversarialPatch`` chooses one of the three, of torch always the circle.
+ART 1.20 has four classes. ``patch`` is its ``AdversarialPatchPyTorch``, on ART's estimator of a torch network or of a
+torch view of any other classifier. ``AdversarialPatchNumpy`` can't be constructed: 1.20.1 refuses the middle of an
+estimator's clip values. ``AdversarialPatchTensorFlowV2`` needs channels last and mirrors a small patch all over the
+image. ``AdversarialPatch`` chooses one of the three, and for torch always a circle.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUMMED = "steps along the sum of all gradients so far: it never sets the patch's
 
 
 def _share(value: float, context: Context) -> float:
-    """Its scales are shares of the image's shorter side."""
+    """ART's scales are shares of the image's shorter side."""
     return value * float(context.params["size"]) / min(context.input_shape[1:])
 
 
@@ -60,18 +60,18 @@ MAPPING: AttackMapping = maps(
 
 
 def session(build: Callable[[Call], Any], classes: int) -> Callable[[Call], Crafted]:
-    """Runs calls of ART's patch; ``build`` makes its attack object of a call. One patch is trained for a whole cell.
+    """Runs calls of ART's patch; ``build`` makes its attack object from a call. One patch serves a whole cell.
 
-    One of its iterations is a pass over all images that it is given. Here it is given one batch at a time, that of
-    sparring's own patch at this seed, and goes on from the patch that it has, so that steps and images are as asked.
+    One iteration of ART's is a pass over all images of a call. So each call gets one batch, the same as sparring's own
+    patch gets with this seed, and continues from the patch of the call before: steps and batches are as requested.
     """
-    made: dict[tuple[Any, ...], tuple[Fit, Any, dict[str, npt.NDArray[Any]], int]] = {}
+    trained: dict[tuple[Any, ...], tuple[Fit, Any, dict[str, npt.NDArray[Any]], int]] = {}
 
     def run(call: Call) -> Crafted:
         if call.fit is None or call.context is None:
             raise InputError("patch is trained on other images than it is tested on: give it some (data: fit)")
         key = id(call.fit), call.targeted, *sorted(call.kwargs.items())
-        if key not in made:
+        if key not in trained:
             params, seed = call.context.params, call.context.seed
             ranged(call.x.shape[1:], **{name: params[name] for name in PLACING})
             attack = build(replace(call, kwargs={**call.kwargs, "max_iter": 1}))
@@ -79,10 +79,10 @@ def session(build: Callable[[Call], Any], classes: int) -> Callable[[Call], Craf
             one_hot = np.eye(classes, dtype=np.float32)
             with redirect_stderr(StringIO()):
                 for rows in order:
-                    found, mask = attack.generate(call.fit.x[rows], one_hot[call.fit.labels[rows]], shuffle=False)
-            whole = {"patch": np.asarray(found, np.float32), "mask": np.asarray(mask[0] > 0.5)}
-            made[key] = call.fit, attack, whole, seed  # the images are kept, so that no others get their id
-        _, attack, whole, seed = made[key]
+                    patch, mask = attack.generate(call.fit.x[rows], one_hot[call.fit.labels[rows]], shuffle=False)
+            whole = {"patch": np.asarray(patch, np.float32), "mask": np.asarray(mask[0] > 0.5)}
+            trained[key] = call.fit, attack, whole, seed  # the images are kept, so that no others get their id
+        _, attack, whole, seed = trained[key]
         return Crafted(put(attack, call.x, seed), whole=whole)
 
     return run

@@ -1,4 +1,4 @@
-"""Every attack class of the installed ART: what it needs of a classifier, and which can't attack one."""
+"""Every attack class of the installed ART: what it needs of a classifier, and why some can't attack one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEEDS: dict[str, Needs] = {
     "SignOPTAttack": "decisions",
     "SpatialTransformation": "decisions",
 }
-"""What ``_estimator_requirements`` doesn't tell; all others need gradients where they say so, else logits."""
+"""Classes whose needs ``_estimator_requirements`` doesn't say. All others need gradients if it says so, else logits."""
 
 PATCH = "it makes one patch for all images, from others than it is tested on: the attack patch gives it these"
 FEATURES = "it moves towards the inner features of another image, not from a class or towards one"
@@ -47,16 +47,16 @@ UNSUPPORTED = {
 OTHER_ESTIMATORS = {
     "ObjectDetectorMixin": "it attacks object detectors",
     "ObjectTrackerMixin": "it attacks object trackers",
-    "SpeechRecognizerMixin": "it attacks speech recognisers",
+    "SpeechRecognizerMixin": "it attacks speech recognizers",
     "ScikitlearnDecisionTreeClassifier": "it attacks decision trees",
     "GPyGaussianProcessClassifier": "it attacks Gaussian processes",
 }
 AT_A_CLASS = ("SaliencyMapMethod", "TargetedUniversalPerturbation")
-"""Their ``y`` is the class to reach, always."""
+"""Their ``y`` is always the class to reach."""
 NOT_AT_A_CLASS = ("AutoAttack", "SignOPTAttack")
-"""Their ``targeted`` means more attacks away from the label, or wants an image of the target."""
+"""Their ``targeted`` is something else: more attacks away from the label, or an image of the target."""
 OF_THE_STAGES = ("max_iter", "queries")
-"""What AutoAttack's constructor doesn't take, though the attacks that it is made of have it."""
+"""Parameters that the attacks within AutoAttack have, and its constructor doesn't take."""
 
 
 @lru_cache(maxsize=1)
@@ -66,12 +66,12 @@ def raw() -> Mapping[str, RawAttack]:
     from art.attacks import evasion
     from art.attacks.attack import EvasionAttack
 
-    found = {
+    classes = {
         name: _raw(name, cls)
         for name, cls in sorted(vars(evasion).items())
         if inspect.isclass(cls) and issubclass(cls, EvasionAttack)
     }
-    found.setdefault(  # ART leaves it out where its package is missing
+    classes.setdefault(  # ART leaves it out where its package is missing
         "BrendelBethgeAttack",
         RawAttack(
             "BrendelBethgeAttack",
@@ -80,7 +80,7 @@ def raw() -> Mapping[str, RawAttack]:
             unsupported="needs the package numba, which is not installed: pip install 'sparring[extras]'",
         ),
     )
-    return found
+    return classes
 
 
 def _raw(name: str, cls: Any) -> RawAttack:
@@ -89,7 +89,7 @@ def _raw(name: str, cls: Any) -> RawAttack:
     signature = inspect.signature(cls)
     runs_on: tuple[str, ...] = Frameworks
     if name.endswith("PyTorch"):
-        # the route to Keras on TensorFlow is another of ART's own estimators
+        # Keras on TensorFlow has another of ART's estimators
         runs_on = tuple(framework for framework in Frameworks if framework != "keras-tensorflow")
     elif name.endswith("TensorFlowV2"):
         runs_on = ("keras-tensorflow",)

@@ -1,4 +1,4 @@
-"""What takes the difference between ART's AutoAttack and the source away: the source's four attacks in its loop."""
+"""The reconciliation of ART's AutoAttack: the source's four attacks in ART's loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparring.adapters.protocol import Images, Logits
 
 
 class OfEstimator:
-    """ART's estimator of a torch module, by the protocol."""
+    """ART's estimator of a torch module, as a classifier of the protocol."""
 
     framework = "torch"
 
@@ -24,7 +24,7 @@ class OfEstimator:
         self.input_shape, self.classes = estimator.input_shape, estimator.nb_classes
 
     def logits(self, x: Images) -> Logits:
-        """(N, classes). Not by ``predict``: its data loader draws from torch's generator, as the attacks do."""
+        """(N, classes). Not by ``predict``: its data loader draws from torch's generator, which the attacks use."""
         import torch
 
         with torch.no_grad():
@@ -48,7 +48,7 @@ class OfEstimator:
 
 
 class Stage:
-    """One attack of the source's, as ART's AutoAttack runs its stages."""
+    """One attack of the source, as ART's AutoAttack runs its stages."""
 
     targeted = False
 

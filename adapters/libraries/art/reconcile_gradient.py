@@ -1,4 +1,4 @@
-"""What takes ART's differences in the ledger away, on its own estimators of torch and TensorFlow, and on ours."""
+"""Reconciliations of ART's gradient attacks, on its estimators of torch and TensorFlow, and on ours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sparring.adapters.libraries.rewriting import (
 
 
 def _pgd_classes() -> tuple[Any, Any, Any]:
-    """What does the work of its gradient attacks: in NumPy (FGSM too, and all on our estimator), torch, TensorFlow."""
+    """The classes of ART's gradient attacks: in NumPy (FGSM too, and all on our estimator), torch, TensorFlow."""
     from art.attacks.evasion.fast_gradient import FastGradientMethod
     from art.attacks.evasion.projected_gradient_descent import (
         projected_gradient_descent_pytorch as torch,
@@ -103,8 +103,8 @@ def ball_before_box(call: Call) -> Iterator[Call]:
         yield call
 
 
-def _clipped(what: str, by: str) -> tuple[str, str]:
-    return f"x_adv = {what}", f"x_adv = {by}({what}, *self.estimator.clip_values)"
+def _clipped(point: str, clip: str) -> tuple[str, str]:
+    return f"x_adv = {point}", f"x_adv = {clip}({point}, *self.estimator.clip_values)"
 
 
 @contextmanager
@@ -157,7 +157,7 @@ def lowest_margin_of_restarts(call: Call) -> Iterator[Call]:
 
 @contextmanager
 def exact_lengths(call: Call) -> Iterator[Call]:
-    """Nothing added to the lengths of gradients: a class with the own one's gradient has no boundary to go to."""
+    """Nothing is added to the lengths of gradients: a class with the gradient of the own one has no boundary."""
     from art.attacks.evasion import DeepFool
 
     def over(top: Any, bottom: Any, otherwise: float) -> Any:
@@ -174,7 +174,7 @@ def exact_lengths(call: Call) -> Iterator[Call]:
 
 @contextmanager
 def own_score_subtracted(call: Call) -> Iterator[Call]:
-    """Of DeepFool's scores the own class' is subtracted, not that of the class whose number is its place among some."""
+    """DeepFool subtracts the score of the own class, not that of another one with a wrong index."""
     from art.attacks.evasion import DeepFool
 
     change = ("f_batch[np.arange(len(f_batch)), labels_indices]", "f_batch[np.arange(len(f_batch)), fk_hat]")
@@ -184,7 +184,7 @@ def own_score_subtracted(call: Call) -> Iterator[Call]:
 
 @contextmanager
 def adam(call: Call) -> Iterator[Call]:
-    """CW's line search out of use, and Adam's step in its place, until an image's objective no longer falls."""
+    """CW takes Adam's step in place of its line search, until an image's objective no longer falls."""
     from art.attacks.evasion import CarliniL2Method
 
     context = call.context
@@ -260,7 +260,7 @@ def no_gradient_past_the_hinge(call: Call) -> Iterator[Call]:
 
 @contextmanager
 def last_step_not_taken(call: Call) -> Iterator[Call]:
-    """CW looks at as many images as it has steps, the first before any step; the one after the last doesn't count."""
+    """CW looks at one image a step, before the step. The image after the last step doesn't count."""
     from art.attacks.evasion import CarliniL2Method
 
     change = ("best_lr[active] > 0", "(best_lr[active] > 0) & (i_iter + 1 < self.max_iter)")

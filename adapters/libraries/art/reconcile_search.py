@@ -1,4 +1,4 @@
-"""What takes ART's differences in the ledger away, of its search and decision attacks: mostly lines of ``generate``."""
+"""Reconciliations of ART's search and decision attacks: each takes one difference of the ledger away."""
 
 from __future__ import annotations
 
@@ -13,31 +13,10 @@ from scipy.special import softmax
 
 from sparring.adapters.attacks.library import Call, Reconcile
 from sparring.adapters.libraries.draws import noise, square_bumps, square_draws
-from sparring.adapters.libraries.rewriting import attribute, margins, rewritten
+from sparring.adapters.libraries.rewriting import Classes, attribute, each_image_by_itself, margins
 from sparring.adapters.libraries.saliency import best_pair
 
-
-def _rewriting(call: Call, *changes: tuple[str, str], method: str = "generate", **known: Any) -> Any:
-    from art.attacks import evasion
-
-    return rewritten(getattr(evasion, call.target), method, *changes, **known)
-
-
-def _lines(*changes: tuple[str, str], method: str = "generate") -> Reconcile:
-    """A reconciliation that is no more than other words in one function."""
-
-    @contextmanager
-    def reconcile(call: Call) -> Iterator[Call]:
-        with _rewriting(call, *changes, method=method):
-            yield call
-
-    return reconcile
-
-
-@contextmanager
-def each_image_by_itself(call: Call) -> Iterator[Call]:
-    """One image a call."""
-    yield replace(call, singly=True)
+THEIRS = Classes("art.attacks.evasion", method="generate")
 
 
 # Square
@@ -53,7 +32,7 @@ def square_draws_of_the_seed(call: Call) -> Iterator[Call]:
         ("np.random.choice([-1, 1], size=size)", "own.stripes(width)"),
         ("np.random.choice([-2 * self.eps, 2 * self.eps], size=[channels, 1, 1])", "2 * self.eps * own.signs()"),
         ("np.random.randint(", "own.place("),
-        (flip, "if False: pass"),  # the signs have seen to it
+        (flip, "if False: pass"),  # the signs do that
         ("random.random() > 0.5", "own.coin() > 0.5"),
         (
             "np.random.choice(\n                            [-1, 1], size=random_size\n                        )",
@@ -61,31 +40,33 @@ def square_draws_of_the_seed(call: Call) -> Iterator[Call]:
         ),
         ("np.random.choice([-1, 1], size=random_choice_size)", "own.signs()"),
     )
-    with _rewriting(call, *changes, own=square_draws(call)):
+    with THEIRS.rewritten(call, *changes, own=square_draws(call)):
         yield call
 
 
 def _lowest(attack: Any, x: Any, ends: Any, y: Any) -> Any:
-    """Of the images and what a search made of them, those with the lower margin."""
-    before, after = (margins(attack.estimator.predict(images, attack.batch_size), y, False) for images in (x, ends))
-    return np.where((after < before)[:, None, None, None], ends, x)
+    """For each image the one with the lower margin: the image itself, or the end of its search."""
+    margins_before, margins_after = (
+        margins(attack.estimator.predict(images, attack.batch_size), y, False) for images in (x, ends)
+    )
+    return np.where((margins_after < margins_before)[:, None, None, None], ends, x)
 
 
 @contextmanager
 def square_starts_at_the_stripes(call: Call) -> Iterator[Call]:
-    """The search begins at the draw, better than the image itself or not; at last the better of the two counts."""
+    """The search begins at the draw, even if the image itself is better. At the end the better of the two counts."""
     first = "\n                loss_improved = "  # those of the iterations are further in
     changes = (
         (f"{first}(sample_loss_new - sample_loss_init) < 0.0", f"{first}~np.isnan(sample_loss_new)"),
         ("\n        return x_adv", "\n        return lowest(self, x, x_adv, y)"),
     )
-    with _rewriting(call, *changes, lowest=_lowest):
+    with THEIRS.rewritten(call, *changes, lowest=_lowest):
         yield call
 
 
 @contextmanager
 def square_best_start_counts(call: Call) -> Iterator[Call]:
-    """Of all starts' ends the one with the lowest margin."""
+    """The end with the lowest margin counts, from whichever start."""
 
     def best_of(attack: Any, x: Any, x_adv: Any, y: Any) -> Iterator[int]:
         best = x
@@ -94,13 +75,13 @@ def square_best_start_counts(call: Call) -> Iterator[Call]:
             best = x_adv[:] = _lowest(attack, best, x_adv, y)
 
     restarts = 'in trange(self.nb_restarts, desc="SquareAttack - restarts", disable=not self.verbose)'
-    with _rewriting(call, (restarts, "in best_of(self, x, x_adv, y)"), best_of=best_of):
+    with THEIRS.rewritten(call, (restarts, "in best_of(self, x, x_adv, y)"), best_of=best_of):
         yield call
 
 
 @contextmanager
 def square_wins_by_a_margin(call: Call) -> Iterator[Call]:
-    """Adversarial is a margin below 0, as in the source; and the loss is the margin wherever the own logit stands."""
+    """Adversarial is a margin below 0, as in the source. The loss is the margin, wherever the own logit stands."""
     from art.attacks.evasion import SquareAttack
 
     def loss(self: Any, x: Any, y: Any) -> Any:
@@ -113,9 +94,9 @@ def square_wins_by_a_margin(call: Call) -> Iterator[Call]:
 
 @contextmanager
 def square_schedule_in_whole_steps(call: Call) -> Iterator[Call]:
-    """The share of squares goes by the whole number of the source's 10,000 iterations."""
+    """The share of squares depends on a whole number of the source's 10,000 iterations."""
     change = ("i_p = i_iter / self.max_iter", "i_p = int(i_iter / self.max_iter * 10000) / 10000")
-    with _rewriting(call, change, method="_get_percentage_of_elements"):
+    with THEIRS.rewritten(call, change, method="_get_percentage_of_elements"):
         yield call
 
 
@@ -137,33 +118,35 @@ def square_bumps_of_the_source(call: Call) -> Iterator[Call]:
         ("delta[: height // 2] = gaussian_perturbation", "pass"),
         ("delta[height // 2 : height // 2 + gaussian_perturbation.shape[0]] = -gaussian_perturbation", "pass"),
     )
-    with _rewriting(call, *changes, bumps=square_bumps):
+    with THEIRS.rewritten(call, *changes, bumps=square_bumps):
         yield call
 
 
-square_windows_everywhere = _lines(
+square_windows_everywhere = THEIRS.lines(
     ("(0, height - height_tile)", "(0, height - height_tile + 1)"),
     ("(0, width - height_tile)", "(0, width - height_tile + 1)"),
     ("(0, height - height_tile_2)", "(0, height - height_tile_2 + 1)"),
     ("(0, width - height_tile_2)", "(0, width - height_tile_2 + 1)"),
 )
 """Windows may touch the last row and column."""
-square_windows_within = _lines(
+square_windows_within = THEIRS.lines(
     ("* width))), 1)", "* width))), 1); height_tile = min(height_tile, height, width)"),
     ("height_tile_2 = height_tile", "height_tile_2 = height_tile = min(height_tile, height, width)"),
 )
-square_first_query_counts = _lines(
+square_first_query_counts = THEIRS.lines(
     ("trange(\n                    self.max_iter, desc", "trange(\n                    1, self.max_iter, desc")
 )
 """Iterations from 1: the initial query is one of them."""
-square_tiles_in_the_middle = _lines(
+square_tiles_in_the_middle = THEIRS.lines(
     ("n_tiles = 5", "n_tiles = min(5, height, width)"),
     ("height_tile = height // n_tiles", "height_tile = min(height, width) // n_tiles"),
     ("height_start = 0\n", "height_start = (height - n_tiles * height_tile) // 2\n"),
     ("width_start = 0\n", "width_start = (width - n_tiles * height_tile) // 2\n"),
 )
-square_times_the_length = _lines(("axis=(2, 3), keepdims=True)) * np.sqrt(", "axis=(2, 3), keepdims=True)) / np.sqrt("))
-square_windows_by_channel = _lines(
+square_times_the_length = THEIRS.lines(
+    ("axis=(2, 3), keepdims=True)) * np.sqrt(", "axis=(2, 3), keepdims=True)) / np.sqrt(")
+)
+square_windows_by_channel = THEIRS.lines(
     (
         "np.maximum(new_deltas_mask, new_deltas_mask_2)) ** 2,\n                            axis=(1, 2, 3)",
         "np.maximum(new_deltas_mask, new_deltas_mask_2)) ** 2,\n                            axis=(2, 3)",
@@ -188,11 +171,11 @@ def jsma_best_pair(call: Call) -> Iterator[Call]:
         "none = feat_ind[:, 0] < 0; search_space[active_indices[none]] = 0; "
         "active_indices, feat_ind = active_indices[~none], feat_ind[~none]"
     )
-    with _rewriting(call, ("self._saliency_map(", "pairs(self, "), ("# Update used features", stop), pairs=pairs):
+    with THEIRS.rewritten(call, ("self._saliency_map(", "pairs(self, "), ("# Update used features", stop), pairs=pairs):
         yield call
 
 
-jsma_counts_iterations = _lines(
+jsma_counts_iterations = THEIRS.lines(
     (
         "np.where(current_pred != target)[0]",
         "np.where((current_pred != target) * (self._nb_features * self.gamma >= 2))[0]",
@@ -227,13 +210,13 @@ def hopskipjump_draws_of_the_seed(call: Call) -> Iterator[Call]:
         ("np.random.uniform(low=-1, high=1, size=rnd_noise_shape).astype(ART_NUMPY_DTYPE)", "probes(rnd_noise_shape)"),
     )
     with (
-        _rewriting(
+        THEIRS.rewritten(
             call,
             ("current_sample = initial_sample", "begin(); current_sample = initial_sample"),
             method="_attack",
             begin=begin,
         ),
-        _rewriting(call, *changes, method="_compute_update", probes=probes),
+        THEIRS.rewritten(call, *changes, method="_compute_update", probes=probes),
     ):
         yield call
 
@@ -251,7 +234,7 @@ def hopskipjump_fine_search(call: Call) -> Iterator[Call]:
         yield call
 
 
-hopskipjump_in_float64 = _lines(
+hopskipjump_in_float64 = THEIRS.lines(
     (
         "# Main loop to wander around the boundary",
         "original_sample, current_sample = original_sample.astype(float), current_sample.astype(float)",
@@ -259,7 +242,7 @@ hopskipjump_in_float64 = _lines(
     method="_attack",
 )
 _search = "self._binary_search(current_sample, original_sample, target, self.norm, clip_min, clip_max)"
-hopskipjump_ends_on_the_boundary = _lines(
+hopskipjump_ends_on_the_boundary = THEIRS.lines(
     ("\n        return current_sample", f"\n        return {_search}"), method="_attack"
 )
 
@@ -284,8 +267,8 @@ def boundary_draws_of_the_seed(call: Call) -> Iterator[Call]:
         "normal(*self.estimator.input_shape)",
     )
     with (
-        _rewriting(call, ("# First, create", "begin()  # First, create"), method="_perturb", begin=begin),
-        _rewriting(call, changes, method="_orthogonal_perturb", normal=normal),
+        THEIRS.rewritten(call, ("# First, create", "begin()  # First, create"), method="_perturb", begin=begin),
+        THEIRS.rewritten(call, changes, method="_orthogonal_perturb", normal=normal),
     ):
         yield call
 
@@ -310,17 +293,17 @@ def boundary_one_proposal_a_step(call: Call) -> Iterator[Call]:
                 break
             far = np.linalg.norm(x - x_adv)
             on_sphere = np.clip(x_adv + self._orthogonal_perturb(delta, x_adv, x), low, high)
-            left = np.linalg.norm(x - on_sphere)
-            inwards = max(float(epsilon * far + left - far), 0.0) / left
+            remaining = np.linalg.norm(x - on_sphere)
+            inwards = max(float(epsilon * far + remaining - far), 0.0) / remaining
             nearer = np.clip(on_sphere + inwards * (x - on_sphere), low, high)
-            found = adversarial(nearer)
+            success = adversarial(nearer)
             if step % 10 == 0:
                 of_sphere.append(adversarial(on_sphere))
-                of_step.append(found)
+                of_step.append(success)
                 factor = _adapted(of_sphere, 0.2, 0.5, self.step_adapt)
                 delta, epsilon = delta * factor, epsilon * factor
                 epsilon *= _adapted(of_step, 0.1, 0.25, self.step_adapt)
-            if found and np.linalg.norm(x - nearer) < far:
+            if success and np.linalg.norm(x - nearer) < far:
                 x_adv = nearer
         return x_adv
 
@@ -329,7 +312,7 @@ def boundary_one_proposal_a_step(call: Call) -> Iterator[Call]:
 
 
 def _adapted(successes: deque[bool], low: float, high: float, shrink: float) -> float:
-    """The factor for a step's length once so many successes are known, which are then forgotten."""
+    """The factor for a step's length, once the deque is full of successes and failures; then the deque is cleared."""
     share = np.mean(successes)
     if len(successes) < (successes.maxlen or 0) or low <= share <= high:
         return 1
@@ -337,7 +320,7 @@ def _adapted(successes: deque[bool], low: float, high: float, shrink: float) -> 
     return 1 / shrink if share > high else shrink
 
 
-boundary_scaled_on_the_sphere = _lines(
+boundary_scaled_on_the_sphere = THEIRS.lines(
     (
         "perturb = perturb_flat.reshape(",
         "perturb_flat *= delta * np.linalg.norm(direction) / np.linalg.norm(perturb_flat)\n"
@@ -360,7 +343,7 @@ def one_pixel_of_probabilities(call: Call) -> Iterator[Call]:
         "self.estimator.predict(adv)[:, target_class]",
         "probabilities(self.estimator.predict(adv))[:, target_class]",
     )
-    with _rewriting(call, change, method="_attack", probabilities=probabilities):
+    with THEIRS.rewritten(call, change, method="_attack", probabilities=probabilities):
         yield call
 
 
@@ -369,35 +352,37 @@ def one_pixel_of_all_values(call: Call) -> Iterator[Call]:
     """Pixels take any value of [0, 1]; only rows and columns are whole."""
     as_floats = (("x = x.astype(int)", "pass"), ("*rgb = pixel", "*rgb = pixel; x_pos, y_pos = int(x_pos), int(y_pos)"))
     with (
-        _rewriting(call, ("self.estimator.clip_values[1] != 255.0", "False")),
-        _rewriting(call, ("[[0, 255]]", "[[0, 1]]"), method="_get_bounds"),
-        _rewriting(call, *as_floats, method="_perturb_image"),
+        THEIRS.rewritten(call, ("self.estimator.clip_values[1] != 255.0", "False")),
+        THEIRS.rewritten(call, ("[[0, 255]]", "[[0, 1]]"), method="_get_bounds"),
+        THEIRS.rewritten(call, *as_floats, method="_perturb_image"),
     ):
         yield call
 
 
 @contextmanager
 def one_pixel_population(call: Call) -> Iterator[Call]:
-    """As many as are asked for."""
+    """As many as the parameters say."""
     assert call.context is not None
     population = call.context.params["population"]
-    with _rewriting(call, ("400 // len(bounds)", "population // len(bounds)"), method="_attack", population=population):
+    with THEIRS.rewritten(
+        call, ("400 // len(bounds)", "population // len(bounds)"), method="_attack", population=population
+    ):
         yield call
 
 
 @contextmanager
 def one_pixel_failures_keep_their_best(call: Call) -> Iterator[Call]:
-    """What the search ended at is the image, fooled or not."""
+    """The result is the end of the search, whether or not it succeeded."""
     with (
-        _rewriting(call, ("image_result = image\n\n            adv", "pass\n\n            adv")),
-        _rewriting(
+        THEIRS.rewritten(call, ("image_result = image\n\n            adv", "pass\n\n            adv")),
+        THEIRS.rewritten(
             call, ("return False, image", "return False, self._perturb_image(adv_x, image)[0]"), method="_attack"
         ),
     ):
         yield call
 
 
-one_pixel_starts_anywhere = _lines(("polish=False", 'polish=False, init="random"'), method="_attack")
+one_pixel_starts_anywhere = THEIRS.lines(("polish=False", 'polish=False, init="random"'), method="_attack")
 
 RECONCILIATIONS: dict[str, Reconcile] = {
     "square-one-window-for-all": each_image_by_itself,

@@ -1,4 +1,4 @@
-"""ART's own trainers: its loops, on the network of a classifier, through ART's estimator of the network's framework."""
+"""ART's own trainers, on the network of a classifier, through ART's estimator of the network's framework."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ TRAINERS: dict[str, RawTrainer] = {
 
 @dataclass(frozen=True)
 class Fit:
-    """How ART shall train."""
+    """The settings of a training."""
 
     epochs: int
     batch_size: int
@@ -126,15 +126,16 @@ def fit(
     before: Preprocessing,
     x: Images,
     y: Labels,
-    how: Fit,
+    settings: Fit,
     **params: Any,
 ) -> None:
     """Train the network of a classifier in place by ART's trainer of that name.
 
-    ``classifier`` is a live view of ``network``, a torch module or a Keras model on TensorFlow; ``before`` is what the
-    network wants done to images of the box. ``x`` (N, C, H, W) and ``y`` (N,) are what it is trained on; everything
-    random comes from the global generators. Raises ``InputError`` for a framework that the trainer doesn't know, and
-    ``LibraryError`` where ART fails.
+    ``classifier`` is a live view of ``network``, a torch module or a Keras model on TensorFlow. ``before`` is the
+    preprocessing that the network needs of images of the box. ``x`` (N, C, H, W) and ``y`` (N,) are the training data.
+    Random numbers come from the global generators.
+
+    Raises ``InputError`` for a framework that the trainer doesn't know, and ``LibraryError`` where ART fails.
     """
     trainer = TRAINERS[name]
     framework = getattr(classifier, "framework", "")
@@ -143,22 +144,24 @@ def fit(
     guard()
     import art.defences.trainer as home
 
-    if name == "AdversarialTrainerFBFPyTorch" and how.optimizer == "adam":
+    if name == "AdversarialTrainerFBFPyTorch" and settings.optimizer == "adam":
         raise InputError(f"art:{name} sets learning rates up to .21, which are for `optimizer: sgd`")
     params = dict(params)
     try:
         if framework == "torch":
-            estimator = _on_torch(classifier, classifier.network, kernels, how)
+            estimator = _on_torch(classifier, classifier.network, kernels, settings)
         else:
-            estimator = _on_tensorflow(classifier, network, kernels, before, how)
+            estimator = _on_tensorflow(classifier, network, kernels, before, settings)
         if "attack" in params:
             params["attack"] = attack_of(params.pop("attack"), params.pop("params"))(estimator)
         if name == "AdversarialTrainer":
             params["attacks"] = params.pop("attack")
         if name == "AdversarialTrainerAWPPyTorch":
-            params["proxy_classifier"] = _on_torch(classifier, copy.deepcopy(classifier.network), [], how)
+            params["proxy_classifier"] = _on_torch(classifier, copy.deepcopy(classifier.network), [], settings)
         one_hot = np.eye(classifier.classes, dtype=np.float32)[y]
-        getattr(home, name)(estimator, **params).fit(x, one_hot, batch_size=how.batch_size, nb_epochs=how.epochs)
+        getattr(home, name)(estimator, **params).fit(
+            x, one_hot, batch_size=settings.batch_size, nb_epochs=settings.epochs
+        )
     except (InputError, MemoryError):
         raise
     except Exception as error:  # whatever ART raises
@@ -177,14 +180,14 @@ def attack_of(name: str, params: Mapping[str, Any] | None) -> Callable[[Any], An
     return lambda estimator: kind(estimator, **{**quiet, **(params or {})})
 
 
-def _on_torch(classifier: Any, module: Any, kernels: Sequence[Any], how: Fit) -> Any:
+def _on_torch(classifier: Any, module: Any, kernels: Sequence[Any], settings: Fit) -> Any:
     """``module`` takes images of the box, as that of the classifier does."""
     import torch
     from art.estimators.classification import PyTorchClassifier
     from torch import nn
 
     class Whole(nn.Module):
-        """ART takes a Sequential apart, and reads the output of its first part for the last one's."""
+        """ART takes a Sequential apart, and would read the output of its first part as the last one's."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -196,14 +199,14 @@ def _on_torch(classifier: Any, module: Any, kernels: Sequence[Any], how: Fit) ->
     class Loss(nn.CrossEntropyLoss):
         def forward(self, logits: Any, targets: Any) -> Any:
             loss = super().forward(logits, targets)
-            return loss + how.l2 * sum(kernel.square().sum() for kernel in kernels) if how.l2 else loss
+            return loss + settings.l2 * sum(kernel.square().sum() for kernel in kernels) if settings.l2 else loss
 
-    kind = torch.optim.Adam if how.optimizer == "adam" else torch.optim.SGD
-    more: dict[str, Any] = {} if how.optimizer == "adam" else {"momentum": 0.9}
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.SGD
+    more: dict[str, Any] = {} if settings.optimizer == "adam" else {"momentum": 0.9}
     return PyTorchClassifier(
         model=Whole(),
         loss=Loss(),
-        optimizer=kind(module.parameters(), lr=how.lr, **more),
+        optimizer=kind(module.parameters(), lr=settings.lr, **more),
         input_shape=classifier.input_shape,
         nb_classes=classifier.classes,
         clip_values=(0.0, 1.0),
@@ -212,7 +215,7 @@ def _on_torch(classifier: Any, module: Any, kernels: Sequence[Any], how: Fit) ->
     )
 
 
-def _on_tensorflow(classifier: Any, network: Any, kernels: Sequence[Any], before: Preprocessing, how: Fit) -> Any:
+def _on_tensorflow(classifier: Any, network: Any, kernels: Sequence[Any], before: Preprocessing, settings: Fit) -> Any:
     import keras
     import tensorflow as tf
     from art.estimators.classification import TensorFlowV2Classifier
@@ -225,8 +228,10 @@ def _on_tensorflow(classifier: Any, network: Any, kernels: Sequence[Any], before
             x = x * before.affine[0] + before.affine[1]
         return network(tf.transpose(x, (0, 2, 3, 1)) if before.channels_last else x, training=training)
 
-    adam = how.optimizer == "adam"
-    optimizer = keras.optimizers.Adam(how.lr, epsilon=1e-8) if adam else keras.optimizers.SGD(how.lr, momentum=0.9)
+    adam = settings.optimizer == "adam"
+    optimizer = (
+        keras.optimizers.Adam(settings.lr, epsilon=1e-8) if adam else keras.optimizers.SGD(settings.lr, momentum=0.9)
+    )
     optimizer.build(network.trainable_variables)
     loss = tf.keras.losses.CategoricalCrossentropy(from_logits=True)
 
@@ -234,8 +239,8 @@ def _on_tensorflow(classifier: Any, network: Any, kernels: Sequence[Any], before
     def step(images: Any, labels: Any) -> None:
         with tf.GradientTape() as tape:
             value = loss(labels, model(images, training=True))
-            if how.l2:
-                value += how.l2 * tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels])
+            if settings.l2:
+                value += settings.l2 * tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels])
         optimizer.apply(tape.gradient(value, network.trainable_variables), network.trainable_variables)
 
     return TensorFlowV2Classifier(
@@ -243,7 +248,7 @@ def _on_tensorflow(classifier: Any, network: Any, kernels: Sequence[Any], before
         nb_classes=classifier.classes,
         input_shape=classifier.input_shape,
         loss_object=loss,
-        # of itself it compiles a new one for every batch
+        # ART's own is compiled anew for every batch
         train_step=lambda _, images, labels: step(images, labels),
         channels_first=True,
         clip_values=(0.0, 1.0),

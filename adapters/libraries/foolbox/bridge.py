@@ -1,4 +1,4 @@
-"""Foolbox: what each attack is called there, and how it is run."""
+"""Foolbox: its names of the attacks, and how it runs them."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from sparring.adapters.libraries.foolbox.reconcile_search import RECONCILIATIONS
 from sparring.adapters.protocol import Classifier, Counter, Images, TensorflowNative, TorchNative, counted
 
 CALL_KEYWORDS = ("eps", "restarts", "start_draws")
-"""What goes into the call or wraps the attack, not into its constructor."""
+"""Keywords of the call, or of what wraps the attack, not of its constructor."""
 
 ITERATED: dict[str, Any] = {"eps": "eps", "steps": "steps", "eps_step": "abs_stepsize"}
-# abs_stepsize wins, this only says the same
+# abs_stepsize has precedence; the relative one is set to the same
 STEP: dict[str, Any] = {"rel_stepsize": lambda c: c.params["eps_step"] / c.params["eps"]}
 
 
@@ -159,19 +159,19 @@ def session(classifier: Classifier, route: Route, counter: Counter) -> Iterator[
     guard()
     import foolbox
 
-    seen = counted(classifier, counter)
+    counted_classifier = counted(classifier, counter)
 
     def run(call: Call) -> Images:
         with blaming("Foolbox", call.target):
             return _run(model, decide, call)
 
     def decide(x: Images) -> Any:
-        return seen.logits(x).argmax(axis=1)
+        return counted_classifier.logits(x).argmax(axis=1)
 
     if route == "bridged":
         from sparring.adapters.frameworks.torch_view import TorchView
 
-        view = TorchView(seen)
+        view = TorchView(counted_classifier)
         model: Any = foolbox.PyTorchModel(view, bounds=(0, 1), device=view.dummy.device, preprocessing=None)
         yield run
     elif isinstance(classifier, TorchNative):
@@ -293,7 +293,7 @@ NEEDS: dict[str, Any] = {
     "PointwiseAttack": "decisions",
     "GenAttack": "logits",
 }
-"""What can't be read off a class; all others need gradients."""
+"""Needs that a class doesn't say. All others need gradients."""
 
 UNTARGETED = (
     "L1FastGradientAttack",

@@ -1,4 +1,4 @@
-"""What takes Foolbox's differences in the ledger away: mostly one method of an attack."""
+"""Reconciliations of Foolbox's gradient attacks: each takes one difference of the ledger away."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from sparring.adapters.attacks.library import Call, Reconcile
 from sparring.adapters.libraries.rewriting import (
+    Classes,
     attribute,
     cross_entropy_gradient,
     margins,
@@ -18,11 +19,7 @@ from sparring.adapters.libraries.rewriting import (
     unit_length,
 )
 
-
-def _class(call: Call) -> Any:
-    import foolbox
-
-    return getattr(foolbox.attacks, call.target)
+THEIRS = Classes("foolbox.attacks", method="run")
 
 
 @contextmanager
@@ -35,7 +32,7 @@ def exact_cross_entropy(call: Call) -> Iterator[Call]:
         return (logits * eagerpy.from_numpy(logits, gradient)).sum()
 
     change = ("ep.crossentropy(logits, labels).sum()", "exact(logits, labels)")
-    with rewritten(_class(call), "get_loss_fn", change, exact=exact):
+    with rewritten(THEIRS.of(call), "get_loss_fn", change, exact=exact):
         yield call
 
 
@@ -46,14 +43,14 @@ def shared_start_on(*frameworks: str) -> Reconcile:
     def shared_start(call: Call) -> Iterator[Call]:
         import eagerpy
 
-        own, starts = _class(call).get_random_start, starts_of(call)
+        own, starts = THEIRS.of(call).get_random_start, starts_of(call)
 
         def start(self: Any, x0: Any, epsilon: float) -> Any:
             if type(x0).__name__ not in frameworks:
                 return own(self, x0, epsilon)
             return eagerpy.from_numpy(x0, next(starts))
 
-        with attribute(_class(call), "get_random_start", start):
+        with attribute(THEIRS.of(call), "get_random_start", start):
             yield call
 
     return shared_start
@@ -61,13 +58,13 @@ def shared_start_on(*frameworks: str) -> Reconcile:
 
 @contextmanager
 def length_alone(call: Call) -> Iterator[Call]:
-    """The gradient divided by its length alone, which is taken in float64."""
+    """The gradient is divided by its length alone, in float64."""
     import eagerpy
 
     def normalize(self: Any, gradients: Any, *, x: Any, bounds: Any) -> Any:
         return eagerpy.from_numpy(gradients, unit_length(gradients.numpy()))
 
-    with attribute(_class(call), "normalize", normalize):
+    with attribute(THEIRS.of(call), "normalize", normalize):
         yield call
 
 
@@ -79,7 +76,7 @@ def gradients_by_l1_norm(call: Call) -> Iterator[Call]:
     def normalize(self: Any, gradients: Any, *, x: Any, bounds: Any) -> Any:
         return eagerpy.from_numpy(gradients, unit_length(gradients.numpy(), 1))
 
-    with attribute(_class(call), "normalize", normalize):
+    with attribute(THEIRS.of(call), "normalize", normalize):
         yield call
 
 
@@ -100,34 +97,32 @@ def lowest_margin_of_restarts(call: Call) -> Iterator[Call]:
 
 @contextmanager
 def overshoot_once(call: Call) -> Iterator[Call]:
-    """DeepFool's plain steps, and the sum of them, when they have ended, 1 + overshoot times as long."""
+    """DeepFool takes plain steps. Their sum is multiplied by 1 + overshoot once, at the end."""
     changes = (
         ("x0 + (1.0 + self.overshoot) * p_total", "x0 + p_total"),
         ("restore_type(x)", "restore_type(ep.clip(x0 + (1.0 + self.overshoot) * (x - x0), min_, max_))"),
     )
-    with rewritten(_class(call), "run", *changes):
+    with THEIRS.rewritten(call, *changes):
         yield call
 
 
 @contextmanager
 def nothing_added_to_distances(call: Call) -> Iterator[Call]:
     """DeepFool's steps to the boundary and no further."""
-    with rewritten(_class(call), "run", ("distances = distances + 1e-4", "pass")):
+    with THEIRS.rewritten(call, ("distances = distances + 1e-4", "pass")):
         yield call
 
 
 @contextmanager
 def sum_inside_the_box(call: Call) -> Iterator[Call]:
     """DeepFool's steps add up from the clipped image, not beside it."""
-    with rewritten(
-        _class(call), "run", ("p_total += p_step", "p_total = ep.clip(x0 + p_total + p_step, min_, max_) - x0")
-    ):
+    with THEIRS.rewritten(call, ("p_total += p_step", "p_total = ep.clip(x0 + p_total + p_step, min_, max_) - x0")):
         yield call
 
 
 @contextmanager
 def exact_lengths(call: Call) -> Iterator[Call]:
-    """Nothing added to the lengths of gradients: a class with the own one's gradient has no boundary to go to."""
+    """Nothing is added to the lengths of gradients: a class with the gradient of the own one has no boundary."""
     import eagerpy
 
     def distances(self: Any, losses: Any, grads: Any) -> Any:
@@ -140,8 +135,8 @@ def exact_lengths(call: Call) -> Iterator[Call]:
         return eagerpy.from_numpy(grads, far.reshape(-1, 1, 1, 1) * unit_length(grads.numpy()))
 
     with (
-        attribute(_class(call), "get_distances", distances),
-        attribute(_class(call), "get_perturbations", perturbations),
+        attribute(THEIRS.of(call), "get_distances", distances),
+        attribute(THEIRS.of(call), "get_perturbations", perturbations),
     ):
         yield call
 
@@ -155,7 +150,7 @@ def each_image_stops_by_itself(call: Call) -> Iterator[Call]:
                     loss_at_previous_check = loss.item()"""
     ends = """going &= objective[0] <= 0.9999 * loss_at_previous_check
                     loss_at_previous_check = objective[0]"""
-    found = "found_advs_iter = is_adversarial(perturbed, logits)"
+    success = "found_advs_iter = is_adversarial(perturbed, logits)"
     step = "loss, (perturbed"
     changes = (
         (sums, f"{sums}\n            objective[:] = [(is_adv_loss + squared_norms).numpy()]"),
@@ -166,25 +161,25 @@ def each_image_stops_by_itself(call: Call) -> Iterator[Call]:
         ),
         ("step % (np.ceil(self.steps / 10)) == 0", "step % max(self.steps // 10, 1) == 0"),
         (stop, ends),
-        (found, f"{found}\n                found_advs_iter = ep.logical_and(found_advs_iter, on)"),
+        (success, f"{success}\n                found_advs_iter = ep.logical_and(found_advs_iter, on)"),
     )
     objective: list[Any] = []
-    with rewritten(_class(call), "run", *changes, objective=objective):
+    with THEIRS.rewritten(call, *changes, objective=objective):
         yield call
 
 
 @contextmanager
 def no_last_search_step(call: Call) -> Iterator[Call]:
     """The last search step of ten or more is like the others."""
-    with rewritten(_class(call), "run", ("and self.binary_search_steps >= 10", "and False")):
+    with THEIRS.rewritten(call, ("and self.binary_search_steps >= 10", "and False")):
         yield call
 
 
 @contextmanager
 def distance_from_the_image(call: Call) -> Iterator[Call]:
-    """CW's distance is that from the image itself, not from where the image comes out of the attack's space again."""
+    """CW measures the distance from the image itself, not from its rounded version out of the attack's space."""
     change = ("reconstsructed_x = to_model_space(x_attack)", "reconstsructed_x = x")
-    with rewritten(_class(call), "run", change):
+    with THEIRS.rewritten(call, change):
         yield call
 
 
@@ -198,7 +193,7 @@ def tanh_in_float64(call: Call) -> Iterator[Call]:
         ("ep.full(x, (N,), ep.inf)", "ep.full(x, (N,), ep.inf).float64()"),
         ("restore_type(best_advs)", "restore_type(best_advs.float32())"),
     )
-    with rewritten(_class(call), "run", *changes):
+    with THEIRS.rewritten(call, *changes):
         yield call
 
 

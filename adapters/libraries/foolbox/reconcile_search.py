@@ -1,4 +1,4 @@
-"""What takes Foolbox's differences in the ledger away, of its decision attacks."""
+"""Reconciliations of Foolbox's decision attacks: each takes one difference of the ledger away."""
 
 from __future__ import annotations
 
@@ -8,24 +8,9 @@ from typing import Any
 
 from sparring.adapters.attacks.library import Call, Reconcile
 from sparring.adapters.libraries.draws import noise
-from sparring.adapters.libraries.rewriting import rewritten
+from sparring.adapters.libraries.rewriting import Classes, rewritten
 
-
-def _rewriting(call: Call, *changes: tuple[str, str], method: str = "run", **known: Any) -> Any:
-    import foolbox
-
-    return rewritten(getattr(foolbox.attacks, call.target), method, *changes, **known)
-
-
-def _lines(*changes: tuple[str, str], method: str = "run") -> Reconcile:
-    """A reconciliation that is no more than other words in one function."""
-
-    @contextmanager
-    def reconcile(call: Call) -> Iterator[Call]:
-        with _rewriting(call, *changes, method=method):
-            yield call
-
-    return reconcile
+THEIRS = Classes("foolbox.attacks", method="run")
 
 
 # HopSkipJump
@@ -41,8 +26,8 @@ def hopskipjump_draws_of_the_seed(call: Call) -> Iterator[Call]:
 
     def probes(like: Any, shape: Any) -> Any:
         steps, n, *image = shape
-        drawn = np.stack([own.probes(first + i, (steps, *image)) for i in range(n)], axis=1)
-        return eagerpy.from_numpy(like, drawn.astype(like.numpy().dtype))
+        draws = np.stack([own.probes(first + i, (steps, *image)) for i in range(n)], axis=1)
+        return eagerpy.from_numpy(like, draws.astype(like.numpy().dtype))
 
     first = 0
 
@@ -55,13 +40,13 @@ def hopskipjump_draws_of_the_seed(call: Call) -> Iterator[Call]:
         ("ep.uniform(x_advs, low=-1, high=1, shape=noise_shape)", "probes(x_advs, noise_shape)"),
     )
     with (
-        _rewriting(call, ("tb = TensorBoard(", "begin(x_advs); tb = TensorBoard("), begin=begin),
-        _rewriting(call, *changes, method="approximate_gradients", probes=probes),
+        THEIRS.rewritten(call, ("tb = TensorBoard(", "begin(x_advs); tb = TensorBoard("), begin=begin),
+        THEIRS.rewritten(call, *changes, method="approximate_gradients", probes=probes),
     ):
         yield call
 
 
-hopskipjump_probes_by_the_step = _lines(
+hopskipjump_probes_by_the_step = THEIRS.lines(
     (
         "# Binary search to return",
         "stepped = self.distance(originals, x_advs)\n                # Binary search to return",
@@ -71,13 +56,15 @@ hopskipjump_probes_by_the_step = _lines(
         "self.select_delta(originals, stepped if step else distances, step)",
     ),
 )
-"""The probes' distance goes by the image before it returned to the boundary."""
-hopskipjump_length_of_each = _lines(
+"""The probes' distance depends on the image before it returned to the boundary."""
+hopskipjump_length_of_each = THEIRS.lines(
     ("ep.norms.l2(atleast_kd(flatten(grad), grad.ndim))", "atleast_kd(ep.norms.l2(flatten(grad), axis=-1), grad.ndim)"),
     method="approximate_gradients",
 )
-hopskipjump_probes_of_each = _lines(("flatten(rv, keep=1)", "flatten(rv, keep=2)"), method="approximate_gradients")
-hopskipjump_search_of_each = _lines(
+hopskipjump_probes_of_each = THEIRS.lines(
+    ("flatten(rv, keep=1)", "flatten(rv, keep=2)"), method="approximate_gradients"
+)
+hopskipjump_search_of_each = THEIRS.lines(
     ("mids = (lows + highs) / 2", "on = highs - lows > thresholds; mids = (lows + highs) / 2"),
     ("ep.where(is_adversarial_, mids, highs)", "ep.where(ep.logical_and(on, is_adversarial_), mids, highs)"),
     (
@@ -86,8 +73,8 @@ hopskipjump_search_of_each = _lines(
     ),
     method="_binary_search",
 )
-"""Each image's search for the boundary ends by itself."""
-hopskipjump_in_float64 = _lines(
+"""The search for the boundary ends for each image by itself."""
+hopskipjump_in_float64 = THEIRS.lines(
     ("= ep.astensor_(inputs)", "= ep.astensor_(inputs); originals = originals.float64()"),
     ("ep.astensor(starting_points)", "ep.astensor(starting_points).float64()"),
     (
@@ -116,11 +103,11 @@ def boundary_draws_of_the_seed(call: Call) -> Iterator[Call]:
 
     def normal(like: Any, shape: tuple[int, int]) -> Any:
         n, d = shape
-        drawn = own.probes(first, shape) if d == 1 else np.stack([own.probes(first + i, (d,)) for i in range(n)])
-        return eagerpy.from_numpy(like, drawn.astype(like.numpy().dtype))
+        draws = own.probes(first, shape) if d == 1 else np.stack([own.probes(first + i, (d,)) for i in range(n)])
+        return eagerpy.from_numpy(like, draws.astype(like.numpy().dtype))
 
     with (
-        _rewriting(call, ("tb = TensorBoard(", "begin(originals); tb = TensorBoard("), begin=begin),
+        THEIRS.rewritten(call, ("tb = TensorBoard(", "begin(originals); tb = TensorBoard("), begin=begin),
         rewritten(boundary_attack, "draw_proposals", ("ep.normal(", "normal("), normal=normal),
     ):
         yield call

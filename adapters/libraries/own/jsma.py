@@ -18,11 +18,11 @@ from sparring.adapters.libraries.saliency import best_pair
 from sparring.adapters.protocol import Differentiable, Images, Labels, Logits, Pull, linearized
 
 TURNS = 3
-"""Fewer turns than that would leave no room to correct what was changed."""
+"""The least number of turns: with fewer there is no room to correct earlier changes."""
 Features: TypeAlias = npt.NDArray[np.int64]
 Domain: TypeAlias = npt.NDArray[np.bool_]
 Choose: TypeAlias = Callable[[int, Domain, int], Features]
-"""Of an image, by its place in the batch, the features of its domain that are in the so many best pairs."""
+"""An image's place in the batch, its domain and a number of pairs -> the features of that many best pairs."""
 
 
 def jsma(
@@ -38,17 +38,17 @@ def jsma(
 ) -> Images:
     """Images (N, C, H, W) with pairs of values changed by ``theta`` until they are classified as ``y``.
 
-    Untargeted, the class to reach is the one after ``y``: the algorithm always moves towards one. At most
-    features * ``gamma`` / 2 pairs are changed, rounded down; the search domain are the values that ``theta`` can still
-    change. An image that has arrived, that has no pair or no turn left, is returned as far as it came.
+    The algorithm always moves towards a class: untargeted, that is the one after ``y``. At most features * ``gamma``
+    / 2 pairs are changed, rounded down. The search domain are the values that ``theta`` can still change. An image is
+    done when it is classified as the goal, or when it has no pair or no turn left.
 
-    ``outputs``: whose derivatives make the saliency map. With ``logits`` and one pair a turn it is the referee's
-    algorithm. Of ``probabilities``, which sum to 1, the others' derivatives are the target's with the other sign: the
-    best pair are the two largest, one gradient does for both, and the class that is in the way counts most. That
-    gradient is taken without its factor p (1 - p), which is the same for all features, and 0 for a saturated network.
-    ``pairs``: how many are changed in one turn, the best, then the best of the other features, and so on; fewer, where
-    gamma would leave less than three turns. The classifier is asked once a turn for each image that goes on, for logits
-    and gradients together. Raises ``InputError`` for other ``outputs``.
+    ``outputs``: the saliency map consists of their derivatives. With ``logits`` and one pair a turn it is the referee's
+    algorithm. The ``probabilities`` sum to 1, so the derivatives of all others together are those of the target with
+    the other sign: the best pair are the two largest values, and one gradient is enough. That gradient is taken without
+    its factor p (1 - p), which is the same for all features, and 0 for a saturated network. ``pairs``: how many are
+    changed in one turn, the best, then the best of the other features, and so on; fewer, where gamma would leave less
+    than three turns. The classifier computes logits and gradients together, once a turn for each unfinished image.
+    Raises ``InputError`` for other ``outputs``.
     """
     if outputs not in SALIENCY:
         raise InputError(unknown("outputs", outputs, SALIENCY))
@@ -58,22 +58,22 @@ def jsma(
     most = int(values.shape[1] * gamma / 2)
     a_turn = max(1, min(pairs, most // TURNS))
     active = np.arange(len(x))
-    for done in range(0, most, a_turn):
+    for turn in range(0, most, a_turn):
         if not len(active):
             break
         logits, pull = linearized(classifier, x_adv[active])
-        going = logits.argmax(axis=1) != goals[active]
-        if not going.any():
+        unfinished = logits.argmax(axis=1) != goals[active]
+        if not unfinished.any():
             break
         choose = SALIENCY[outputs](logits, pull, goals[active], float(np.sign(theta)))
-        count, stuck = min(a_turn, most - done), []
-        for i in np.flatnonzero(going):
+        count, stuck = min(a_turn, most - turn), []
+        for i in np.flatnonzero(unfinished):
             image = values[active[i]]
-            chosen = choose(int(i), image < 1 if theta > 0 else image > 0, count)
-            image[chosen] = np.clip(image[chosen] + np.float32(theta), 0, 1)
-            stuck += [] if len(chosen) else [i]
-        going[stuck] = False
-        active = active[going]
+            features = choose(int(i), image < 1 if theta > 0 else image > 0, count)
+            image[features] = np.clip(image[features] + np.float32(theta), 0, 1)
+            stuck += [] if len(features) else [i]
+        unfinished[stuck] = False
+        active = active[unfinished]
     return x_adv
 
 
@@ -82,20 +82,20 @@ def _of_logits(logits: Logits, pull: Pull, goals: Labels, sign: float) -> Choose
     alpha, beta = (sign * pull(cotangent).reshape(len(goals), -1) for cotangent in (goal, 1 - goal))
 
     def choose(i: int, domain: Domain, count: int) -> Features:
-        taken: list[int] = []
+        features: list[int] = []
         for _ in range(count):
             pair = best_pair(alpha[i], beta[i], domain)
             if pair[0] < 0:
                 break
-            taken += pair
+            features += pair
             domain[list(pair)] = False
-        return np.array(taken, np.int64)
+        return np.array(features, np.int64)
 
     return choose
 
 
 def _of_probabilities(logits: Logits, pull: Pull, goals: Labels, sign: float) -> Choose:
-    """The gradient of the target's probability p, divided by p (1 - p): as logit, less the others' weighted mean."""
+    """The gradient of the target's probability p, divided by p (1 - p): that of its logit less the others' mean."""
     from scipy.special import softmax
 
     own = np.arange(len(goals)), goals

@@ -1,9 +1,9 @@
-"""Adversarial patches on the protocol, in NumPy: one small picture that, put anywhere, makes any image another class.
+"""Adversarial patches on the protocol, in NumPy: one small picture that changes the class of any image, anywhere in it.
 
-Brown, Mané, Roy, Abadi, Gilmer 2017, "Adversarial Patch", section 2: the patch maximises the expected log-probability
-of the target over images, places and transformations, here (as there) by gradients of draws from them. What the text
-leaves open: the optimiser, Adam with a learning rate that may fall to 0; places, uniform within the image; rotation and
-scale, uniform. Untargeted it minimises the expected log-probability of the true classes.
+Brown, Mané, Roy, Abadi, Gilmer 2017, "Adversarial Patch", section 2: the patch maximizes the expected log-probability
+of the target over images, places and transformations, here (as there) by gradients of draws from them. The text leaves
+some things open. Here the optimizer is Adam, with a learning rate that may fall to 0. Places are uniform within the
+image, and so are rotation and scale. Untargeted the patch minimizes the expected log-probability of the true classes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sparring.adapters.protocol import Classifier, Differentiable, Images, Label
 from sparring.adapters.wrappers.transformed import coins
 
 START = 0.5
-"""The patch begins as grey."""
+"""The patch begins as gray."""
 BETAS = (0.9, 0.999)
 """Of Adam: Kingma, Ba 2015, algorithm 1."""
 PLACING = ("size", "shape", "rotation", "scale_min", "scale_max")
@@ -46,13 +46,13 @@ def patch(
 ) -> Crafted:
     """A patch trained on ``fit`` and pasted into x (N, C, H, W), one place an image, drawn from seed and content.
 
-    ``size`` in pixels, ``shape`` square or circle, ``rotation`` in degrees either way; ``batch`` training images a
-    step, each at a place of its own. Samples: ``placement`` (N, 4), row and column of the middle, degrees
-    counterclockwise, scale. Whole: ``patch`` float32 (C, size, size) in [0, 1], ``mask`` bool (size, size), what of it
-    can be seen. Raises ``InputError`` for a patch larger than the images, and without images to train on.
+    ``size`` in pixels, ``shape`` square or circle, ``rotation`` in degrees either way. A step takes ``batch`` training
+    images, each with a place of its own. Samples: ``placement`` (N, 4), row and column of the middle, degrees
+    counterclockwise, scale. Whole: ``patch`` float32 (C, size, size) in [0, 1], ``mask`` bool (size, size), its visible
+    pixels. Raises ``InputError`` for a patch larger than the images, and without images to train on.
     """
     where = ranged(x.shape[1:], size, shape, rotation, scale_min, scale_max)
-    made = train(
+    trained = train(
         classifier,
         fit,
         where,
@@ -63,26 +63,26 @@ def patch(
         decay=decay,
         batch=batch,
     )
-    return put(x, made, where, seed)
+    return put(x, trained, where, seed)
 
 
 def session(classifier: Classifier) -> Callable[[Call], Crafted]:
     """Runs calls of ``patch``: one patch is trained for all batches of a cell, and no place depends on the batch."""
-    made: dict[tuple[object, ...], tuple[Fit, npt.NDArray[np.float32], int]] = {}
+    trained: dict[tuple[object, ...], tuple[Fit, npt.NDArray[np.float32], int]] = {}
 
     def run(call: Call) -> Crafted:
         if call.fit is None or call.context is None:
             raise InputError("patch is trained on other images than it is tested on: give it some (data: fit)")
-        how = dict(call.kwargs)
-        where = ranged(call.x.shape[1:], **{key: how.pop(key) for key in PLACING})
+        settings = dict(call.kwargs)
+        where = ranged(call.x.shape[1:], **{key: settings.pop(key) for key in PLACING})
         key = id(call.fit), call.targeted, *sorted(call.kwargs.items())
-        if key not in made:
+        if key not in trained:
             assert isinstance(classifier, Differentiable)  # the catalogue says that it needs gradients
             seed = call.context.seed
-            found = train(classifier, call.fit, where, targeted=call.targeted, seed=seed, **how)
-            made[key] = call.fit, found, seed  # the images are kept, so that no others get their id
-        _, found, seed = made[key]
-        return put(call.x, found, where, seed)
+            picture = train(classifier, call.fit, where, targeted=call.targeted, seed=seed, **settings)
+            trained[key] = call.fit, picture, seed  # the images are kept, so that no others get their id
+        _, picture, seed = trained[key]
+        return put(call.x, picture, where, seed)
 
     return run
 
@@ -110,26 +110,26 @@ def train(
 ) -> npt.NDArray[np.float32]:
     """The patch, (C, size, size) in [0, 1]. Raises ``InputError`` without images to train on."""
     generator = np.random.default_rng(seed)
-    made = np.full((fit.x.shape[1], where.size, where.size), START)
-    mean, square = np.zeros_like(made), np.zeros_like(made)
+    pixels = np.full((fit.x.shape[1], where.size, where.size), START)
+    mean, square = np.zeros_like(pixels), np.zeros_like(pixels)
     for step, rows in enumerate(batches(generator, len(fit.x), batch, steps), start=1):
         x, labels = fit.x[rows], fit.labels[rows]
         places = [place(draw(generator, where, *x.shape[2:]), where, *x.shape[2:]) for _ in rows]
-        pasted = paste(x, made, places)
+        pasted = paste(x, pixels, places)
         logits, back = linearized(classifier, pasted)
         cotangent = towards(logits, labels)
         slope = pull(back(cotangent if targeted else -cotangent), places, where.size)
         mean = BETAS[0] * mean + (1 - BETAS[0]) * slope
         square = BETAS[1] * square + (1 - BETAS[1]) * slope**2
         length = np.sqrt(square / (1 - BETAS[1] ** step))
-        move = np.divide(mean / (1 - BETAS[0] ** step), length, out=np.zeros_like(made), where=length > 0)
+        move = np.divide(mean / (1 - BETAS[0] ** step), length, out=np.zeros_like(pixels), where=length > 0)
         rate = learning_rate * (1 - (step - 1) / steps if decay else 1)
-        made = np.clip(made - rate * move, 0, 1)
-    return made.astype(np.float32)
+        pixels = np.clip(pixels - rate * move, 0, 1)
+    return pixels.astype(np.float32)
 
 
 def batches(generator: np.random.Generator, n: int, batch: int, steps: int) -> list[npt.NDArray[np.int64]]:
-    """Which images each step sees: all in a random order, then all in another. Raises ``InputError`` of none."""
+    """The rows of each step's images: all in a random order, then all in another. Raises ``InputError`` if n is 0."""
     if not n:
         raise InputError("patch: there are no images to train it on")
     size = min(batch, n)
@@ -138,9 +138,9 @@ def batches(generator: np.random.Generator, n: int, batch: int, steps: int) -> l
 
 
 def towards(logits: Logits, labels: Labels) -> Logits:
-    """The gradient of the mean cross-entropy by the logits: descending leads to the labels.
+    """The gradient of the mean cross-entropy with respect to the logits: descending it leads to the labels.
 
-    In float64, a label's own share as minus the sum of the others', which does not vanish where it is near certain.
+    Computed in float64. A label's own share is minus the sum of the others, which doesn't vanish near certainty.
     """
     from scipy.special import softmax
 
@@ -156,8 +156,8 @@ def put(x: Images, patch: npt.NDArray[np.float32], where: Range, seed: int) -> C
     """The patch in each image, at a place drawn from the seed and the image's own content."""
     coin = coins(seed, x, 0)
     height, width = x.shape[2:]
-    drawn = [draw(coin(row), where, height, width) for row in range(len(x))]
-    placement: Reals = np.reshape(drawn, (len(x), 4)).astype(np.float64)
+    placements = [draw(coin(row), where, height, width) for row in range(len(x))]
+    placement: Reals = np.reshape(placements, (len(x), 4)).astype(np.float64)
     pasted = paste(x, patch, [place(one, where, height, width) for one in placement])
-    seen = mask(where.size, where.round)
-    return Crafted(pasted, {"placement": placement}, {"patch": patch, "mask": seen})
+    visible = mask(where.size, where.round)
+    return Crafted(pasted, {"placement": placement}, {"patch": patch, "mask": visible})

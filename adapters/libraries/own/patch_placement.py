@@ -1,7 +1,7 @@
-"""A patch in an image: where it may lie, which pixels it covers, and the way back for a gradient.
+"""A patch in an image: where it may lie, which pixels it covers, and its gradient.
 
-A patch that is turned, scaled and put somewhere is a linear function of its pixels: one sparse matrix an image, whose
-rows are the covered pixels and hold bilinear weights. Pasting multiplies by it, the way back by its transpose.
+A turned, scaled and placed patch is a linear function of its pixels: one sparse matrix an image. Its rows are the
+covered pixels, its values bilinear weights. Pasting multiplies by it, a gradient is multiplied by its transpose.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Reals = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Range:
-    """From what a placement is drawn: ``rotation`` in degrees either way, ``scales`` the least and the greatest."""
+    """The possible placements: ``rotation`` in degrees either way, ``scales`` the least and the greatest."""
 
     size: int
     """side of the patch, or, where ``round``, its diameter: pixels, before it is scaled"""
@@ -34,13 +34,13 @@ class Placed:
     """A patch of side s in one image of H x W pixels."""
 
     pixels: npt.NDArray[np.int64]
-    """(P,): which pixels it covers, in reading order, 0 to H W - 1"""
+    """(P,): the covered pixels, in reading order, 0 to H W - 1"""
     weights: Any
-    """sparse (P, s s): how much of each pixel of the patch each of them is; rows sum to 1"""
+    """sparse (P, s s): the share of each pixel of the patch in each covered one; rows sum to 1"""
 
 
 def mask(size: int, round: bool) -> npt.NDArray[np.bool_]:
-    """The pixels of a patch that can be seen, (size, size): all, or those whose middle lies in the circle."""
+    """The visible pixels of a patch, (size, size): all, or those whose middle lies in the circle."""
     middle = np.arange(size) - (size - 1) / 2
     return _inside(middle[:, None] + 0 * middle, middle + 0 * middle[:, None], size, round)
 
@@ -48,20 +48,20 @@ def mask(size: int, round: bool) -> npt.NDArray[np.bool_]:
 def draw(generator: np.random.Generator, where: Range, height: int, width: int) -> Reals:
     """A placement: row and column of the patch's middle, degrees counterclockwise, scale. Four draws, always.
 
-    Rotation and scale are uniform, then the middle is uniform over the places at which the turned patch lies within
-    the image; if there are none it is the middle of the image. The places are whole pixels apart, so that a patch which
-    is neither turned nor scaled is not blurred.
+    Rotation and scale are uniform. Then the middle is uniform over the places at which the turned patch lies within the
+    image. If there are none it is the middle of the image. The places are whole pixels apart: a patch that is neither
+    turned nor scaled is not blurred.
     """
-    drawn = generator.random(4)
-    degrees = where.rotation * (2 * drawn[2] - 1)
-    scale = where.scales[0] + drawn[3] * (where.scales[1] - where.scales[0])
+    shares = generator.random(4)
+    degrees = where.rotation * (2 * shares[2] - 1)
+    scale = where.scales[0] + shares[3] * (where.scales[1] - where.scales[0])
     reach = _reach(where, degrees, scale)
-    row, column = (_place(share, side, where.size, reach) for share, side in zip(drawn, (height, width), strict=False))
+    row, column = (_place(share, side, where.size, reach) for share, side in zip(shares, (height, width), strict=False))
     return np.array([row, column, degrees, scale])
 
 
 def place(placement: Reals, where: Range, height: int, width: int) -> Placed:
-    """The covered pixels of an image and what each is made of. ``placement``: row, column, degrees, scale."""
+    """The covered pixels of an image and their weights. ``placement``: row, column, degrees, scale."""
     from scipy.sparse import csr_matrix
 
     row, column, degrees, scale = placement
@@ -72,11 +72,11 @@ def place(placement: Reals, where: Range, height: int, width: int) -> Placed:
     )
     down, right = np.meshgrid(rows - row, columns - column, indexing="ij")
     sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
-    # where each pixel comes from, from the middle of the patch: what was done, undone
+    # the origin of each pixel, relative to the middle of the patch: rotation and scale undone
     down, right = (cosine * down + sine * right) / scale, (cosine * right - sine * down) / scale
-    seen = _inside(down, right, size, where.round)
-    pixels = (rows[:, None] * width + columns)[seen]
-    source = [np.clip(one[seen] + (size - 1) / 2, 0, size - 1) for one in (down, right)]
+    covered = _inside(down, right, size, where.round)
+    pixels = (rows[:, None] * width + columns)[covered]
+    source = [np.clip(one[covered] + (size - 1) / 2, 0, size - 1) for one in (down, right)]
     low = [np.minimum(one.astype(np.int64), max(size - 2, 0)) for one in source]
     part = [one - floor for one, floor in zip(source, low, strict=True)]
     entries, of_pixel, of_patch = [], [], []
@@ -93,14 +93,14 @@ def paste(x: Images, patch: npt.NDArray[Any], places: Sequence[Placed]) -> Image
     """The images (N, C, H, W) with the patch (C, s, s), in [0, 1], at one place each; all other pixels as they were."""
     pasted = x.copy()
     flat = pasted.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
-    colours = patch.reshape(len(patch), -1).T.astype(np.float64)
+    colors = patch.reshape(len(patch), -1).T.astype(np.float64)
     for image, placed in zip(flat, places, strict=True):
-        image[:, placed.pixels] = np.clip((placed.weights @ colours).T, 0, 1)  # weights may sum to a little over 1
+        image[:, placed.pixels] = np.clip((placed.weights @ colors).T, 0, 1)  # weights may sum to a little over 1
     return pasted
 
 
 def pull(gradient: Images, places: Sequence[Placed], size: int) -> Reals:
-    """The gradient by the patch, (C, size, size), from that by the pasted images, (N, C, H, W)."""
+    """The gradient with respect to the patch, (C, size, size), from that of the pasted images, (N, C, H, W)."""
     flat = gradient.reshape(*gradient.shape[:2], gradient.shape[2] * gradient.shape[3])
     total = np.zeros((size * size, gradient.shape[1]))
     for image, placed in zip(flat, places, strict=True):
@@ -109,7 +109,7 @@ def pull(gradient: Images, places: Sequence[Placed], size: int) -> Reals:
 
 
 def _inside(down: Reals, right: Reals, size: int, round: bool) -> npt.NDArray[np.bool_]:
-    """Whether points, seen from the middle of the patch, lie on it; of a square the lower and right borders don't."""
+    """Whether points, relative to the middle of the patch, lie on it. A square's lower and right borders don't."""
     half = size / 2
     if round:
         return down**2 + right**2 <= half**2

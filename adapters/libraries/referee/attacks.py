@@ -1,7 +1,7 @@
-"""The referee: the attacks as their papers define them, on the protocol alone; a library beside the others.
+"""The referee: the attacks as their papers define them, on the protocol alone. It is a library beside the others.
 
-Each function is to be held beside its paper. ``x``: float64 (N, C, H, W) in [0, 1]; ``y`` (N,): the classes to leave,
-or to reach where ``targeted``. Each gives images like ``x``. No image depends on the others of its batch.
+Read each function beside its paper. ``x``: float64 (N, C, H, W) in [0, 1]; ``y`` (N,): the classes to leave,
+or to reach where ``targeted``. Each returns images like ``x``. No image depends on the others of its batch.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def pgd(
     seed: int,
     targeted: bool = False,
 ) -> Array:
-    """Madry et al. 2018, section 2.1, from ``restarts`` points of ``draw_start``; of their ends, the lowest margin's.
+    """Madry et al. 2018, section 2.1, from ``restarts`` points of ``draw_start``; the end of the lowest margin counts.
 
-    Without a random start there is one, the image itself.
+    Without a random start there is one run, from the image itself.
     """
     starts = [x]
     if random_start:  # the batches' seeds follow one another, hence the long stride
@@ -95,7 +95,7 @@ def pgd_from(
 
 
 def lowest_margin(model: Classifier, ends: list[Array], y: Labels, targeted: bool) -> Array:
-    """For each image that of its versions which comes nearest to success, or succeeds most clearly."""
+    """For each image the version that comes nearest to success, or succeeds most clearly."""
     losses = np.stack([margin_loss(logits(model, end), y, targeted) for end in ends])
     lowest: Array = np.stack(ends)[losses.argmin(axis=0), np.arange(len(y))]
     return lowest
@@ -143,18 +143,18 @@ def ni_fgsm(
 def deepfool(model: Differentiable, x: Array, y: Labels, *, steps: int, overshoot: float, candidates: int) -> Array:
     """Moosavi-Dezfooli, Fawzi, Frossard 2016, algorithm 2, and section 2's last paragraph on overshooting.
 
-    As in the algorithm, whether the class has changed is asked of xᵢ itself, and only the sum of the steps is
-    multiplied by 1 + overshoot, once. The paper knows no box: here every xᵢ is clipped to it. ``candidates``: the
-    classes that are most probable at x, the own one among them. An image that is wrong to begin with stays as it is,
-    and so does one on a boundary, for its step has no length.
+    As in the algorithm, xᵢ itself decides whether the class has changed, and only the sum of the steps is multiplied by
+    1 + overshoot, once. The paper has no box; here every xᵢ is clipped to it. ``candidates``: the classes that are most
+    probable at x, the own one among them. A misclassified image stays as it is, and so does one on a boundary, for its
+    step has no length.
     """
     x_i = x.copy()
     others = np.argsort(-logits(model, x), axis=1, kind="stable")[:, 1:candidates]
     on = np.arange(len(x))
     for _ in range(steps):
         z = logits(model, x_i[on])
-        still = z.argmax(axis=1) == y[on]
-        on, z = on[still], z[still]
+        correct = z.argmax(axis=1) == y[on]
+        on, z = on[correct], z[correct]
         if not len(on):
             break
         x_i[on] = box(x_i[on] + step_to_the_nearest(model, x_i[on], z, y[on], others[on]))
@@ -192,14 +192,14 @@ def cw(
     """Carlini, Wagner 2017, section VI.A, with the search for c as in the authors' code: tenfold until it succeeds,
     then halfway between the largest c that failed and the smallest that succeeded.
 
-    The nearest adversarial image of all steps counts; where there is none, the image stays as it is.
+    The nearest adversarial image of all steps counts. Where there is none, the image stays as it is.
     """
     best, nearest = x.copy(), np.full(len(x), np.inf)
     c, low, high = np.full(len(x), float(initial_const)), np.zeros(len(x)), np.full(len(x), np.inf)
     for _ in range(search_steps):
-        found, distance = cw_for(model, x, y, c, steps, learning_rate, confidence, abort_early, targeted)
+        ends, distance = cw_for(model, x, y, c, steps, learning_rate, confidence, abort_early, targeted)
         succeeded, better = distance < np.inf, distance < nearest
-        best[better], nearest[better] = found[better], distance[better]
+        best[better], nearest[better] = ends[better], distance[better]
         low, high = np.where(succeeded, low, c), np.where(succeeded, c, high)
         c = np.where(high < np.inf, (low + high) / 2, 10 * c)
     return best
@@ -220,7 +220,7 @@ def cw_for(
     abort_early: bool,
     targeted: bool,
 ) -> tuple[Array, Array]:
-    """Minimise ‖½(tanh w + 1) - x‖² + c f(½(tanh w + 1)) by Adam, f(x) = max(margin, -confidence), f₆ in the paper.
+    """Minimizes ‖½(tanh w + 1) - x‖² + c f(½(tanh w + 1)) by Adam, f(x) = max(margin, -confidence), f₆ in the paper.
 
     The nearest image whose margin is below -confidence, and its squared distance; infinity where none was met. Ends
     early for an image whose objective fell by less than a ten-thousandth in a tenth of the steps (the authors' code).
@@ -228,7 +228,7 @@ def cw_for(
     best, nearest = x.copy(), np.full(len(x), np.inf)
     w = np.arctanh(INSIDE * (2 * x - 1))
     m, v = np.zeros_like(x), np.zeros_like(x)
-    on, before = np.arange(len(x)), np.full(len(x), np.inf)
+    on, earlier = np.arange(len(x)), np.full(len(x), np.inf)
     for t in range(steps):
         x_t = (np.tanh(w[on]) + 1) / 2
         z, distance = logits(model, x_t), lengths(x_t - x[on]).ravel() ** 2
@@ -238,8 +238,8 @@ def cw_for(
 
         if abort_early and t % max(steps // 10, 1) == 0:
             objective = distance + c[on] * np.maximum(margin, -confidence)
-            falling = objective <= 0.9999 * before[on]
-            before[on] = objective
+            falling = objective <= 0.9999 * earlier[on]
+            earlier[on] = objective
             on, x_t, z, margin = on[falling], x_t[falling], z[falling], margin[falling]
             if not len(on):
                 break
@@ -270,8 +270,8 @@ def adam(w: Array, m: Array, v: Array, gradient: Array, t: int, learning_rate: f
 def jsma(model: Differentiable, x: Array, y: Labels, *, theta: float, gamma: float) -> Array:
     """Papernot et al. 2016, algorithms 2 and 3, towards the class y; F are the logits, as there.
 
-    The search domain are the features that theta can still change: what is at the bound to begin with is left out too.
-    An image for which there is no pair, or no step left, is returned as far as it came.
+    The search domain are the features that theta can still change: those at the bound from the beginning are left out,
+    too. An image without a pair or a step left is returned as it is by then.
     """
     x_adv, on = x.copy(), np.arange(len(x))
     for _ in range(int(math.prod(x.shape[1:]) * gamma / 2)):
@@ -284,11 +284,11 @@ def jsma(model: Differentiable, x: Array, y: Labels, *, theta: float, gamma: flo
         domain = x_adv[on] < 1 if theta > 0 else x_adv[on] > 0
         of_each = (np.sign(theta) * part.reshape(len(on), -1) for part in (alpha, beta))
         pairs = [best_pair(*image) for image in zip(*of_each, domain.reshape(len(on), -1), strict=True)]
-        found = [pair[0] >= 0 for pair in pairs]
-        for i, pair in zip(on[found], np.array(pairs)[found], strict=True):
+        has_pair = [pair[0] >= 0 for pair in pairs]
+        for i, pair in zip(on[has_pair], np.array(pairs)[has_pair], strict=True):
             x_adv[i].ravel()[pair] += theta
         x_adv = box(x_adv)
-        on = on[found]
+        on = on[has_pair]
     return x_adv
 
 

@@ -30,8 +30,7 @@ def square(
 ) -> Array:
     """Algorithm 1, ``restarts`` times for the images that are not adversarial by then; the lowest loss counts.
 
-    An image that is wrong to begin with stays as it is: to see that is one more query. Every image has random numbers
-    of its own.
+    A misclassified image stays as it is; to know that takes one more query. Every image has its own random numbers.
     """
     best = x.copy()
     lowest, fooled = judge(model, x, y, targeted)
@@ -131,13 +130,13 @@ def tiles(eps: float, x: Array, rng: np.random.Generator) -> Array:
 
 
 def sample_l2(eps: float, h: int, x_hat: Array, x: Array, rng: np.random.Generator) -> Array:
-    """Algorithm 3: what a second window had, and what was left of eps, goes into the first, channel by channel."""
+    """Algorithm 3: the first window gets the length of the second, and the rest of eps, channel by channel."""
     nu = x_hat - x
     w1, w2 = window(h, x, rng), window(h, x, rng)
-    both = np.zeros(x.shape[1:], bool)
-    both[w1[1:]] = both[w2[1:]] = True
+    either_window = np.zeros(x.shape[1:], bool)
+    either_window[w1[1:]] = either_window[w2[1:]] = True
     unused = max(eps**2 - (nu**2).sum(), 0)
-    available = np.sqrt((nu[:, both] ** 2).sum(axis=1) + unused / len(x))[:, None, None]
+    available = np.sqrt((nu[:, either_window] ** 2).sum(axis=1) + unused / len(x))[:, None, None]
     mixed = signs(len(x), rng) * eta(h, rng) + unit(nu[w1])
     nu[w2] = 0
     nu[w1] = unit(mixed) * available

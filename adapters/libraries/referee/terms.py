@@ -1,8 +1,7 @@
 """What the papers' attacks are made of: logits, gradients, balls and boxes, in float64.
 
-Images are float64 (N, C, H, W) in [0, 1] and stay so from step to step. Only the protocol speaks float32: they are
-rounded in ``logits`` and ``pull_back``, at its edge, and nowhere else. ``y`` (N,) are the classes to leave; those to
-reach where ``targeted``.
+Images are float64 (N, C, H, W) in [0, 1] and stay so from step to step. The protocol takes float32: ``logits`` and
+``pull_back`` round them, and nothing else does. ``y`` (N,) are the classes to leave, or to reach where ``targeted``.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ def loss_gradient(model: Differentiable, x: Array, y: Labels, targeted: bool) ->
     """∇ₓJ(x, y), where J is the cross-entropy, up to a positive factor an image; ∇ₓ(-J), where ``targeted``.
 
     With p = softmax(Z), ∇J = p - onehot(y) in the logits, and that is (1 - p_y) (q - onehot(y)), where q is the softmax
-    over the other classes alone. The factor 1 - p_y is left out: where the model is sure of itself it underflows, and
-    every attack here takes the gradient's sign, or divides it by its length.
+    over the other classes alone. The factor 1 - p_y is left out: it underflows where the model is certain, and every
+    attack here takes the gradient's sign or divides it by its length.
     """
     from scipy.special import softmax
 

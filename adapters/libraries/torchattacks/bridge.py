@@ -1,4 +1,4 @@
-"""torchattacks: what each attack is called there, and how it is run."""
+"""torchattacks: its names of the attacks, and how it runs them."""
 
 from __future__ import annotations
 
@@ -162,12 +162,12 @@ NEEDS: dict[str, Any] = {
     "Pixle": "logits",
     "OnePixel": "logits",
 }
-"""What can't be read off a class; all others need gradients."""
+"""Needs that a class doesn't say. All others need gradients."""
 
 OF_THE_STAGES = {"AutoAttack": ("steps", "n_queries")}
-"""What the constructor of an attack doesn't take, though the attacks that it is made of have it: 10 steps is little."""
+"""Parameters that the attacks within an attack have, and its constructor doesn't take (10 steps would be few)."""
 OF_LOGITS = {"APGDT": 4, "AutoAttack": 4}
-"""Attacks whose loss is made of so many logits."""
+"""The number of logits that the loss of an attack needs."""
 
 UNSUPPORTED = {
     "MultiAttack": "it combines attacks that are already built: name them one by one",
@@ -191,9 +191,9 @@ def session(
         if not len(call.x):
             return call.x.copy()
         with blaming("torchattacks", call.target):
-            raised = call.canonical is not None and call.target == "CW"
+            needs_positive = call.canonical is not None and call.target == "CW"
             attack_class = versions.get(call.target) or getattr(torchattacks, call.target)
-            attack = _build(attack_class, _raised(module) if raised else module, call, classifier.classes)
+            attack = _build(attack_class, _positive(module) if needs_positive else module, call, classifier.classes)
             device = next(module.parameters()).device
             x, labels = torch.from_numpy(call.x).to(device), torch.from_numpy(call.labels).to(device)
             parts = [(x[i : i + 1], labels[i : i + 1]) for i in range(len(x))] if _singly(call) else [(x, labels)]
@@ -217,11 +217,11 @@ def _singly(call: Call) -> bool:
     return call.singly or (call.target == "Pixle" and bool(call.kwargs.get("update_each_iteration")))
 
 
-def _raised(module: Any) -> Any:
-    """The same classifier with logits of 1 and more: CW takes a 0 for the largest of logits that are all negative."""
+def _positive(module: Any) -> Any:
+    """The same classifier with logits of 1 and more: CW takes 0 for the largest of negative logits."""
     from torch import nn
 
-    class Raised(nn.Module):
+    class Positive(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.module = module
@@ -230,7 +230,7 @@ def _raised(module: Any) -> Any:
             logits = self.module(x)
             return logits - logits.amin(dim=1, keepdim=True).detach() + 1
 
-    return Raised().eval()
+    return Positive().eval()
 
 
 def _build(cls: Any, module: Any, call: Call, classes: int) -> Any:
@@ -241,7 +241,7 @@ def _build(cls: Any, module: Any, call: Call, classes: int) -> Any:
     if "n_classes" in inspect.signature(cls.__init__).parameters:
         kwargs.setdefault("n_classes", classes)  # its default is 10, whatever the model
     if classes < OF_LOGITS.get(call.target, 0) or (kwargs.get("loss") == "dlr" and classes < 3):
-        raise NotSupported(f"torchattacks' {call.target}: its loss (DLR) wants more logits than {classes} classes give")
+        raise NotSupported(f"torchattacks' {call.target}: its loss (DLR) needs more logits than {classes} classes have")
     attack = cls(module, **kwargs)
     for keyword, value in of_the_stages.items():
         for stage in attack._autoattack.attacks:

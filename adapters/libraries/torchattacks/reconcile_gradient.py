@@ -1,4 +1,4 @@
-"""What takes torchattacks' differences in the ledger away: mostly a line or two of an attack's ``forward``."""
+"""Reconciliations of torchattacks' gradient attacks: each takes one difference of the ledger away."""
 
 from __future__ import annotations
 
@@ -9,17 +9,9 @@ from typing import Any
 import numpy as np
 
 from sparring.adapters.attacks.library import Call, Reconcile
-from sparring.adapters.libraries.rewriting import attribute, cross_entropy_gradient, margins, rewritten, starts_of
+from sparring.adapters.libraries.rewriting import Classes, attribute, cross_entropy_gradient, margins, starts_of
 
-
-def _class(call: Call) -> Any:
-    import torchattacks
-
-    return getattr(torchattacks, call.target)
-
-
-def _rewriting(call: Call, *changes: tuple[str, str], method: str = "forward", **known: Any) -> Any:
-    return rewritten(_class(call), method, *changes, **known)
+THEIRS = Classes("torchattacks", method="forward")
 
 
 @contextmanager
@@ -31,7 +23,7 @@ def exact_cross_entropy(call: Call) -> Iterator[Call]:
         gradient = cross_entropy_gradient(outputs.detach().cpu().numpy(), labels.cpu().numpy())
         return (outputs * torch.from_numpy(gradient).to(outputs)).sum()
 
-    with _rewriting(call, ("nn.CrossEntropyLoss()", "exact"), exact=exact):
+    with THEIRS.rewritten(call, ("nn.CrossEntropyLoss()", "exact"), exact=exact):
         yield call
 
 
@@ -45,16 +37,16 @@ def shared_start(call: Call) -> Iterator[Call]:
     def start(images: Any) -> Any:
         return torch.from_numpy(next(starts)).to(images)
 
-    with _rewriting(call, (loop, f"adv_images = start(images)\n        {loop}"), start=start):
+    with THEIRS.rewritten(call, (loop, f"adv_images = start(images)\n        {loop}"), start=start):
         yield call
 
 
 @contextmanager
 def best_of_restarts(call: Call) -> Iterator[Call]:
-    """As many runs as there are restarts; of each image's ends the one with the lowest margin."""
+    """There are as many runs as restarts. For each image the end with the lowest margin counts."""
     import torch
 
-    cls, context = _class(call), call.context
+    cls, context = THEIRS.of(call), call.context
     assert context is not None
 
     def lowest(self: Any, images: Any, labels: Any) -> Any:
@@ -69,7 +61,7 @@ def best_of_restarts(call: Call) -> Iterator[Call]:
 
 @contextmanager
 def length_alone(call: Call) -> Iterator[Call]:
-    """The gradient divided by its length alone, which is taken in float64; where there is none, it stays zero."""
+    """The gradient is divided by its length alone, in float64. A gradient of zeros stays zero."""
     changes = (
         ("torch.norm(grad.view(batch_size, -1), p=2, dim=1)", "torch.norm(grad.double().view(batch_size, -1), dim=1)"),
         ("+ self.eps_for_division", ""),
@@ -79,7 +71,7 @@ def length_alone(call: Call) -> Iterator[Call]:
     def unit(gradient: Any, length: Any) -> Any:
         return (gradient / length.view(-1, 1, 1, 1)).nan_to_num(0).to(gradient)
 
-    with _rewriting(call, *changes, unit=unit):
+    with THEIRS.rewritten(call, *changes, unit=unit):
         yield call
 
 
@@ -91,58 +83,60 @@ def zero_gradient_stays_zero(call: Call) -> Iterator[Call]:
         none = (gradient == 0).all(dim=(1, 2, 3), keepdim=True)
         return gradient.abs() + none
 
-    with _rewriting(call, ("torch.abs(grad)", "magnitude(grad)"), magnitude=magnitude):
+    with THEIRS.rewritten(call, ("torch.abs(grad)", "magnitude(grad)"), magnitude=magnitude):
         yield call
 
 
 @contextmanager
 def l1_norm_of_gradients(call: Call) -> Iterator[Call]:
-    """Gradients divided by the sum of their magnitudes, as the source has it, not by the mean."""
-    with _rewriting(call, ("torch.mean(", "torch.sum(")):
+    """Gradients are divided by the sum of their magnitudes, as in the source, not by the mean."""
+    with THEIRS.rewritten(call, ("torch.mean(", "torch.sum(")):
         yield call
 
 
 @contextmanager
 def overshoot_once(call: Call) -> Iterator[Call]:
-    """DeepFool's plain steps, and the sum of them, when they have ended, 1 + overshoot times as long."""
+    """DeepFool takes plain steps. Their sum is multiplied by 1 + overshoot once, at the end."""
     ends = "torch.cat(adv_images).detach()"
     longer = f"torch.clamp(images + (1 + self.overshoot) * ({ends} - images), min=0, max=1)"
     with (
-        _rewriting(call, ("(1 + self.overshoot) * delta", "delta"), method="_forward_indiv"),
-        _rewriting(call, (f"adv_images = {ends}", f"adv_images = {longer}"), method="forward_return_target_labels"),
+        THEIRS.rewritten(call, ("(1 + self.overshoot) * delta", "delta"), method="_forward_indiv"),
+        THEIRS.rewritten(
+            call, (f"adv_images = {ends}", f"adv_images = {longer}"), method="forward_return_target_labels"
+        ),
     ):
         yield call
 
 
 @contextmanager
 def only_candidates(call: Call) -> Iterator[Call]:
-    """DeepFool on the classes that are most probable at the image where it starts."""
+    """DeepFool considers the most probable classes of the image where it starts."""
     assert call.context is not None
-    kept = call.context.params["candidates"]
+    count = call.context.params["candidates"]
     first: dict[int, list[int]] = {}
 
     def candidates(scores: Any, index: int) -> list[int]:
         if index not in first:
-            first[index] = np.argsort(-scores.detach().cpu().numpy(), kind="stable")[:kept].tolist()
+            first[index] = np.argsort(-scores.detach().cpu().numpy(), kind="stable")[:count].tolist()
         return first[index]
 
-    asks = ("self._forward_indiv(\n", "self._forward_indiv(idx,\n")
-    takes = ("def _forward_indiv(self, image, label):", "def _forward_indiv(self, idx, image, label):")
-    looks = (
+    caller = ("self._forward_indiv(\n", "self._forward_indiv(idx,\n")
+    signature = ("def _forward_indiv(self, image, label):", "def _forward_indiv(self, idx, image, label):")
+    loop = (
         "for i in range(len(fs)) if i != label",
         "for i in range(len(fs)) if i != label and i in candidates(fs, idx)",
     )
-    # it gives back the place among the others as if they were all classes; nobody reads it
+    # the target class that it returns is then wrong, and nobody reads it
     with (
-        _rewriting(call, asks, method="forward_return_target_labels"),
-        _rewriting(call, takes, looks, method="_forward_indiv", candidates=candidates),
+        THEIRS.rewritten(call, caller, method="forward_return_target_labels"),
+        THEIRS.rewritten(call, signature, loop, method="_forward_indiv", candidates=candidates),
     ):
         yield call
 
 
 @contextmanager
 def no_step_to_a_tied_class(call: Call) -> Iterator[Call]:
-    """A class whose score has the own one's gradient has no boundary, and isn't the nearest."""
+    """A class whose score has the gradient of the own one has no boundary, and is never the nearest."""
     lengths, length = "torch.norm(nn.Flatten()(w_prime), p=2, dim=1)", "torch.norm(w_prime[hat_L], p=2)"
     changes = (
         (
@@ -151,31 +145,31 @@ def no_step_to_a_tied_class(call: Call) -> Iterator[Call]:
         ),
         (f"({length} ** 2)", f"({length} ** 2).clamp(min=1e-38)"),
     )
-    with _rewriting(call, *changes, method="_forward_indiv"):
+    with THEIRS.rewritten(call, *changes, method="_forward_indiv"):
         yield call
 
 
 @contextmanager
 def search_for_c(call: Call) -> Iterator[Call]:
-    """CW for one c after the other: tenfold until it succeeds, then halfway between failure and success."""
+    """CW runs for one c after the other: tenfold until it succeeds, then halfway between failure and success."""
     import torch
 
-    cls, context = _class(call), call.context
+    cls, context = THEIRS.of(call), call.context
     assert context is not None
-    asked = context.params
+    params = context.params
 
     def searching(self: Any, images: Any, labels: Any) -> Any:
         n = len(images)
         best, nearest = images.clone(), np.full(n, np.inf)
         c, low, high = np.full(n, float(self.c)), np.zeros(n), np.full(n, np.inf)
-        for _ in range(asked["search_steps"]):
+        for _ in range(params["search_steps"]):
             self.c = torch.from_numpy(c).to(images.device)
-            found = super(cls, self).__call__(images, labels).to(images)
-            margin = margins(self.get_logits(found).detach().cpu().numpy(), call.labels, call.targeted)
-            succeeded = margin < -asked["confidence"]
-            distance = np.where(succeeded, (found - images).flatten(1).norm(dim=1).cpu().numpy(), np.inf)
+            x_adv = super(cls, self).__call__(images, labels).to(images)
+            margin = margins(self.get_logits(x_adv).detach().cpu().numpy(), call.labels, call.targeted)
+            succeeded = margin < -params["confidence"]
+            distance = np.where(succeeded, (x_adv - images).flatten(1).norm(dim=1).cpu().numpy(), np.inf)
             better = distance < nearest
-            best[torch.from_numpy(better)], nearest = found[torch.from_numpy(better)], np.minimum(nearest, distance)
+            best[torch.from_numpy(better)], nearest = x_adv[torch.from_numpy(better)], np.minimum(nearest, distance)
             low, high = np.where(succeeded, low, c), np.where(succeeded, c, high)
             c = np.where(np.isfinite(high), (low + np.where(np.isfinite(high), high, 0)) / 2, 10 * c)
         return best
@@ -185,15 +179,15 @@ def search_for_c(call: Call) -> Iterator[Call]:
         ("self.f(outputs, labels).sum()", "(self.c * self.f(outputs, labels)).sum()"),
         ("cost = L2_loss + self.c * f_loss", "cost = L2_loss + f_loss"),
     )
-    with _rewriting(call, *changes), attribute(cls, "__call__", searching):
+    with THEIRS.rewritten(call, *changes), attribute(cls, "__call__", searching):
         yield call
 
 
 @contextmanager
 def pixels_inside_the_box(call: Call) -> Iterator[Call]:
-    """CW starts pixels at 0 and 1 just inside, as the source's authors do: tanh never gets there."""
+    """CW starts pixels at 0 and 1 just inside, as the source's authors do: tanh never reaches 0 and 1."""
     change = ("torch.clamp(x * 2 - 1, min=-1, max=1)", "0.999999 * torch.clamp(x * 2 - 1, min=-1, max=1)")
-    with _rewriting(call, change, method="inverse_tanh_space"):
+    with THEIRS.rewritten(call, change, method="inverse_tanh_space"):
         yield call
 
 
@@ -214,13 +208,13 @@ def each_image_stops_by_itself(call: Call) -> Iterator[Call]:
         ("mask = condition * (", "mask = condition * going * ("),
         (stop, ends if call.context.params["abort_early"] else "pass"),
     )
-    with _rewriting(call, *changes):
+    with THEIRS.rewritten(call, *changes):
         yield call
 
 
 @contextmanager
 def success_with_confidence(call: Call) -> Iterator[Call]:
-    """CW takes an image for a success when its margin is beyond the confidence."""
+    """CW counts an image as a success when its margin is beyond the confidence."""
     import torch
 
     def beyond(self: Any, outputs: Any, labels: Any) -> Any:
@@ -231,7 +225,7 @@ def success_with_confidence(call: Call) -> Iterator[Call]:
         ("(pre == target_labels).float()", "beyond(self, outputs, target_labels)"),
         ("(pre != labels).float()", "beyond(self, outputs, labels)"),
     )
-    with _rewriting(call, *changes, beyond=beyond):
+    with THEIRS.rewritten(call, *changes, beyond=beyond):
         yield call
 
 
@@ -242,7 +236,7 @@ def tanh_in_float64(call: Call) -> Iterator[Call]:
         ("self.inverse_tanh_space(images)", "self.inverse_tanh_space(images.double())"),
         ("self.get_logits(adv_images)", "self.get_logits(adv_images.float())"),
     )
-    with _rewriting(call, *changes):
+    with THEIRS.rewritten(call, *changes):
         yield call
 
 

@@ -1,4 +1,4 @@
-"""ONNX control flow (If, Loop, Scan), sequences and optionals; a body is a function from values to a list of values."""
+"""ONNX control flow (If, Loop, Scan), sequences and optionals. A body is a function from values to a list of values."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def choose(cond: Tensor, *, then_branch: Body, else_branch: Body) -> tuple[Any, 
 
 
 def loop(trips: Tensor | None, cond: Tensor | None, *state: Any, body: Body, outputs: int) -> tuple[Any, ...]:
-    """As ONNX Runtime does, the body's condition ends the loop even where none was given at the start."""
+    """The body's condition ends the loop even without one at the start, as in ONNX Runtime."""
     limit = None if trips is None else int(trips)
-    going = torch.tensor(True) if cond is None else cond
+    condition = torch.tensor(True) if cond is None else cond
     collected: list[list[Tensor]] = [[] for _ in range(outputs - len(state))]
     turn = 0
-    while bool(going) and (limit is None or turn < limit):
-        going, *results = body(torch.tensor(turn), going, *state)
+    while bool(condition) and (limit is None or turn < limit):
+        condition, *results = body(torch.tensor(turn), condition, *state)
         state = tuple(results[: len(state)])
-        for kept, new in zip(collected, results[len(state) :], strict=True):
-            kept.append(new)
+        for rows, new in zip(collected, results[len(state) :], strict=True):
+            rows.append(new)
         turn += 1
-    return (*state, *(_stack(kept) for kept in collected))
+    return (*state, *(_stack(rows) for rows in collected))
 
 
 def scan(
@@ -45,19 +45,19 @@ def scan(
     opset: int,
     outputs: int,
 ) -> tuple[Any, ...]:
-    """Over slices of the last ``num_scan_inputs`` inputs; the others are the state."""
+    """A loop over slices of the last ``num_scan_inputs`` inputs; the others are the state."""
     if opset < 9:
         raise NotSupported("Scan of opset 8, which has a batch axis of its own")
-    kept = len(inputs) - num_scan_inputs
-    state, collected = list(inputs[:kept]), [[] for _ in range(outputs - kept)]  # type: list[Tensor], list[Tensors]
+    states = len(inputs) - num_scan_inputs
+    state, collected = list(inputs[:states]), [[] for _ in range(outputs - states)]  # type: list[Tensor], list[Tensors]
     slices = []
-    for i, x in enumerate(inputs[kept:]):
+    for i, x in enumerate(inputs[states:]):
         parts = x.unbind((scan_input_axes or [0] * num_scan_inputs)[i])
         slices.append(parts[::-1] if scan_input_directions and scan_input_directions[i] else parts)
     for parts in zip(*slices, strict=True):
         results = body(*state, *parts)
-        state = results[:kept]
-        for rows, new in zip(collected, results[kept:], strict=True):
+        state = results[:states]
+        for rows, new in zip(collected, results[states:], strict=True):
             rows.append(new)
     stacked = []
     for i, rows in enumerate(collected):

@@ -1,7 +1,7 @@
 """ONNX operators on single elements, with NumPy's broadcasting: arithmetic, logic, casts, activations, dequantization.
 
-At their kinks activations have the derivatives of torch's own. The way to quantized numbers rounds, so it has no
-gradient and is not in the table.
+At their kinks activations have the derivatives of torch's own. Quantization rounds, so it has no gradient and is not in
+the table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NARROW = (torch.uint16, torch.uint32, torch.uint64)
 
 
 def widened(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Unsigned integers of 16 bits and more, for which torch has hardly any operator, go through int64."""
+    """Computes unsigned integers of 16 bits and more in int64, for torch has hardly any operator for them."""
 
     @wraps(function)
     def through_int64(*inputs: Tensor, **attributes: object) -> Tensor:
@@ -41,7 +41,7 @@ def div(a: Tensor, b: Tensor) -> Tensor:
 
 
 def mod(a: Tensor, b: Tensor, *, fmod: int = 0) -> Tensor:
-    """With the sign of the divisor, or like C's fmod with that of the dividend."""
+    """The remainder, with the sign of the divisor, or, like C's fmod, with that of the dividend."""
     return torch.fmod(a, b) if fmod else torch.remainder(a, b)
 
 
@@ -58,7 +58,7 @@ def maximum(*inputs: Tensor, producer: str) -> Tensor:
 
 
 def minimum(*inputs: Tensor, producer: str) -> Tensor:
-    """Of two equal ones torch gives each half the gradient, and TensorFlow all to the first: as the file's writer."""
+    """Of two equal numbers each gets half the gradient, as in torch; in TensorFlow's files the first gets all."""
     if producer == "tf2onnx":
         return reduce(lambda a, b: torch.where((a <= b) | (a != a), a, b), inputs)
     return reduce(torch.minimum, inputs)
@@ -73,7 +73,7 @@ def mean_of_all(*inputs: Tensor) -> Tensor:
 
 
 def shift(x: Tensor, y: Tensor, *, direction: Literal["LEFT", "RIGHT"]) -> Tensor:
-    """By the width or more, or by less than nothing: all is shifted out, and the sign stays."""
+    """A shift by the width or more, or by a negative number, leaves the sign alone."""
     bits = torch.iinfo(x.dtype).bits
     left = direction == "LEFT"
     far, within = (y < 0) | (y >= bits), y.clamp(0, bits - 1)
@@ -89,7 +89,7 @@ def is_inf(x: Tensor, *, detect_negative: int = 1, detect_positive: int = 1) -> 
 
 
 def cast(x: Tensor, *, to: ElementType, saturate: int = 1, round_mode: str = "up") -> Tensor:
-    """To a float, an integer or bool; ``saturate`` and ``round_mode`` are about 8-bit floats, which we don't have."""
+    """A cast to float, integer or bool. ``saturate`` and ``round_mode`` concern 8-bit floats, which we don't have."""
     return _to(x, dtype_of(to))
 
 
@@ -99,7 +99,7 @@ def cast_like(x: Tensor, like: Tensor, *, saturate: int = 1, round_mode: str = "
 
 def _to(x: Tensor, dtype: torch.dtype) -> Tensor:
     if x.is_floating_point() and not dtype.is_floating_point and dtype != torch.bool:
-        x = x.to(torch.int64)  # a negative float straight to an unsigned integer is anything
+        x = x.to(torch.int64)  # a direct cast of a negative float to an unsigned integer is undefined
     return x.to(dtype)
 
 
@@ -179,10 +179,10 @@ def clip(
     min: float | None = None,
     max: float | None = None,
 ) -> Tensor:
-    """At a bound the derivative is 0, that of nn.ReLU6, nn.Hardtanh, torch 2.15's clamp and TensorFlow's relu6.
+    """At a bound the derivative is 0, as for nn.ReLU6, nn.Hardtanh, torch 2.15's clamp and TensorFlow's relu6.
 
-    Of a Clip to [0, 1] in front of a network, every black and every white pixel is at a bound and has no gradient. That
-    is what the same module does in torch; TensorFlow's ``clip_by_value``, which has 1 there, reaches us as Min and Max.
+    In a network that begins with a Clip to [0, 1], every black and every white pixel is at a bound and has no gradient.
+    The same module does so in torch. TensorFlow's ``clip_by_value`` has 1 there; in files it is a Min and a Max.
     """
     low = min if least is None else least[0]
     high = max if most is None else most[0]
@@ -273,7 +273,7 @@ TABLE: Table = {
     "Pow": power,
     "Reciprocal": torch.reciprocal,
     "Relu": relu,
-    "Round": torch.round,  # half to even, as ONNX has it
+    "Round": torch.round,  # half to even, as in ONNX
     "Selu": selu,
     "Shrink": shrink,
     "Sigmoid": torch.sigmoid,

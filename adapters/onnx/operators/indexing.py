@@ -18,38 +18,38 @@ def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
     if indices.ndim == 0:
         return x.select(axis, int(indices))
     axis %= x.ndim
-    chosen = x.index_select(axis, _counted(indices, x.shape[axis]).flatten())
-    return chosen if indices.ndim == 1 else torch.unflatten(chosen, axis, indices.shape)
+    elements = x.index_select(axis, _from_the_start(indices, x.shape[axis]).flatten())
+    return elements if indices.ndim == 1 else torch.unflatten(elements, axis, indices.shape)
 
 
 def gather_elements(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
-    return torch.gather(x, axis, _counted(indices, x.shape[axis]))
+    return torch.gather(x, axis, _from_the_start(indices, x.shape[axis]))
 
 
 def gather_nd(x: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
-    """The last axis of ``indices`` counts along the axes of x after the first ``batch_dims``."""
+    """The last axis of ``indices`` holds positions on the axes of x after the first ``batch_dims``."""
     batch = x.shape[:batch_dims]
     rows = x.reshape(-1, *x.shape[batch_dims:])
-    counted = indices.to(torch.int64).reshape(len(rows), -1, indices.shape[-1])
-    first = torch.arange(len(rows), device=x.device)[:, None].expand(counted.shape[:2])
-    chosen = rows[(first, *counted.unbind(-1))]
-    return chosen.reshape(*batch, *indices.shape[batch_dims:-1], *chosen.shape[2:])
+    positions = indices.to(torch.int64).reshape(len(rows), -1, indices.shape[-1])
+    first = torch.arange(len(rows), device=x.device)[:, None].expand(positions.shape[:2])
+    elements = rows[(first, *positions.unbind(-1))]
+    return elements.reshape(*batch, *indices.shape[batch_dims:-1], *elements.shape[2:])
 
 
 def scatter_elements(
     x: Tensor, indices: Tensor, updates: Tensor, *, axis: int = 0, reduction: Reduction = "none"
 ) -> Tensor:
-    counted = _counted(indices, x.shape[axis])
+    positions = _from_the_start(indices, x.shape[axis])
     if reduction == "none":
-        lines = counted.sort(axis).values
+        lines = positions.sort(axis).values
         _once(lines.diff(dim=axis) == 0)
-        return x.scatter(axis, counted, updates)
-    return x.scatter_reduce(axis, counted, updates, _TORCH_REDUCTIONS[reduction])
+        return x.scatter(axis, positions, updates)
+    return x.scatter_reduce(axis, positions, updates, _TORCH_REDUCTIONS[reduction])
 
 
 def scatter_nd(x: Tensor, indices: Tensor, updates: Tensor, *, reduction: Reduction = "none") -> Tensor:
     depth = indices.shape[-1]
-    parts = [_counted(part, side) for part, side in zip(indices.unbind(-1), x.shape, strict=False)]
+    parts = [_from_the_start(part, side) for part, side in zip(indices.unbind(-1), x.shape, strict=False)]
     row = torch.zeros_like(parts[0])
     for part, side in zip(parts, x.shape, strict=False):
         row = row * side + part
@@ -64,13 +64,13 @@ def scatter_nd(x: Tensor, indices: Tensor, updates: Tensor, *, reduction: Reduct
 
 
 def _once(again: Tensor) -> None:
-    """ONNX leaves open which of several updates of one place stays, and torch's gradient goes to all of them."""
+    """Refuses several updates of one place: ONNX leaves open which one stays, and torch's gradient goes to all."""
     if bool(again.any()):
         raise NotSupported("several updates of one place, without a reduction")
 
 
-def _counted(indices: Tensor, length: int) -> Tensor:
-    """Negative ones count from the end."""
+def _from_the_start(indices: Tensor, length: int) -> Tensor:
+    """Indices as int64; negative ones count from the end."""
     indices = indices.to(torch.int64)
     return torch.where(indices < 0, indices + length, indices)
 
@@ -80,7 +80,7 @@ def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def one_hot(indices: Tensor, depth: Ints, values: Tensor, *, axis: int = -1) -> Tensor:
-    """``values`` is (off, on); an index outside [-depth, depth) is off everywhere."""
+    """``values`` are (off, on). An index outside [-depth, depth) is off everywhere."""
     (classes,) = depth
     whole = indices.to(torch.int64)
     numbers = torch.arange(classes, device=indices.device)

@@ -1,4 +1,4 @@
-"""Operators of the domain ai.onnx.ml, in which skl2onnx writes scikit-learn's linear models and scalers."""
+"""Operators of the domain ai.onnx.ml, which skl2onnx writes for scikit-learn's linear models and scalers."""
 
 from __future__ import annotations
 

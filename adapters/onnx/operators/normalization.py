@@ -1,4 +1,4 @@
-"""ONNX normalisations, with the statistics of a batch only where the node asks for training."""
+"""ONNX normalizations. They take the statistics of a batch only in the training mode of a node."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def batch_normalization(
 
 
 def _batch_norm(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor, epsilon: float) -> Tensor:
-    """With derivatives in the statistics, which torch's own doesn't have."""
+    """The statistics have derivatives, which those of torch's own function don't have."""
     scale, bias, mean, var = (v.reshape(-1, *[1] * (x.ndim - 2)) for v in (scale, bias, mean, var))
     return (x - mean) * torch.rsqrt(var + epsilon) * scale + bias
 
@@ -57,7 +57,7 @@ def group_normalization(
     stash_type: ElementType = 1,
     opset: int,
 ) -> Tensor:
-    """Until opset 20 scale and bias are per group, since then per channel."""
+    """Scale and bias are per group until opset 20, and per channel since then."""
     if opset < 21:
         scale, bias = (v.repeat_interleave(x.shape[1] // num_groups) for v in (scale, bias))
     wide = dtype_of(stash_type) if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
@@ -96,7 +96,7 @@ def rms_normalization(
 
 
 def local_response(x: Tensor, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -> Tensor:
-    """Over neighbouring channels; of an even number of them the one more is behind."""
+    """A sum over neighboring channels: of an even number one more lies behind than before."""
     squares = F.pad(x.square().flatten(2), (0, 0, (size - 1) // 2, size // 2))
     sums = squares.unfold(1, size, 1).sum(-1).reshape(x.shape)
     return x / (bias + alpha / size * sums) ** beta
@@ -110,7 +110,7 @@ def mean_variance(x: Tensor, *, axes: list[int] | None = None) -> Tensor:
 
 
 def lp_normalization(x: Tensor, *, axis: int = -1, p: Literal[1, 2] = 2) -> Tensor:
-    """Zeros where all are zero."""
+    """Zeros stay zeros."""
     norm = torch.linalg.vector_norm(x, p, axis, keepdim=True)
     return x / torch.where(norm == 0, torch.ones_like(norm), norm)
 
@@ -125,7 +125,7 @@ def dropout(
     opset: int,
     outputs: int,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Only opset 12 and later can ask for training; before it ONNX Runtime's mask, which means nothing, is false."""
+    """A training mode exists since opset 12. Before, the mask means nothing; ONNX Runtime's is false."""
     if training and training[0] and (rate is None or rate[0]):
         raise NotSupported("training, which is random")
     return (x, torch.full_like(x, opset >= 12, dtype=torch.bool)) if outputs == 2 else x

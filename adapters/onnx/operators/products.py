@@ -27,7 +27,7 @@ def gemm(
     if alpha == beta == 1 and c is not None and c.ndim == 1 and transB and a.is_floating_point():
         return F.linear(a, b, c)
     product = a @ (b.T if transB else b)
-    if not a.is_floating_point():  # of integers, alpha and beta are whole
+    if not a.is_floating_point():  # alpha and beta of integers are whole
         alpha, beta = int(alpha), int(beta)
     product = product if alpha == 1 else alpha * product
     return product if c is None or beta == 0 else product + (c if beta == 1 else beta * c)
@@ -38,8 +38,8 @@ def einsum(*inputs: Tensor, equation: str) -> Tensor:
 
 
 def det(x: Tensor) -> Tensor:
-    found: Tensor = torch.linalg.det(x)
-    return found
+    determinant: Tensor = torch.linalg.det(x)
+    return determinant
 
 
 def attention(
@@ -71,7 +71,7 @@ def attention(
         k, v = torch.cat([past_key, k], 2), torch.cat([past_value, v], 2)
     present = (k, v)
     shared = q.shape[1] // k.shape[1]
-    if shared > 1:  # several heads of queries to one of keys and values
+    if shared > 1:  # several heads of queries share one of keys and values
         k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
     root = math.sqrt(1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     scores = (q * root) @ (k * root).transpose(-1, -2)
@@ -89,7 +89,7 @@ def attention(
     exact = masked if softmax_precision is None else masked.to(dtype_of(softmax_precision))
     if closed is None:
         weights = exact.softmax(-1).to(q.dtype)
-    else:  # a query that may look nowhere gets zeros; its own softmax would be NaN, and so its gradient
+    else:  # a query without any open key gets zeros: its softmax and its gradient would be NaN
         weights = exact.masked_fill(closed, 0).softmax(-1).masked_fill(closed, 0).to(q.dtype)
     out = weights @ v
     if flat:
@@ -98,7 +98,7 @@ def attention(
 
 
 def _open(scores: Tensor, before: int | Tensor, right: int, left: int, lengths: Tensor | None) -> Tensor | None:
-    """Zero where a query may look: from ``left`` behind it to ``right`` ahead, -1 without end; elsewhere -inf."""
+    """0 for the keys that a query may use, from ``left`` behind it to ``right`` ahead (-1: all of them); else -inf."""
     queries, keys = (torch.arange(n, device=scores.device) for n in scores.shape[-2:])
     ahead = keys - (queries[:, None] + before)
     hidden = torch.zeros_like(ahead, dtype=torch.bool)
@@ -133,7 +133,7 @@ def rotary_embedding(
     num_heads: int = 0,
     rotary_embedding_dim: int = 0,
 ) -> Tensor:
-    """(batch, heads, length, size) or (batch, length, heads * size); pairs are neighbours, or the two halves."""
+    """(batch, heads, length, size) or (batch, length, heads * size). Pairs are neighbors, or the two halves."""
     flat = x.ndim == 3
     heads = torch.unflatten(x, 2, (num_heads, -1)) if flat else x.transpose(1, 2)  # (batch, length, heads, size)
     turned = rotary_embedding_dim or heads.shape[-1]

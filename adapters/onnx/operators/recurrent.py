@@ -1,6 +1,6 @@
 """ONNX recurrent nodes: RNN, GRU and LSTM, forward, backward and both ways.
 
-A step is (gates of x, state) -> state; the gates of all steps' inputs are one product, before the loop over time.
+A step is (gates of x, state) -> state. One product, before the loop over time, gives the gates of all steps' inputs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _BENT: dict[str, tuple[Callable[..., Tensor], float | None, float | None]] = {
     "scaledtanh": (lambda x, a, b: a * torch.tanh(b * x), _NONE, _NONE),
     "thresholdedrelu": (lambda x, a, b: F.threshold(x, a, 0.0), _NONE, None),
 }
-"""function of (x, alpha, beta), and their defaults: None where it has no such number, nan where there is no default"""
+"""function of (x, alpha, beta), and their defaults: None where it has no such number, nan without a default"""
 
 
 def rnn(
@@ -83,7 +83,7 @@ def gru(
     linear_before_reset: int = 0,
     outputs: int = 2,
 ) -> tuple[Tensor, ...]:
-    """Gates update, reset, hidden. The recurrent bias of the hidden gate is inside what the reset gate multiplies."""
+    """Gates update, reset, hidden. The reset gate multiplies the recurrent bias of the hidden gate, too."""
     size = r.shape[-1]
     functions = _functions(activations or ["Sigmoid", "Tanh"] * len(w), activation_alpha, activation_beta, len(w))
     inside = None
@@ -93,20 +93,20 @@ def gru(
 
     def step_of(i: int) -> Step:
         f, g = functions[i]
-        both, hidden = r[i, : 2 * size].T, r[i, 2 * size :].T
+        outer_weights, hidden = r[i, : 2 * size].T, r[i, 2 * size :].T
         extra = None if inside is None else inside[i]
 
         def step(gates: Tensor, state: State) -> State:
-            (before,) = state
+            (previous,) = state
             outer, inner = torch.split(gates, [2 * size, size], 1)
-            update, reset = f(_clipped(torch.addmm(outer, before, both), clip)).chunk(2, 1)
+            update, reset = f(_clipped(torch.addmm(outer, previous, outer_weights), clip)).chunk(2, 1)
             if linear_before_reset:
-                product = before @ hidden
+                product = previous @ hidden
                 own = reset * (product if extra is None else product + extra)
             else:
-                own = (reset * before) @ hidden
+                own = (reset * previous) @ hidden
             new = g(_clipped(inner + own, clip))
-            return ((1 - update) * new + update * before,)
+            return ((1 - update) * new + update * previous,)
 
         return step
 
@@ -133,7 +133,7 @@ def lstm(
     layout: int = 0,
     outputs: int = 3,
 ) -> tuple[Tensor, ...]:
-    """Gates input, output, forget, cell; the peepholes input, output, forget."""
+    """Gates input, output, forget, cell; peepholes input, output, forget."""
     size, kinds = r.shape[-1], activations or ["Sigmoid", "Tanh", "Tanh"] * len(w)
     functions = _functions(kinds, activation_alpha, activation_beta, len(w))
 
@@ -142,8 +142,8 @@ def lstm(
         peep = None if peepholes is None else peepholes[i].chunk(3)
 
         def step(gates: Tensor, state: State) -> State:
-            before, cell = state
-            three, new = torch.split(torch.addmm(gates, before, back), [3 * size, size], 1)
+            previous, cell = state
+            three, new = torch.split(torch.addmm(gates, previous, back), [3 * size, size], 1)
             if peep is None:
                 enter, leave, forget = f(_clipped(three, clip)).chunk(3, 1)
             else:
@@ -194,9 +194,9 @@ def _run(
 
 
 def _over_time(gates: Tensor, state: State, step: Step, backwards: bool, alive: Tensor | None) -> tuple[Tensor, State]:
-    """Beyond a row's length its state stays, and its outputs are zero; backwards its end comes first."""
+    """Beyond the length of a row its state stays and its outputs are zero. Backwards the end of a row comes first."""
     outputs: list[Tensor] = []
-    every = gates.unbind()  # one gradient for all steps, where gates[t] would have a large one each
+    every = gates.unbind()  # one gradient for all steps; gates[t] would have a large one each
     for t in range(len(gates))[:: -1 if backwards else 1]:
         new = step(every[t], state)
         if alive is None:
@@ -215,25 +215,25 @@ def _clipped(x: Tensor, bound: float | None) -> Tensor:
 def _functions(
     names: list[str], alphas: list[float] | None, betas: list[float] | None, directions: int
 ) -> list[tuple[Activation, ...]]:
-    """Those of each direction. Only activations that have an alpha take one from the list, and so with beta."""
-    left, right, made = iter(alphas or []), iter(betas or []), []
+    """The activations of each direction. Only those with an alpha take one from the list; so with beta."""
+    next_alpha, next_beta, functions = iter(alphas or []), iter(betas or []), []
     for name in map(str.lower, names):
         if name in _PLAIN:
-            made.append(_PLAIN[name])
+            functions.append(_PLAIN[name])
         elif name in _BENT:
-            made.append(_bent(*_BENT[name], left, right))
+            functions.append(_bent(*_BENT[name], next_alpha, next_beta))
         else:
             raise NotSupported(f"the activation {name!r}")
-    each = len(made) // directions
-    return [tuple(made[i * each : (i + 1) * each]) for i in range(directions)]
+    count = len(functions) // directions
+    return [tuple(functions[i * count : (i + 1) * count]) for i in range(directions)]
 
 
-def _bent(f: Callable[..., Tensor], a: float | None, b: float | None, left: object, right: object) -> Activation:
-    alpha = None if a is None else next(left, a)  # type: ignore[call-overload]
-    beta = None if b is None else next(right, b)  # type: ignore[call-overload]
+def _bent(f: Callable[..., Tensor], a: float | None, b: float | None, alphas: object, betas: object) -> Activation:
+    alpha = None if a is None else next(alphas, a)  # type: ignore[call-overload]
+    beta = None if b is None else next(betas, b)  # type: ignore[call-overload]
     if alpha != alpha or beta != beta:
         raise NotSupported(
-            "an activation without its alpha or beta, which ONNX and ONNX Runtime take for different ones"
+            "an activation without its alpha or beta, for which ONNX and ONNX Runtime take different ones"
         )
     return lambda x: f(x, alpha, beta)
 

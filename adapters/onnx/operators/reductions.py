@@ -14,20 +14,21 @@ Reduce = Callable[[Tensor, list[int], bool], Tensor]
 
 
 def reduction(reduce: Reduce, alone: Callable[[Tensor], Tensor] | None = None) -> Function:
-    """``axes`` are an input since opset 18 (ReduceSum: 13); no axes are all of them, or none with the attribute set.
+    """A reduction whose ``axes`` are an input since opset 18 (ReduceSum: 13), before an attribute.
 
-    ``alone`` is what is left of the reduction over no axes, the number itself where it is None.
+    Without axes it reduces over all of them, or over none with ``noop_with_empty_axes``. ``alone`` is what a reduction
+    over no axes does to each number; None changes nothing.
     """
 
     def function(
         x: Tensor,
-        chosen: Ints | None = None,
+        axes_input: Ints | None = None,
         *,
         axes: list[int] | None = None,
         keepdims: int = 1,
         noop_with_empty_axes: int = 0,
     ) -> Tensor:
-        over = chosen or axes or []
+        over = axes_input or axes or []
         if not over and noop_with_empty_axes:
             return x if alone is None else alone(x)
         every = over or list(range(x.ndim))
@@ -81,7 +82,7 @@ def _extreme(reduce: Callable[..., Tensor], largest: bool) -> Reduce:
             return torch.as_tensor(reduce(x, axes, keepdim=keep))
         if x.dtype == torch.bool:
             return x.any(axes[0], keepdim=keep) if largest else x.all(axes[0], keepdim=keep)
-        # of nothing at all: the least or the greatest that there is
+        # of no numbers: the least or the greatest number of the type
         info = torch.finfo(x.dtype) if x.is_floating_point() else torch.iinfo(x.dtype)
         bound = (info.min if largest else info.max) if not x.is_floating_point() else math.inf * (-1 if largest else 1)
         return x.sum(axes, keepdim=keep).fill_(bound)
@@ -90,7 +91,7 @@ def _extreme(reduce: Callable[..., Tensor], largest: bool) -> Reduce:
 
 
 def softmax(x: Tensor, *, axis: int | None = None, opset: int) -> Tensor:
-    """Before opset 13 over all axes from ``axis`` on."""
+    """Before opset 13 it is over all axes from ``axis`` on."""
     if opset >= 13:
         return x.softmax(-1 if axis is None else axis)
     first = 1 if axis is None else axis % x.ndim
@@ -105,7 +106,7 @@ def log_softmax(x: Tensor, *, axis: int | None = None, opset: int) -> Tensor:
 
 
 def hardmax(x: Tensor, *, axis: int | None = None, opset: int) -> Tensor:
-    """One at the first of the greatest, zero elsewhere."""
+    """1 at the first of the greatest, 0 elsewhere."""
     if opset >= 13:
         axis = -1 if axis is None else axis
         return torch.zeros_like(x).scatter(axis, x.argmax(axis, keepdim=True), 1)
@@ -126,7 +127,7 @@ def _arg(reduce: Callable[..., Tensor]) -> Function:
 def top_k(
     x: Tensor, count: Ints | None = None, *, k: int = 0, axis: int = -1, largest: int = 1, sorted: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Of equal ones the first first, which torch's own topk doesn't promise; ``k`` is an input since opset 10."""
+    """Of equal numbers the first comes first, which torch's topk doesn't promise. ``k`` is an input since opset 10."""
     wide = x.to(torch.int64) if x.dtype in (torch.uint16, torch.uint32, torch.uint64) else x
     values, indices = torch.sort(wide, dim=axis, descending=bool(largest), stable=True)
     number = count[0] if count else k

@@ -1,4 +1,4 @@
-"""ONNX resampling: Resize and Upsample, axis by axis as a matrix; and grids."""
+"""ONNX resampling: Resize and Upsample multiply each axis by a matrix; GridSample and AffineGrid use torch's grids."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def resize(
     nearest_mode: Nearest = "round_prefer_floor",
     opset: int,
 ) -> Tensor:
-    """In opset 10 the second input are the scales, and there is no choice of coordinates and rounding."""
+    """In opset 10 the scales are the second input, and coordinates and rounding are fixed."""
     coordinates, rounding = str(coordinate_transformation_mode), str(nearest_mode)
     if opset < 11:
         roi, scales, coordinates, rounding = None, roi, "asymmetric", "opset 10"
@@ -65,7 +65,7 @@ def resize(
             sizes = [math.floor(one * x.shape[axis] + 0.5) for axis in over]
     if not scales:
         raise NotSupported("neither scales nor sizes")
-    if not sizes:  # ONNX Runtime's scales are float32, in which 1.2 * 5 is 6 and not a little less
+    if not sizes:  # ONNX Runtime's scales are float32, where 1.2 * 5 is 6, not a little less
         sizes = [math.floor(np.float32(s) * np.float32(x.shape[axis])) for s, axis in zip(scales, over, strict=True)]
     cropped = coordinates == "tf_crop_and_resize"
     if not cropped and sizes == [x.shape[axis] for axis in over]:
@@ -96,7 +96,7 @@ def resize(
 
 
 def _places(side: int, out: int, scale: float, coordinates: str, region: tuple[float, float] | None) -> list[float]:
-    """Where each output's centre is on the input's axis, in pixels; in float32, as ONNX Runtime's are, for the ties."""
+    """The center of each output on the input's axis, in pixels; in float32, as in ONNX Runtime, for the same ties."""
     index, factor = np.arange(out, dtype=np.float32), np.float32(scale)
     if coordinates == "align_corners":
         places = index * (side - 1) / (out - 1) if out > 1 else index * 0
@@ -113,18 +113,18 @@ def _places(side: int, out: int, scale: float, coordinates: str, region: tuple[f
         else:
             places = index + 0.5 * (start + end) * (side - 1)
     elif coordinates == "half_pixel_symmetric":
-        # what is cut off for a whole number of pixels is cut off at both ends
+        # the part beyond a whole number of pixels is cut off at both ends
         places = (side - np.float32(out) / factor) / 2 + (index + 0.5) / factor - 0.5
     else:
         places = (index + 0.5) / factor - 0.5
-    found: list[float] = places.tolist()
-    return found
+    positions: list[float] = places.tolist()
+    return positions
 
 
 @lru_cache(maxsize=64)
 def _weights(mode: str, places: tuple[float, ...], side: int, scale: float, a: float, exclude_outside: bool) -> Tensor:
-    """(outputs, inputs), float64. Beyond its edge an image goes on as its last pixel, or with exclude_outside ends."""
-    narrow = min(1.0, scale)  # when it shrinks, antialiasing widens the filter
+    """(outputs, inputs), float64. Beyond its edge an image repeats its last pixel; with exclude_outside it ends."""
+    narrow = min(1.0, scale)  # antialiasing widens the filter of an image that shrinks
     reach = (1 if mode == "linear" else 2) / narrow
     matrix = np.zeros((len(places), side))
     for row, place in enumerate(places):
@@ -172,11 +172,11 @@ def grid_sample(
     mode: Literal["linear", "bilinear", "nearest", "cubic", "bicubic"] = "linear",
     padding_mode: Literal["zeros", "border", "reflection"] = "zeros",
 ) -> Tensor:
-    """Of a volume too; there torch has no cubic."""
+    """Of images and volumes; torch has no cubic mode for volumes."""
     if x.ndim == 5 and mode in ("cubic", "bicubic"):
         raise NotSupported(f"mode {mode!r} of a volume")
-    named = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
-    return F.grid_sample(x, grid, named, padding_mode, bool(align_corners))
+    torch_mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
+    return F.grid_sample(x, grid, torch_mode, padding_mode, bool(align_corners))
 
 
 TABLE: Table = {

@@ -1,4 +1,4 @@
-"""ONNX operators that rearrange, cut, join and pad, and those that make tensors from shapes."""
+"""ONNX operators that rearrange, cut, join and pad tensors, and that make tensors from shapes."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ def transpose(x: Tensor, *, perm: list[int] | None = None) -> Tensor:
     return x.permute(tuple(perm) if perm is not None else tuple(range(x.ndim - 1, -1, -1)))
 
 
-def squeeze(x: Tensor, chosen: Ints | None = None, *, axes: list[int] | None = None) -> Tensor:
+def squeeze(x: Tensor, axes_input: Ints | None = None, *, axes: list[int] | None = None) -> Tensor:
     """``axes`` is an input since opset 13."""
-    chosen = axes if chosen is None else chosen
-    if chosen is None:
+    axes_input = axes if axes_input is None else axes_input
+    if axes_input is None:
         return x.squeeze()
-    if any(x.shape[axis] != 1 for axis in chosen):
-        raise NotSupported(f"axes {chosen} of a tensor of shape {tuple(x.shape)}")
-    return x.squeeze(tuple(chosen))
+    if any(x.shape[axis] != 1 for axis in axes_input):
+        raise NotSupported(f"axes {axes_input} of a tensor of shape {tuple(x.shape)}")
+    return x.squeeze(tuple(axes_input))
 
 
-def unsqueeze(x: Tensor, chosen: Ints | None = None, *, axes: list[int] | None = None) -> Tensor:
-    chosen = chosen or axes or []
-    rank = x.ndim + len(chosen)
-    for axis in sorted(a % rank for a in chosen):
+def unsqueeze(x: Tensor, axes_input: Ints | None = None, *, axes: list[int] | None = None) -> Tensor:
+    axes_input = axes_input or axes or []
+    rank = x.ndim + len(axes_input)
+    for axis in sorted(a % rank for a in axes_input):
         x = x.unsqueeze(axis)
     return x
 
 
 def expand(x: Tensor, shape: Ints) -> Tensor:
-    """To what the two shapes broadcast to; a side of ``shape`` may be 1."""
+    """Expands x to the broadcast of both shapes: a side of ``shape`` may be 1."""
     return x.expand(torch.broadcast_shapes(x.shape, tuple(shape)))  # type: ignore[no-untyped-call]
 
 
@@ -80,7 +80,7 @@ def split(
     num_outputs: int | None = None,
     outputs: int,
 ) -> tuple[Tensor, ...]:
-    """``split`` is an input since opset 13; without it equal parts, and since opset 18 perhaps a smaller last one."""
+    """``split`` is an input since opset 13. Without it parts are equal; since opset 18 the last one may be smaller."""
     sizes = sizes or split
     return tuple(torch.split(x, sizes or max(1, -(-x.shape[axis] // outputs)), axis))
 
@@ -96,7 +96,7 @@ def slice_(
     ends: list[int] | None = None,
     axes: list[int] | None = None,
 ) -> Tensor:
-    """Attributes before opset 10."""
+    """Starts, ends and axes are attributes before opset 10."""
     begin, end, over = begin or starts or [], end or ends or [], over or axes
     for i, axis in enumerate(over if over else range(len(begin))):
         cut = slice(begin[i], end[i], steps[i] if steps else 1)
@@ -118,7 +118,7 @@ def pad(
     pads: list[int] | None = None,
     value: float = 0.0,
 ) -> Tensor:
-    """Negative widths cut; ``pads`` and ``value`` are inputs since opset 11."""
+    """Negative widths cut off. ``pads`` and ``value`` are inputs since opset 11."""
     widths = widths or pads or []
     axes = range(x.ndim) if over is None else [axis % x.ndim for axis in over]
     before, after = [0] * x.ndim, [0] * x.ndim
@@ -134,7 +134,7 @@ def pad(
 
 
 def padding(before: list[int], after: list[int]) -> list[int]:
-    """Widths by axis in torch's order: the last axis first."""
+    """The widths in torch's order: the last axis first."""
     return [width for pair in zip(reversed(before), reversed(after), strict=True) for width in pair]
 
 
@@ -214,24 +214,24 @@ def space_to_depth(x: Tensor, *, blocksize: int, mode: Literal["DCR", "CRD"] = "
 
 
 def reverse_sequence(x: Tensor, lengths: Tensor, *, batch_axis: int = 1, time_axis: int = 0) -> Tensor:
-    """Each row's first ``lengths`` steps backwards, the rest as they are."""
+    """Reverses the first ``lengths`` steps of each row; the rest stays."""
     steps = torch.arange(x.shape[time_axis], device=x.device)[:, None]
     lengths = lengths.to(x.device)
     index = torch.where(steps < lengths, lengths - 1 - steps, steps)  # (time, batch)
-    moved = x.movedim((time_axis, batch_axis), (0, 1))
-    full = index.reshape(*index.shape, *[1] * (x.ndim - 2)).expand(moved.shape)
-    return moved.gather(0, full).movedim((0, 1), (time_axis, batch_axis))
+    time_first = x.movedim((time_axis, batch_axis), (0, 1))
+    full = index.reshape(*index.shape, *[1] * (x.ndim - 2)).expand(time_first.shape)
+    return time_first.gather(0, full).movedim((0, 1), (time_axis, batch_axis))
 
 
 def center_crop_pad(x: Tensor, shape: Ints, *, axes: list[int] | None = None) -> Tensor:
-    for axis, wanted in zip(range(x.ndim) if axes is None else axes, shape, strict=True):
-        have = x.shape[axis]
-        if have > wanted:
-            x = x.narrow(axis, (have - wanted) // 2, wanted)
-        elif have < wanted:
+    for axis, target in zip(range(x.ndim) if axes is None else axes, shape, strict=True):
+        side = x.shape[axis]
+        if side > target:
+            x = x.narrow(axis, (side - target) // 2, target)
+        elif side < target:
             before, after = [0] * x.ndim, [0] * x.ndim
-            before[axis] = (wanted - have) // 2
-            after[axis] = wanted - have - before[axis]
+            before[axis] = (target - side) // 2
+            after[axis] = target - side - before[axis]
             x = F.pad(x, padding(before, after))
     return x
 

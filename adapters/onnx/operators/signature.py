@@ -1,13 +1,13 @@
-"""How an ONNX operator is written here: a small function over tensors, whose signature says what it takes.
+"""The signature of an ONNX operator's function: it says which inputs, attributes and facts the function takes.
 
-- Positional parameters are the inputs in ONNX's order, None where an optional one is left out; a parameter annotated
-  ``Ints`` or ``Floats`` gets the numbers themselves, on the host, as a flat list (axes, shapes, repeats: what torch
-  takes as Python numbers).
+- Positional parameters are the inputs in ONNX's order; an optional one may be None. A parameter annotated ``Ints`` or
+  ``Floats`` gets the numbers themselves, on the host, as a flat list (axes, shapes, repeats: torch takes them as Python
+  numbers).
 - Keyword-only parameters are the attributes under their own names, with ONNX's defaults. One that is annotated
-  ``Literal`` takes these values and no others, which is checked when the graph is read, and so is an attribute that is
-  no parameter: nothing is ignored in silence. A subgraph is a function from values to a list of values.
-- Three more keyword-only names are facts on the node: ``opset`` (version of the operator's domain), ``outputs``
-  (how many it has) and ``producer`` (who wrote the file).
+  ``Literal`` takes these values only. Other values, and attributes without a parameter, are refused when the graph is
+  read: none is ignored in silence. A subgraph is a function from values to a list of values.
+- Three more keyword-only names are facts on the node: ``opset`` (version of the operator's domain), ``outputs`` (their
+  number) and ``producer`` (the program that wrote the file).
 - It returns a tensor, or a tuple of as many values as it has outputs, and raises ``NotSupported`` for the rest.
 
 Sequences are lists of tensors; an optional without an element is None.
@@ -61,28 +61,28 @@ _FACTS = frozenset({"opset", "outputs", "producer"})
 
 @dataclass(frozen=True)
 class NoTensor:
-    """In the place of a value that torch has no tensor for, such as strings: whatever uses it fails."""
+    """Stands for a value for which torch has no tensor, such as strings: nodes that use it fail."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a function of the table takes."""
+    """The parameters of a function of the table."""
 
     attributes: Mapping[str, tuple[Any, ...]]
-    """name -> the only values, none where any will do"""
+    """name -> the only values, or nothing where all are valid"""
     facts: frozenset[str]
     host: frozenset[int]
-    """positions of the inputs that are handed over as lists"""
+    """positions of the inputs that are passed as lists"""
     variadic: bool
     inputs: int
-    """how many at most, where not variadic"""
+    """the most inputs, where not variadic"""
 
 
 @cache
 def signature(function: Function) -> Signature:
-    """The signature of a function of the table; torch's builtins have none to look at, and take tensors alone."""
+    """The signature of a function of the table. Torch's builtins have none that can be read, and take tensors alone."""
     try:
         parameters = inspect.signature(function).parameters.values()
         hints = get_type_hints(function, include_extras=True)
@@ -100,10 +100,10 @@ def signature(function: Function) -> Signature:
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
-    """Of a Literal, or of one that may be None."""
+    """The values of a Literal, or of one that may be None."""
     if get_origin(hint) is Literal:
         return get_args(hint)
-    return next((found for found in map(_choices, get_args(hint)) if found), ())
+    return next((choices for choices in map(_choices, get_args(hint)) if choices), ())
 
 
 def _on_host(hint: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The one table of ONNX operators: domain -> operator -> function, and which of their versions were looked at."""
+"""The table of ONNX operators: domain -> operator -> function, and the versions that the functions are written for."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _VERSIONS = {"": (7, 28), "ai.onnx.ml": (1, 5)}
 
 
 def find(operator: str, domain: str, opset: int) -> tuple[Function | None, str]:
-    """The function of an operator, or None and what there is to say about it ("" where it is just not there)."""
+    """The function of an operator, or None and why it doesn't fit this version ("": no such operator in the table)."""
     function = OPERATORS.get(domain, {}).get(operator)
     if function is None:
         return None, ""
     oldest, newest = _VERSIONS[domain]
     try:
         schema = onnx.defs.get_schema(operator, opset, domain)
-    except Exception:  # onnx's SchemaError has no stable home
+    except Exception:  # onnx's SchemaError has no stable module
         return None, f"which opset {opset} does not have"
     if schema.deprecated and operator != "GroupNormalization":  # whose first version, deprecated later, is still run
         return None, f"which opset {opset} no longer has"

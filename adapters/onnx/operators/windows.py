@@ -1,6 +1,6 @@
 """ONNX operators on windows of an image: convolution, sums over windows, and pooling.
 
-Of equal maxima the gradient goes where torch sends it.
+Of equal maxima the same one gets the gradient as in torch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def widths(
     pads: list[int] | None,
     auto_pad: str,
 ) -> tuple[list[int], list[int]]:
-    """How much is put before and after each side. SAME: so that it has ceil(side / stride) windows."""
+    """The padding before and after each side. With SAME a side has ceil(side / stride) windows."""
     n = len(sides)
     if auto_pad == "NOTSET":
         return (pads[:n], pads[n:]) if pads else ([0] * n, [0] * n)
@@ -79,20 +79,22 @@ def conv_transpose(
     pads: list[int] | None = None,
     strides: list[int] | None = None,
 ) -> Tensor:
-    """The whole of it, from which ``pads`` are cut off; ``output_padding`` adds at the end, where ``pads`` end."""
+    """A transposed convolution without padding, whose edges ``pads`` cut off. ``output_padding`` adds at the end."""
     n = x.ndim - 2
     strides, dilations, extra = strides or [1] * n, dilations or [1] * n, output_padding or [0] * n
     before, after = (pads[:n], pads[n:]) if pads else ([0] * n, [0] * n)
     if output_shape or auto_pad.startswith("SAME"):
-        wanted = output_shape[-n:] if output_shape else [side * s for side, s in zip(x.shape[2:], strides, strict=True)]
+        sides_out = (
+            output_shape[-n:] if output_shape else [side * s for side, s in zip(x.shape[2:], strides, strict=True)]
+        )
         whole = [
             (side - 1) * s + (k - 1) * d + 1 + e
             for side, k, s, d, e in zip(x.shape[2:], w.shape[2:], strides, dilations, extra, strict=True)
         ]
-        cut = [have - want for have, want in zip(whole, wanted, strict=True)]
+        cut = [side_whole - side_out for side_whole, side_out in zip(whole, sides_out, strict=True)]
         if any(c < 0 and not (output_shape and -c < s) for c, s in zip(cut, strides, strict=True)):
-            # SAME with a stride beyond the kernel: ONNX has zeros at the end, ONNX Runtime leaves them out
-            raise NotSupported(f"an output of {wanted}, which is more than there is")
+            # SAME with a stride beyond the kernel: ONNX has zeros at the end, ONNX Runtime has none
+            raise NotSupported(f"an output of {sides_out}, which is more than there is")
         before = [(max(c, 0) + (auto_pad != "SAME_UPPER")) // 2 for c in cut]
         after = [c - b for c, b in zip(cut, before, strict=True)]
     if (
@@ -115,7 +117,7 @@ def col2im(
     pads: list[int] | None = None,
     strides: list[int] | None = None,
 ) -> Tensor:
-    """Columns added up where the blocks of an image overlap."""
+    """An image from its blocks (columns), added up where they overlap."""
     if len(image) != 2:
         raise NotSupported(f"images of {len(image)} axes")
     pads = pads or [0] * 4
@@ -136,13 +138,13 @@ def _frame(
     auto_pad: str,
     ceil_mode: int,
 ) -> tuple[list[int], list[int], list[int]]:
-    """Widths before, after, and what ``ceil_mode`` adds (or an incomplete window leaves out) beyond them.
+    """The padding before, after, and beyond: what ``ceil_mode`` adds, or an incomplete window leaves out.
 
-    A window that begins beyond the image and what is before it doesn't count, in torch, and in ONNX since opset 22.
+    A window that begins beyond the image and its first padding doesn't count, in torch, and in ONNX since opset 22.
     """
     sides = x.shape[2:]
     if auto_pad.startswith("SAME") and max(dilations) > 1:
-        raise NotSupported(f"auto_pad={auto_pad!r} with dilations, of which ONNX and ONNX Runtime differ")
+        raise NotSupported(f"auto_pad={auto_pad!r} with dilations, where ONNX and ONNX Runtime differ")
     before, after = widths(sides, kernel, strides, dilations, pads, auto_pad)
     beyond = []
     for side, k, s, d, b, a in zip(sides, kernel, strides, dilations, before, after, strict=True):
@@ -167,7 +169,7 @@ def max_pool(
     strides: list[int] | None = None,
     outputs: int,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    x_float = x if x.is_floating_point() else x.to(torch.float32)  # exact: such integers have 8 bits
+    x_float = x if x.is_floating_point() else x.to(torch.float32)  # exact, for these integers have 8 bits
     n, dtype = x.ndim - 2, x.dtype
     strides, dilations = strides or [1] * n, dilations or [1] * n
     before, after, beyond = _frame(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
@@ -186,7 +188,7 @@ def max_pool(
 
 
 def _flat_indices(x: Tensor, indices: Tensor, padded: torch.Size, shift: list[int], column_major: int) -> Tensor:
-    """torch counts within a padded plane, ONNX over the whole tensor, perhaps with the first spatial axis fastest."""
+    """ONNX's indices over the whole tensor, ``column_major`` or not, from torch's indices within a plane."""
     places: list[Tensor] = []
     for side, before in zip(reversed(padded), reversed(shift), strict=True):
         places.insert(0, indices % side - before)
@@ -208,7 +210,7 @@ def max_unpool(
     pads: list[int] | None = None,
     strides: list[int] | None = None,
 ) -> Tensor:
-    """Each number to its index over the whole tensor, zeros elsewhere."""
+    """Puts each number at its index over the whole tensor; zeros elsewhere."""
     n = x.ndim - 2
     strides, (before, after) = strides or [1] * n, (pads[:n], pads[n:]) if pads else ([0] * n, [0] * n)
     sides = [
@@ -216,7 +218,7 @@ def max_unpool(
         for side, s, k, b, a in zip(x.shape[2:], strides, kernel_shape, before, after, strict=True)
     ]
     if shape is not None and shape[2:] != sides:
-        raise NotSupported(f"an output of {shape[2:]} instead of {sides}, of which ONNX and ONNX Runtime differ")
+        raise NotSupported(f"an output of {shape[2:]} instead of {sides}, where ONNX and ONNX Runtime differ")
     flat = x.new_zeros(x.shape[0] * x.shape[1] * math.prod(sides)).scatter(0, indices.flatten(), x.flatten())
     return flat.reshape(*x.shape[:2], *sides)
 
@@ -232,7 +234,7 @@ def average_pool(
     pads: list[int] | None = None,
     strides: list[int] | None = None,
 ) -> Tensor:
-    """The mean over what a window has of the image, or with ``count_include_pad`` of the image and its padding."""
+    """The mean of each window, over the image alone, or with ``count_include_pad`` over its padding, too."""
     n = x.ndim - 2
     strides, dilations = strides or [1] * n, dilations or [1] * n
     before, after, beyond = _frame(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
@@ -240,11 +242,11 @@ def average_pool(
     if plain and all(2 * b <= k for b, k in zip(before, kernel_shape, strict=True)):
         return _MEANS[n](x, kernel_shape, strides, before, False, bool(count_include_pad))
     sums = _window_sums(_framed(x, before, after, beyond), kernel_shape, strides, dilations)
-    counted = x.new_ones((1, 1, *x.shape[2:]))
+    ones = x.new_ones((1, 1, *x.shape[2:]))
     if count_include_pad:
-        counted = F.pad(counted, padding(before, after), value=1.0)
+        ones = F.pad(ones, padding(before, after), value=1.0)
         before, after = [0] * n, [0] * n
-    return sums / _window_sums(_framed(counted, before, after, beyond), kernel_shape, strides, dilations)
+    return sums / _window_sums(_framed(ones, before, after, beyond), kernel_shape, strides, dilations)
 
 
 def _framed(x: Tensor, before: list[int], after: list[int], beyond: list[int]) -> Tensor:
@@ -252,7 +254,7 @@ def _framed(x: Tensor, before: list[int], after: list[int], beyond: list[int]) -
 
 
 def _window_sums(x: Tensor, kernel: list[int], strides: list[int], dilations: list[int]) -> Tensor:
-    """Of a tensor that has just room for its windows."""
+    """The sums of all windows of a tensor that is already padded."""
     planes = x.reshape(-1, 1, *x.shape[2:])
     ones = x.new_ones((1, 1, *kernel))
     sums: Tensor = _CONVOLUTIONS[len(kernel)](planes, ones, None, strides, 0, dilations)

@@ -169,8 +169,8 @@ def test_it_shows_and_is_taken_away(entry: Entry, library: Library, model: str, 
     y = classifier.logits(x).argmax(axis=1).astype(np.int64)
     name, norm = case.attack.split()
     params = ATTACKS[name, norm].resolve(case.params)  # type: ignore[index]
-    known = [one.id for one in habits(name, norm, params, library.name, library.version(), classifier.framework, route)]
-    assert entry.id in known
+    names = [one.id for one in habits(name, norm, params, library.name, library.version(), classifier.framework, route)]
+    assert entry.id in names
 
     def run(library: str, reconcile: Sequence[str] = (), route: Any = None) -> Attacked:
         return attack(
@@ -178,10 +178,10 @@ def test_it_shows_and_is_taken_away(entry: Entry, library: Library, model: str, 
         )
 
     referee = run("referee")
-    apart = differ(run(library.name, known, route), referee)
+    apart = differ(run(library.name, names, route), referee)
     assert apart == 0
     try:
-        apart = differ(run(library.name, [one for one in known if one != entry.id], route), referee)
+        apart = differ(run(library.name, [one for one in names if one != entry.id], route), referee)
     except LibraryError:
         apart = len(x) if entry.id in ("zero-gradient-nan", "deepfool-tie-nan") else 0
     assert apart > 0

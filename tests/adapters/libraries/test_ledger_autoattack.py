@@ -79,9 +79,9 @@ def apart(one: Attacked, other: Attacked) -> int:
 @pytest.mark.parametrize(("entry", "library", "norm"), CASES)
 def test_it_shows_and_is_taken_away(entry: str, library: str, norm: str) -> None:
     params = ATTACKS["autoattack", norm].resolve(PARAMS[norm])  # type: ignore[index]
-    known = [one.id for one in habits("autoattack", norm, params, library, load_library(library).version())]
-    assert entry in known
+    names = [one.id for one in habits("autoattack", norm, params, library, load_library(library).version())]
+    assert entry in names
     model, source = by_the_source(entry == "autoattack-square-rescaled", norm)
     assert 0 < source.samples["success"].mean() < 1
-    assert apart(run(model, library, norm, known), source) == 0
-    assert apart(run(model, library, norm, [one for one in known if one != entry]), source) > 0
+    assert apart(run(model, library, norm, names), source) == 0
+    assert apart(run(model, library, norm, [one for one in names if one != entry]), source) > 0

@@ -177,12 +177,12 @@ CASES = [
 def test_it_shows_and_is_taken_away(entry: str, library: str, case: Case) -> None:
     """Beside the referee, all other differences taken away: with this one the images differ, without it they don't."""
     classifier, _, _ = problem(case)
-    known = own(load_library(library), case, classifier.framework)
-    assert entry in known
+    names = own(load_library(library), case, classifier.framework)
+    assert entry in names
     referee = run(case, "referee")
-    assert gap(run(case, library, known), referee) < 1e-5
-    assert gap(run(case, library, known, "bridged"), referee) < 1e-5
-    without = [one for one in known if one != entry]
+    assert gap(run(case, library, names), referee) < 1e-5
+    assert gap(run(case, library, names, "bridged"), referee) < 1e-5
+    without = [one for one in names if one != entry]
     if library in case.fails:
         with pytest.raises(LibraryError):
             run(case, library, without)
@@ -203,12 +203,12 @@ def test_it_shows_beside_the_other_library_and_is_taken_away(entry: str, library
     """All other differences of both taken away: with this one the images differ, without it they don't."""
     classifier, _, _ = problem(case)
     (other,) = set(OWNERS[case.attack.split()[0]]) - {library}
-    known, others = (own(load_library(name), case, classifier.framework) for name in (library, other))
-    assert entry in known
+    names, others = (own(load_library(name), case, classifier.framework) for name in (library, other))
+    assert entry in names
     reconciled = run(case, other, others)
-    assert gap(run(case, library, known), reconciled) < 1e-5
-    assert gap(run(case, library, known, "bridged"), reconciled) < 1e-5
-    assert gap(run(case, library, [one for one in known if one != entry]), reconciled) > 1e-5
+    assert gap(run(case, library, names), reconciled) < 1e-5
+    assert gap(run(case, library, names, "bridged"), reconciled) < 1e-5
+    assert gap(run(case, library, [one for one in names if one != entry]), reconciled) > 1e-5
 
 
 @pytest.mark.parametrize("case", [*HOPSKIPJUMP, *BOUNDARY], ids=lambda case: f"{case.attack}-{case.model}")

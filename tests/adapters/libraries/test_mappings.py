@@ -17,10 +17,10 @@ EXAMPLES: dict[str, Any] = {"eps": 0.1, "size": 5}
 mapped = pytest.mark.parametrize(
     ("library", "attack", "mapping"),
     [
-        pytest.param(name, attack, found, id=f"{name}-{attack.name}-{attack.norm}")
+        pytest.param(name, attack, mapping, id=f"{name}-{attack.name}-{attack.norm}")
         for name in LIBRARIES
         for attack in ATTACKS.values()
-        if isinstance(found := load_library(name).find(attack), AttackMapping)
+        if isinstance(mapping := load_library(name).find(attack), AttackMapping)
     ],
 )
 
@@ -36,8 +36,8 @@ def test_every_canonical_attack_is_mapped_or_unsupported_with_a_reason(library: 
 def test_what_is_translated_binds_to_the_foreign_signature(
     library: str, attack: Attack, mapping: AttackMapping
 ) -> None:
-    given = {key: value for key, value in EXAMPLES.items() if key in attack.parameters}
-    kwargs, notes = mapping.translate(Context(attack.resolve(given), (1, 8, 8), 10, 4, 0, False))
+    parameters = {key: value for key, value in EXAMPLES.items() if key in attack.parameters}
+    kwargs, notes = mapping.translate(Context(attack.resolve(parameters), (1, 8, 8), 10, 4, 0, False))
     raw = load_library(library).raw()[mapping.target]
     parameters = [p for p in raw.signature.parameters.values() if p.name not in MODEL]
     inspect.Signature(parameters).bind(**{key: value for key, value in kwargs.items() if key not in raw.call_keywords})

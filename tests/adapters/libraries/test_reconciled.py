@@ -39,10 +39,10 @@ TIED = (8, 9)
 """The classes of the tied model that always score the same, but for the last bit."""
 
 
-def results(model: str, named: str, x: np.ndarray, y: np.ndarray, **more: Any) -> Iterator[tuple[str, Attacked]]:
+def results(model: str, attack_name: str, x: np.ndarray, y: np.ndarray, **more: Any) -> Iterator[tuple[str, Attacked]]:
     """The reconciled attack of every library that has it, by every route; the referee's comes first."""
     classifier = odd(model)
-    name, norm = named.split()
+    name, norm = attack_name.split()
     canonical = ATTACKS[name, norm]  # type: ignore[index]
     params = canonical.resolve({key: value for key, value in more.items() if key not in ("targets", "batch_size")})
     framework = classifier.framework
@@ -52,8 +52,8 @@ def results(model: str, named: str, x: np.ndarray, y: np.ndarray, **more: Any) -
         if isinstance(mapping, Unsupported) or ("targets" in more and mapping.targeted):
             continue
         for route in library.routes(framework):
-            known = habits(name, norm, params, library.name, library.version(), framework, route)
-            reconciled = [entry.id for entry in known]
+            names = habits(name, norm, params, library.name, library.version(), framework, route)
+            reconciled = [entry.id for entry in names]
             yield (
                 f"{library.name} {route}",
                 attack(
@@ -62,9 +62,9 @@ def results(model: str, named: str, x: np.ndarray, y: np.ndarray, **more: Any) -
             )
 
 
-def farthest(model: str, named: str, x: np.ndarray, y: np.ndarray, **more: Any) -> dict[str, float]:
+def farthest(model: str, attack_name: str, x: np.ndarray, y: np.ndarray, **more: Any) -> dict[str, float]:
     """Of every library and route the largest difference of a pixel from the referee's image."""
-    (_, referee), *others = results(model, named, x, y, **more)
+    (_, referee), *others = results(model, attack_name, x, y, **more)
     return {who: float(np.abs(result.images - referee.images).max()) for who, result in others}
 
 
@@ -77,8 +77,8 @@ def right(model: str, n: int = 16) -> tuple[np.ndarray, np.ndarray]:
 @every_model
 @pytest.mark.parametrize("case", IN_A_BUDGET)
 def test_in_a_budget_all_images_are_the_referees(model: str, case: str) -> None:
-    named, params = IN_A_BUDGET[case]
-    apart = farthest(model, named, *right(model), **params)
+    attack_name, params = IN_A_BUDGET[case]
+    apart = farthest(model, attack_name, *right(model), **params)
     assert {who: size for who, size in apart.items() if size > 1e-5} == {}
 
 
@@ -86,8 +86,8 @@ def test_in_a_budget_all_images_are_the_referees(model: str, case: str) -> None:
 @pytest.mark.parametrize("case", ["fgsm", "pgd-restarts", "pgd-l2-start", "mi-fgsm", "ni-fgsm"])
 def test_targeted_too(model: str, case: str) -> None:
     x, y = right(model)
-    named, params = IN_A_BUDGET[case]
-    apart = farthest(model, named, x, y, targets=(y + 3) % 10, **params)
+    attack_name, params = IN_A_BUDGET[case]
+    apart = farthest(model, attack_name, x, y, targets=(y + 3) % 10, **params)
     assert {who: size for who, size in apart.items() if size > 1e-5} == {}
 
 
@@ -95,14 +95,14 @@ def test_of_images_already_wrong_and_in_small_batches_too() -> None:
     x, y = right("three channels")
     y[:4] = (y[:4] + 1) % 10
     for case in ("pgd-restarts", "pgd-l2-start", "mi-fgsm"):
-        named, params = IN_A_BUDGET[case]
-        apart = farthest("three channels", named, x, y, batch_size=5, **params)
+        attack_name, params = IN_A_BUDGET[case]
+        apart = farthest("three channels", attack_name, x, y, batch_size=5, **params)
         assert {who: size for who, size in apart.items() if size > 1e-5} == {}
 
 
-def off(model: str, named: str, x: np.ndarray, y: np.ndarray, **more: Any) -> dict[str, list[int]]:
+def off(model: str, attack_name: str, x: np.ndarray, y: np.ndarray, **more: Any) -> dict[str, list[int]]:
     """Of every library and route the images that are 1 % nearer or further than the referee's, or succeed otherwise."""
-    (_, referee), *others = results(model, named, x, y, **more)
+    (_, referee), *others = results(model, attack_name, x, y, **more)
     truth = referee.samples["l2"]
     return {
         who: np.flatnonzero(

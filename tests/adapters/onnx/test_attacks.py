@@ -80,9 +80,9 @@ def test_a_targeted_attack() -> None:
     x = images(6)
     y = labels(cnn(), x)
     params = {"eps": 0.3, "steps": 20}
-    done = attack(on_file(), x, y, "pgd", library="foolbox", norm="linf", targets=(y + 3) % 10, params=params)
-    assert (done.samples["pred_adv"] == (y + 3) % 10).any()
-    np.testing.assert_array_equal(done.samples["success"], on_file().logits(done.images).argmax(1) == (y + 3) % 10)
+    result = attack(on_file(), x, y, "pgd", library="foolbox", norm="linf", targets=(y + 3) % 10, params=params)
+    assert (result.samples["pred_adv"] == (y + 3) % 10).any()
+    np.testing.assert_array_equal(result.samples["success"], on_file().logits(result.images).argmax(1) == (y + 3) % 10)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -91,8 +91,8 @@ def test_no_class_of_a_library_is_refused_for_want_of_gradients(library: str) ->
     for name, raw in listed.raw().items():
         if raw.unsupported is None and not name.endswith("TensorFlowV2"):
             assert "onnx" in raw.runs_on, name
-            asked = request(f"{library}:{name}", params={key: 1 for key in required(raw.signature)})
-            assert why_not(listed, asked, "onnx", {}) is None
+            parsed = request(f"{library}:{name}", params={key: 1 for key in required(raw.signature)})
+            assert why_not(listed, parsed, "onnx", {}) is None
 
 
 def required(signature: Any) -> list[str]:

@@ -371,8 +371,8 @@ def of_nodes(name: str, *nodes: onnx.NodeProto, kind: int = onnx.TensorProto.FLO
 
 
 def node(operator: str, inputs: str = "x", output: str = "y", domain: str = "", **attributes: Any) -> onnx.NodeProto:
-    called = f"my {operator}"
-    return onnx.helper.make_node(operator, inputs.split(), [output], called, domain=domain, **attributes)
+    node_name = f"my {operator}"
+    return onnx.helper.make_node(operator, inputs.split(), [output], node_name, domain=domain, **attributes)
 
 
 def zipmap() -> Path:
@@ -516,10 +516,10 @@ def test_an_evaluation_that_is_not_onnx_runtimes_gives_no_gradients(monkeypatch:
         return {name: value * 1.001 for name, value in true(*args).items()}
 
     monkeypatch.setattr(gradients, "evaluate", wrong)
-    opened = wrap(case("rgb").path)
-    assert type(opened) is OnnxOutputs
-    assert "rgb.onnx, evaluated in torch, gives scores" in opened.lacks["gradients"]
-    np.testing.assert_array_equal(opened.logits(images()), case("rgb").logits(images()))
+    classifier = wrap(case("rgb").path)
+    assert type(classifier) is OnnxOutputs
+    assert "rgb.onnx, evaluated in torch, gives scores" in classifier.lacks["gradients"]
+    np.testing.assert_array_equal(classifier.logits(images()), case("rgb").logits(images()))
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,10 @@ def test_the_graph_evaluates_to_what_onnx_runtime_gives(name: str) -> None:
     floats = [output.name for output in session.get_outputs() if output.type == "tensor(float)"]
     for n in (1, 6):
         x = images(tuple(only.shape[1:]), n)
-        found = evaluate(graph, {only.name: torch.from_numpy(x)}, floats)
+        values = evaluate(graph, {only.name: torch.from_numpy(x)}, floats)
         for key, expected in zip(floats, session.run(floats, {only.name: x}), strict=True):
-            assert found[key].dtype == torch.float32
-            off = np.abs(found[key].numpy() - expected).max() / max(1.0, np.abs(expected).max())
+            assert values[key].dtype == torch.float32
+            off = np.abs(values[key].numpy() - expected).max() / max(1.0, np.abs(expected).max())
             assert off <= 1e-5, f"{key}: {off:.1e}"
 
 
@@ -131,7 +131,7 @@ def test_a_staircase_is_a_black_box_that_says_why(name: str) -> None:
     x = images(classifier.input_shape)
     with pytest.raises(NotSupported, match="pgd needs gradients"):
         attack(classifier, x, labels(classifier, x), "pgd", library="foolbox", norm="linf", eps=0.1)
-    done = attack(
+    result = attack(
         classifier, x, labels(classifier, x), "square", library="torchattacks", norm="linf", eps=0.3, queries=40
     )
-    assert done.samples["success"].any()
+    assert result.samples["success"].any()

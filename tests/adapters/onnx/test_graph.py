@@ -40,19 +40,19 @@ def model(
 ) -> onnx.ModelProto:
     """One node; the inputs at the positions ``constants`` are initializers."""
     names = ["" if x is None else f"x{i}" for i, x in enumerate(inputs)]
-    there = [(i, n, np.asarray(x)) for i, (n, x) in enumerate(zip(names, inputs, strict=True)) if n]
+    arrays = [(i, n, np.asarray(x)) for i, (n, x) in enumerate(zip(names, inputs, strict=True)) if n]
     free = [
         make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
-        for i, n, x in there
+        for i, n, x in arrays
         if i not in constants
     ]
     results = [make_tensor_value_info(f"y{i}", 0, None) for i in range(outputs)]
     for result in results:
         result.ClearField("type")
     node = make_node(operator, names, [r.name for r in results], name="the node", **attributes)
-    held = [numpy_helper.from_array(x, n) for i, n, x in there if i in constants]
+    constant_tensors = [numpy_helper.from_array(x, n) for i, n, x in arrays if i in constants]
     return make_model(
-        make_graph([node], "g", free, results, held), opset_imports=[make_opsetid("", opset)], ir_version=8
+        make_graph([node], "g", free, results, constant_tensors), opset_imports=[make_opsetid("", opset)], ir_version=8
     )
 
 
@@ -263,7 +263,7 @@ main (float[N] x, int64 rounds) => (float[N] y, float[rounds, N] every) {
 def test_a_loop_sees_what_is_around_it_ends_by_its_condition_and_has_a_gradient():
     graph = read_graph(text(LOOP))
     x = torch.tensor([1.0, 0.5], requires_grad=True)
-    found = evaluate(graph, {"x": x, "rounds": torch.tensor(20)})
+    values = evaluate(graph, {"x": x, "rounds": torch.tensor(20)})
     state, every = x, []
     while True:
         every.append(state * state * 0.5)
@@ -271,12 +271,12 @@ def test_a_loop_sees_what_is_around_it_ends_by_its_condition_and_has_a_gradient(
         if state.sum() >= 8:
             break
     assert 2 < len(every) < 20
-    assert torch.allclose(found["y"], state)
-    assert torch.allclose(found["every"], torch.stack(every))
-    mine, theirs = (torch.autograd.grad(y.sum(), x)[0] for y in (found["y"], state))
+    assert torch.allclose(values["y"], state)
+    assert torch.allclose(values["every"], torch.stack(every))
+    mine, theirs = (torch.autograd.grad(y.sum(), x)[0] for y in (values["y"], state))
     assert torch.allclose(mine, theirs)
     theirs = runtime(text(LOOP), {"x": x.detach().numpy(), "rounds": np.array(20)})
-    np.testing.assert_allclose(found["every"].detach(), theirs[1], rtol=1e-5)
+    np.testing.assert_allclose(values["every"].detach(), theirs[1], rtol=1e-5)
     short = evaluate(graph, {"x": x, "rounds": torch.tensor(2)})
     assert len(short["every"]) == 2
 
@@ -352,12 +352,12 @@ main (float[4, 2] x) => (float[N, 2] y, int64 n) {
 
 def test_sequences_and_optionals_carry_gradients():
     x = torch.randn(4, 2, requires_grad=True)
-    found = evaluate(read_graph(text(SEQUENCES)), {"x": x})
+    values = evaluate(read_graph(text(SEQUENCES)), {"x": x})
     rows = 2 * x
     expected = torch.stack([rows[0], rows[0], rows[1], rows[2], rows[0], rows[0]])
-    assert torch.equal(found["y"], expected)
-    assert int(found["n"]) == 4
-    assert torch.autograd.grad(found["y"].sum(), x)[0][:, 0].tolist() == [8, 2, 2, 0]
+    assert torch.equal(values["y"], expected)
+    assert int(values["n"]) == 4
+    assert torch.autograd.grad(values["y"].sum(), x)[0][:, 0].tolist() == [8, 2, 2, 0]
 
 
 FUNCTIONS = """<ir_version: 9, opset_import: ["" : 18, "mine" : 1]>
@@ -386,10 +386,10 @@ def test_local_functions_have_their_own_names_attributes_and_opset():
     """ReduceSum takes its axes as an attribute in one of them, whose opset is 12."""
     graph = read_graph(text(FUNCTIONS))
     x = torch.randn(2, 3)
-    found = evaluate(graph, {"x": x})
-    assert torch.allclose(found["y"], F.relu(3 * x - x.sum(1, keepdim=True)))
-    assert torch.allclose(found["z"], F.relu(-2 * x + x.sum(1, keepdim=True)))
-    assert torch.equal(found["same"], x)
+    values = evaluate(graph, {"x": x})
+    assert torch.allclose(values["y"], F.relu(3 * x - x.sum(1, keepdim=True)))
+    assert torch.allclose(values["z"], F.relu(-2 * x + x.sum(1, keepdim=True)))
+    assert torch.equal(values["same"], x)
     assert all(step.domain == "" for step in graph.main.steps)
 
 
@@ -576,11 +576,11 @@ def test_what_is_constant_is_computed_once_and_no_gradient_reaches_it():
     assert (graph.producer, graph.opset) == ("some exporter", 18)
     assert [step.operator for step in graph.main.steps] == ["Mul", "Shape", "Concat", "Reshape", "Softmax"]
     x = torch.randn(5, 3, 4, requires_grad=True)
-    found = evaluate(graph, {"x": x}, ["y", "factor", "moved", "x"])
-    assert found["x"] is x
-    assert found["factor"].tolist() == [2]
-    assert not found["factor"].requires_grad
-    assert torch.equal(found["y"], (2 * x).reshape(5, -1).softmax(-1))
+    values = evaluate(graph, {"x": x}, ["y", "factor", "moved", "x"])
+    assert values["x"] is x
+    assert values["factor"].tolist() == [2]
+    assert not values["factor"].requires_grad
+    assert torch.equal(values["y"], (2 * x).reshape(5, -1).softmax(-1))
     with torch.no_grad():
         assert not evaluate(graph, {"x": x})["y"].requires_grad
 
@@ -598,8 +598,8 @@ def test_shapes_are_computed_on_the_host_and_the_rest_where_the_inputs_are():
     for source in (FOLDING, FUNCTIONS, SEQUENCES):
         graph = read_graph(text(source))
         (only,) = graph.inputs
-        found = evaluate(graph, {"x": torch.zeros([5 if n is None else n for n in only.shape or ()], device="meta")})
-        assert found["y"].device.type == "meta"
+        values = evaluate(graph, {"x": torch.zeros([5 if n is None else n for n in only.shape or ()], device="meta")})
+        assert values["y"].device.type == "meta"
     loop = evaluate(read_graph(text(SCAN)), {n: torch.zeros(s, device="meta") for n, s in SCANNED.items()})
     assert loop["sums"].device.type == "meta"
 

@@ -36,36 +36,36 @@ def cases() -> Mapping[str, Any]:
     """Those of which every operator is in the table, by name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the cases are made there and then, with infinities on purpose
-        return {case.name: case for case in load_model_tests(kind="node") if known(case.model.graph)}
+        return {case.name: case for case in load_model_tests(kind="node") if in_the_table(case.model.graph)}
 
 
-def known(graph: onnx.GraphProto) -> bool:
+def in_the_table(graph: onnx.GraphProto) -> bool:
     graphs = [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
-    return all(n.op_type in OPERATORS.get(n.domain, {}) for n in graph.node) and all(map(known, graphs))
+    return all(n.op_type in OPERATORS.get(n.domain, {}) for n in graph.node) and all(map(in_the_table, graphs))
 
 
 @cache
 def failures() -> Mapping[str, str]:
     """Name of the case -> how it fails."""
-    found = {}
+    messages = {}
     for name, case in cases().items():
         try:
             check(case)
         except (AssertionError, NotSupported, TypeError) as exc:
-            found[name] = f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"
-    return found
+            messages[name] = f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"
+    return messages
 
 
 def check(case: Any) -> None:
     graph = read_graph(case.model)
     if graph.missing:
         raise NotSupported(str(graph.missing[0]))
-    for given, expected in case.data_sets:
-        inputs = {value.name: torch_of(x) for value, x in zip(graph.inputs, given, strict=True)}
+    for arrays_in, expected in case.data_sets:
+        inputs = {value.name: torch_of(x) for value, x in zip(graph.inputs, arrays_in, strict=True)}
         before = {name: x.clone() for name, x in inputs.items() if isinstance(x, Tensor)}
-        found = evaluate(graph, inputs)
-        assert len(found) == len(expected)
-        for mine, theirs in zip(found.values(), expected, strict=True):
+        values = evaluate(graph, inputs)
+        assert len(values) == len(expected)
+        for mine, theirs in zip(values.values(), expected, strict=True):
             compare(mine, theirs, case)
         for name, x in before.items():
             assert torch.equal(x.nan_to_num(), inputs[name].nan_to_num()), "an input was written to"
@@ -77,15 +77,15 @@ def compare(mine: Any, theirs: Any, case: Any) -> None:
         for one, other in zip(mine, theirs, strict=True):
             compare(one, other, case)
         return
-    wanted = torch_of(theirs)
-    if wanted is None:
+    expected = torch_of(theirs)
+    if expected is None:
         assert mine is None
         return
-    assert mine.dtype == wanted.dtype
-    assert mine.shape == wanted.shape
+    assert mine.dtype == expected.dtype
+    assert mine.shape == expected.shape
     if mine.dtype == torch.bfloat16:  # NumPy has none
-        mine, wanted = mine.float(), wanted.float()
-    np.testing.assert_allclose(mine.numpy(), wanted.numpy(), rtol=case.rtol, atol=case.atol)
+        mine, expected = mine.float(), expected.float()
+    np.testing.assert_allclose(mine.numpy(), expected.numpy(), rtol=case.rtol, atol=case.atol)
 
 
 def torch_of(value: Any) -> Any:
@@ -162,16 +162,16 @@ def node(
     operator: str, *arrays: Any, domain: str = "", outputs: int = 1, **attributes: Any
 ) -> tuple[onnx.ModelProto, list[Any]]:
     """A model of one node whose inputs are all the graph's."""
-    given = [np.asarray(a) for a in arrays]
-    names = [f"x{i}" for i in range(len(given))]
+    arrays_in = [np.asarray(a) for a in arrays]
+    names = [f"x{i}" for i in range(len(arrays_in))]
     values = [
         make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape)
-        for n, a in zip(names, given, strict=True)
+        for n, a in zip(names, arrays_in, strict=True)
     ]
     results = [make_tensor_value_info(f"y{i}", onnx.TensorProto.FLOAT, None) for i in range(outputs)]
     one = make_node(operator, names, [r.name for r in results], domain=domain, **attributes)
     versions = [make_opsetid("", 21), make_opsetid("ai.onnx.ml", 3)]
-    return make_model(make_graph([one], "one", values, results), opset_imports=versions), list(given)
+    return make_model(make_graph([one], "one", values, results), opset_imports=versions), list(arrays_in)
 
 
 X = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
@@ -232,10 +232,10 @@ def derivatives(graph: Graph, inputs: Mapping[str, Any]) -> tuple[float, float] 
 
     def along(t: Tensor | float) -> Tensor:
         """A random combination of all float outputs."""
-        there = {**inputs, **{n: start[n] + t * ways[n] for n in moving}}
-        found = [y for y in evaluate(graph, there).values() if isinstance(y, Tensor) and y.dtype == torch.float64]
+        point = {**inputs, **{n: start[n] + t * ways[n] for n in moving}}
+        values = [y for y in evaluate(graph, point).values() if isinstance(y, Tensor) and y.dtype == torch.float64]
         weights = np.random.default_rng(1)
-        parts = [(y * torch.from_numpy(np.asarray(weights.normal(size=y.shape)))).sum() for y in found]
+        parts = [(y * torch.from_numpy(np.asarray(weights.normal(size=y.shape)))).sum() for y in values]
         return torch.stack(parts).sum() if parts else torch.zeros(())
 
     here = torch.zeros((), dtype=torch.float64, requires_grad=True)

@@ -221,8 +221,8 @@ def test_a_failure_is_explained_where_its_cause_taken_away_it_is_gone(agreed: An
 
 def test_a_working_copy_has_the_habits_of_its_original() -> None:
     copy = load_library("art")
-    assert ledger.whose(replace(copy, name="working-copy")) == "art"
-    assert ledger.whose(replace(copy, name="mine", package="numpy")) == "mine"
+    assert ledger.ledger_name(replace(copy, name="working-copy")) == "art"
+    assert ledger.ledger_name(replace(copy, name="mine", package="numpy")) == "mine"
 
 
 def test_pairs_are_of_one_data_set_defense_and_attacker(agreed: Any, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from sparring.models.defenses.art import catalogue
 from sparring.models.defenses.catalogue import find, wrap_defended
 from sparring.models.spec import DefenseSpec
 
-GIVEN = {
+PARAMETERS = {
     "Cutout": {"length": 4, "draws": 2},
     "FeatureSqueezing": {"bit_depth": 2},
     "GaussianAugmentation": {"sigma": 0.1, "draws": 2},
@@ -30,7 +30,7 @@ RUN = [name for name, one in raw().items() if one.unsupported is None]
 
 
 def behind(inner, name: str, seed: int = 0, **params):
-    spec = DefenseSpec.model_validate({"defense": f"art:{name}", **GIVEN.get(name, {}), **params})
+    spec = DefenseSpec.model_validate({"defense": f"art:{name}", **PARAMETERS.get(name, {}), **params})
     return wrap_defended(inner, [spec], seed=seed)
 
 
@@ -61,8 +61,8 @@ def test_every_keyword_of_arts_is_ones_own_or_pinned(name) -> None:
     one = find(f"art:{name}")
     signature = inspect.signature(type(build_with_defaults(name)))
     ours = set(one.parameters) - {"gradients", "draws"}
-    left = set(signature.parameters) - ours - set(PINNED)
-    assert left == ({"ratio"} if name == "GaussianAugmentation" else set())
+    unpinned = set(signature.parameters) - ours - set(PINNED)
+    assert unpinned == ({"ratio"} if name == "GaussianAugmentation" else set())
     for key in ours:
         default = signature.parameters[key].default
         assert default is inspect.Parameter.empty or one.parameters[key].default == default
@@ -70,19 +70,19 @@ def test_every_keyword_of_arts_is_ones_own_or_pinned(name) -> None:
 
 def build_with_defaults(name: str):
     package_of(name)
-    return build(name, {key: value for key, value in GIVEN.get(name, {}).items() if key != "draws"})
+    return build(name, {key: value for key, value in PARAMETERS.get(name, {}).items() if key != "draws"})
 
 
 @pytest.mark.parametrize("name", RUN)
 def test_laws(name) -> None:
     package_of(name)
-    made = behind(cnn(), name)
-    assert made.framework == "defended"
-    for check in checks_for(made):
-        check(made)
+    defense = behind(cnn(), name)
+    assert defense.framework == "defended"
+    for check in checks_for(defense):
+        check(defense)
     if find(f"art:{name}").random:
         x = images()
-        assert np.abs(made.logits(x) - behind(cnn(), name, seed=1).logits(x)).max() > 1e-4
+        assert np.abs(defense.logits(x) - behind(cnn(), name, seed=1).logits(x)).max() > 1e-4
 
 
 @pytest.mark.parametrize("name", ["FeatureSqueezing", "JpegCompression", "SpatialSmoothing"])
@@ -97,17 +97,17 @@ def test_images_are_arts_own(name) -> None:
 def test_total_variation_gets_its_channels_last() -> None:
     """Channels of one value each don't vary in any image of theirs, however far apart they are."""
     x = np.broadcast_to(np.float32([0.1, 0.5, 0.9])[:, None, None], (1, 3, 8, 8))
-    made = behind(cnn((3, 8, 8)), "TotalVarMin", prob=0.3, lamb=0.5, max_iter=10)
-    moved, _ = made.transform(x, lambda row: np.random.default_rng(row))
-    np.testing.assert_allclose(moved, x, atol=1e-4)
+    defense = behind(cnn((3, 8, 8)), "TotalVarMin", prob=0.3, lamb=0.5, max_iter=10)
+    smoothed, _ = defense.transform(x, lambda row: np.random.default_rng(row))
+    np.testing.assert_allclose(smoothed, x, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["GaussianNoise", "HighConfidence", "ReverseSigmoid", "Rounded"])
 def test_predictions_are_arts_own(name) -> None:
     x = images(6)
     before = softmax(cnn().logits(x).astype(np.float64), axis=1)
-    made = behind(cnn(), name)
-    after = np.exp(made.logits(x).astype(np.float64))
+    defense = behind(cnn(), name)
+    after = np.exp(defense.logits(x).astype(np.float64))
     if name == "GaussianNoise":  # its noise is drawn for each image
         assert 0.05 < np.abs(after - before).mean() < 0.5
         return
@@ -124,14 +124,14 @@ def test_a_gradient_passes_straight_through_a_postprocessor() -> None:
 def test_class_labels_are_decisions_of_each_image() -> None:
     """ART's own marks every class that any image of the batch has."""
     x = images(8)
-    made = behind(cnn(), "ClassLabels")
-    np.testing.assert_array_equal(made.logits(x).argmax(axis=1), labels(cnn(), x))
-    np.testing.assert_array_equal((made.logits(x) == 0).sum(axis=1), 1)
+    defense = behind(cnn(), "ClassLabels")
+    np.testing.assert_array_equal(defense.logits(x).argmax(axis=1), labels(cnn(), x))
+    np.testing.assert_array_equal((defense.logits(x) == 0).sum(axis=1), 1)
     for name, what in (("pgd", "gradients"), ("square", "logits")):
         with pytest.raises(NotSupported, match=f"{name} needs {what}, and "):
-            attack(made, x, labels(cnn(), x), name, library="torchattacks", eps=0.1)
+            attack(defense, x, labels(cnn(), x), name, library="torchattacks", eps=0.1)
     short = {"steps": 2, "initial_evaluations": 10, "max_evaluations": 20}
-    hopping = attack(made, x, labels(cnn(), x), "hopskipjump", library="foolbox", params=short)
+    hopping = attack(defense, x, labels(cnn(), x), "hopskipjump", library="foolbox", params=short)
     assert hopping.samples["success"].all()
 
 

@@ -40,8 +40,8 @@ def test_larger_patches_are_stronger_on_images_that_they_were_not_trained_on() -
     rates = [reached(patched(size)) for size in (1, 5)]
     assert rates[0] < 0.05
     assert rates[1] > 0.3
-    away, grey = patched(5, target=None), patched(5, target=None, steps=1, learning_rate=1e-9)
-    assert away.samples["success"].mean() > 0.2 + grey.samples["success"].mean()
+    away, gray = patched(5, target=None), patched(5, target=None, steps=1, learning_rate=1e-9)
+    assert away.samples["success"].mean() > 0.2 + gray.samples["success"].mean()
 
 
 def test_by_a_view_of_any_network_it_is_the_same_patch() -> None:
@@ -76,9 +76,9 @@ def test_what_it_leaves(shape: str, seen: int) -> None:
     assert patch.min() >= 0
     assert patch.max() <= 1
     assert mask.sum() == seen  # its circle ends before the border
-    changed = (result.images != test).any(axis=1).sum(axis=(1, 2))
-    assert (changed > 0.6 * seen).all()
-    assert (changed <= 64).all()  # its nearest neighbours may make it a pixel wider
+    pixels = (result.images != test).any(axis=1).sum(axis=(1, 2))
+    assert (pixels > 0.6 * seen).all()
+    assert (pixels <= 64).all()  # its nearest neighbors may make it a pixel wider
 
 
 def one_call(x: np.ndarray, fit: Fit, seed: int) -> Call:
@@ -115,7 +115,7 @@ def test_art_1_20_1_sums_the_gradients_of_all_steps() -> None:
 
     fit, _ = digits()
     with network().torch_module(Counter()) as module:
-        made = AdversarialPatchPyTorch(
+        attack_of_art = AdversarialPatchPyTorch(
             _torch_estimator(module, network()),
             rotation_max=0.0,
             scale_min=0.99,
@@ -129,11 +129,11 @@ def test_art_1_20_1_sums_the_gradients_of_all_steps() -> None:
         sums = []
         for _ in range(3):
             np.random.seed(0)  # noqa: NPY002 - the same place each time
-            made.generate(fit[0][:8], np.eye(10)[np.full(8, TARGET)], shuffle=False)
-            sums.append(made._patch.grad.clone())
+            attack_of_art.generate(fit[0][:8], np.eye(10)[np.full(8, TARGET)], shuffle=False)
+            sums.append(attack_of_art._patch.grad.clone())
     assert float(sums[0].abs().max()) > 0
-    for times, found in enumerate(sums, start=1):
-        torch.testing.assert_close(found, times * sums[0], rtol=1e-4, atol=1e-6)
+    for times, step in enumerate(sums, start=1):
+        torch.testing.assert_close(step, times * sums[0], rtol=1e-4, atol=1e-6)
 
 
 @examined
@@ -158,9 +158,9 @@ def test_art_1_20_1_of_torch_is_a_circle_unless_its_own_class_is_asked() -> None
     from sparring.adapters.libraries.art.bridge import _torch_estimator
 
     with network().torch_module(Counter()) as module:
-        made = AdversarialPatch(_torch_estimator(module, network()), patch_shape=(1, 8, 8), verbose=False)
-        assert made._attack.patch_type == "circle"
-    assert made._attack.learning_rate == 5  # from grey to white is .5
+        attack_of_art = AdversarialPatch(_torch_estimator(module, network()), patch_shape=(1, 8, 8), verbose=False)
+        assert attack_of_art._attack.patch_type == "circle"
+    assert attack_of_art._attack.learning_rate == 5  # from gray to white is .5
 
 
 @examined
@@ -177,6 +177,6 @@ def test_art_1_20_1_of_tensorflow_mirrors_a_small_patch_all_over_the_image() -> 
         loss_object=tensorflow.keras.losses.CategoricalCrossentropy(from_logits=True),
         clip_values=(0.0, 1.0),
     )
-    made = AdversarialPatchTensorFlowV2(classifier, patch_shape=(16, 16, 3), rotation_max=0.0, verbose=False)
-    covered = made.apply_patch(np.zeros((1, 16, 16, 3), np.float32), scale=0.25)[0].any(axis=-1)
+    attack_of_art = AdversarialPatchTensorFlowV2(classifier, patch_shape=(16, 16, 3), rotation_max=0.0, verbose=False)
+    covered = attack_of_art.apply_patch(np.zeros((1, 16, 16, 3), np.float32), scale=0.25)[0].any(axis=-1)
     assert covered.mean() > 0.9  # of a sixteenth

@@ -103,10 +103,10 @@ def test_the_same_noise_in_all_channels_means_channels_first_on_tensorflow_too()
     """Foolbox 3.3.4 asks Keras for its layout, which is channels-last, when it gets channels-first images."""
     y = labels(keras_cnn(), X)
     result = attack(keras_cnn(), X, y, "foolbox:SaltAndPepperNoiseAttack", route="native", steps=20)
-    changed = (result.images != X).reshape(5, -1)
-    assert changed.any()
+    different = (result.images != X).reshape(5, -1)
+    assert different.any()
     # noise that is the same along the width changes whole rows, at each of which 8 pixels are one draw
-    assert not all(row.reshape(8, 8).all(axis=1).sum() * 8 == row.sum() for row in changed if row.any())
+    assert not all(row.reshape(8, 8).all(axis=1).sum() * 8 == row.sum() for row in different if row.any())
 
 
 def test_pointwise_needs_the_bridge_on_tensorflow() -> None:

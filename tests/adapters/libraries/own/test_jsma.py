@@ -33,19 +33,19 @@ def test_it_takes_the_referee_s_pairs(theta, gamma, classes, seed):
     x = (rng.integers(0, 5, (6, *shape)) / 4).astype(np.float32)
     goals = rng.integers(0, classes, 6)
     before = x.copy()
-    found = jsma(model, x, goals, targeted=True, theta=theta, gamma=gamma, **SOURCE)
-    np.testing.assert_array_equal(found, referee.jsma(model, x.astype(float), goals, theta=theta, gamma=gamma))
+    x_adv = jsma(model, x, goals, targeted=True, theta=theta, gamma=gamma, **SOURCE)
+    np.testing.assert_array_equal(x_adv, referee.jsma(model, x.astype(float), goals, theta=theta, gamma=gamma))
     np.testing.assert_array_equal(x, before)
-    assert found.dtype == np.float32
+    assert x_adv.dtype == np.float32
 
 
 @pytest.mark.parametrize(("shape", "theta"), [((1, 8, 8), 1.0), ((1, 8, 8), -0.3), ((3, 8, 8), 0.5)])
 def test_on_a_network_it_finds_what_the_referee_finds(shape, theta):
     model, x = cnn(shape), images(6, shape)
     y = labels(model, x)
-    given = {"theta": theta, "gamma": 0.3}
-    ours = attack(model, x, y, "sparring:jsma", params={**given, **SOURCE})
-    theirs = attack(model, x, y, "jsma", library="referee", params=given)
+    parameters = {"theta": theta, "gamma": 0.3}
+    ours = attack(model, x, y, "sparring:jsma", params={**parameters, **SOURCE})
+    theirs = attack(model, x, y, "jsma", library="referee", params=parameters)
     np.testing.assert_allclose(ours.images, theirs.images, atol=1e-6)
     assert (ours.images != x).any(axis=(1, 2, 3)).all()
     reached = ours.samples["pred_adv"] == (y + 1) % 10
@@ -63,28 +63,28 @@ def softmax(z):
 def slowly(model, image, goal, theta, turns, pairs):
     """With the probabilities' own derivatives, pair by pair among all pairs: the best, then the best of the others."""
     jacobian = model.weights.reshape(model.classes, -1)
-    found = image.astype(float).ravel()
+    x_adv = image.astype(float).ravel()
     for _ in range(turns):
-        z = model.logits(found.reshape(1, *image.shape).astype(np.float32))[0].astype(float)
+        z = model.logits(x_adv.reshape(1, *image.shape).astype(np.float32))[0].astype(float)
         if z.argmax() == goal:
             break
         p = softmax(z)
         alpha = p[goal] * (jacobian[goal] - p @ jacobian)
-        free = [i for i, value in enumerate(found) if (value < 1 if theta > 0 else value > 0)]
-        taken = []
+        free = [i for i, value in enumerate(x_adv) if (value < 1 if theta > 0 else value > 0)]
+        pairs_taken = []
         for _ in range(pairs):
-            left = [i for i in free if i not in taken]
+            remaining = [i for i in free if i not in pairs_taken]
             scores = {
                 (i, j): (alpha[i] + alpha[j]) ** 2
-                for i in left
-                for j in left
+                for i in remaining
+                for j in remaining
                 if i < j and np.sign(theta) * (alpha[i] + alpha[j]) > 0
             }
-            taken += max(scores, key=scores.get) if scores else ()
-        if not taken:
+            pairs_taken += max(scores, key=scores.get) if scores else ()
+        if not pairs_taken:
             break
-        found[taken] = np.clip(found[taken] + theta, 0, 1)
-    return found.reshape(image.shape)
+        x_adv[pairs_taken] = np.clip(x_adv[pairs_taken] + theta, 0, 1)
+    return x_adv.reshape(image.shape)
 
 
 @settings(max_examples=40, deadline=None)
@@ -100,10 +100,10 @@ def test_of_probabilities_it_takes_the_pairs_with_the_largest_product(theta, pai
     model = Linear(rng.normal(0, 0.3, (classes, *shape)), rng.normal(size=classes))
     x = (rng.integers(0, 5, (4, *shape)) / 4).astype(np.float32)
     goals = rng.integers(0, classes, 4)
-    found = jsma(model, x, goals, targeted=True, theta=theta, gamma=1.0, outputs="probabilities", pairs=pairs)
+    x_adv = jsma(model, x, goals, targeted=True, theta=theta, gamma=1.0, outputs="probabilities", pairs=pairs)
     turns = 24 // pairs  # of 48 values
     expected = [slowly(model, image, goal, theta, turns, pairs) for image, goal in zip(x, goals, strict=True)]
-    np.testing.assert_allclose(found, np.stack(expected), atol=1e-6)
+    np.testing.assert_allclose(x_adv, np.stack(expected), atol=1e-6)
 
 
 def test_a_saturated_network_has_derivatives_all_the_same():
@@ -112,18 +112,18 @@ def test_a_saturated_network_has_derivatives_all_the_same():
     weights[1, 0, :2] = 4000
     model = Linear(weights, np.array([2000.0, 0.0, -9000.0]))
     x = np.full((2, 1, 4, 4), 0.5, np.float32)
-    found = attack(model, x, [0, 0], "jsma", library="sparring", gamma=1.0)
-    assert (found.samples["pred_adv"] == 1).all()
+    result = attack(model, x, [0, 0], "jsma", library="sparring", gamma=1.0)
+    assert (result.samples["pred_adv"] == 1).all()
 
 
 def test_gamma_bounds_the_pairs_and_small_ones_leave_turns():
     model, x = cnn((3, 8, 8)), images(6, (3, 8, 8))
     y = labels(model, x)
     for gamma, most in ((0.02, 1), (0.1, 9), (0.26, 24)):
-        found = attack(model, x, y, "jsma", library="sparring", gamma=gamma)
-        assert (found.samples["l0"] <= 2 * most).all()
-        assert (found.samples["l0"] > 2 * most - 6).any() or found.samples["success"].all()
-    assert "derivatives of the probabilities" in found.notes[0]
+        result = attack(model, x, y, "jsma", library="sparring", gamma=gamma)
+        assert (result.samples["l0"] <= 2 * most).all()
+        assert (result.samples["l0"] > 2 * most - 6).any() or result.samples["success"].all()
+    assert "derivatives of the probabilities" in result.notes[0]
 
 
 def test_an_image_does_not_depend_on_its_batch():
@@ -141,9 +141,9 @@ def test_it_asks_for_the_images_that_go_on():
     weights[0] += 1
     model = Linear(weights, np.array([0.0, -1.0]))  # to class 0 upwards; towards class 1 no value can be raised
     x = np.full((3, 1, 2, 2), 0.5, np.float32)
-    there = attack(model, x, [1, 1, 1], "jsma", library="sparring", gamma=1.0)
-    assert (there.forwards, there.backwards) == (3, 0)
-    np.testing.assert_array_equal(there.images, x)
+    complete = attack(model, x, [1, 1, 1], "jsma", library="sparring", gamma=1.0)
+    assert (complete.forwards, complete.backwards) == (3, 0)
+    np.testing.assert_array_equal(complete.images, x)
     stuck = attack(model, x, [0, 0, 0], "jsma", library="sparring", gamma=1.0)
     assert (stuck.forwards, stuck.backwards) == (3, 3)
     np.testing.assert_array_equal(stuck.images, x)

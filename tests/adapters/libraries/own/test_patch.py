@@ -124,8 +124,8 @@ def test_every_image_is_trained_on_as_often_as_any_other(n: int, batch: int, ste
     assert all(len(rows) == len(set(rows)) == size for rows in order)
     turns = n // size  # batches until the images are drawn anew
     for start in range(0, steps, turns):
-        seen = np.concatenate(order[start : start + turns])
-        assert len(seen) == len(set(seen))
+        rows = np.concatenate(order[start : start + turns])
+        assert len(rows) == len(set(rows))
 
 
 @settings(max_examples=30)
@@ -144,9 +144,9 @@ def test_towards_is_the_gradient_of_the_mean_cross_entropy(seed: int) -> None:
 
 def test_the_gradient_is_there_where_the_network_is_certain() -> None:
     z = np.array([[60, 0, 10]], np.float32)  # 1 - p is 0 in float32, and in float64 too
-    found = towards(z, np.array([0]))
-    assert found[0, 0] < 0 < found[0, 2]
-    assert found[0, 0] == pytest.approx(-found[0, 2], rel=1e-3)
+    gradient = towards(z, np.array([0]))
+    assert gradient[0, 0] < 0 < gradient[0, 2]
+    assert gradient[0, 0] == pytest.approx(-gradient[0, 2], rel=1e-3)
 
 
 def test_what_can_not_be_is_said() -> None:
@@ -163,9 +163,9 @@ def test_what_can_not_be_is_said() -> None:
         attack(cnn(), x, y, "patch", size=3, library="sparring")
     with pytest.raises(NotSupported, match="gradients"):
         attack(OutputsOnly(cnn()), x, y, "patch", size=3, **ask)  # type: ignore[arg-type]
-    for library, said in (
+    for library, reason in (
         ("foolbox", "Foolbox has no adversarial patches"),
         ("torchattacks", "has no adversarial pat"),
     ):
-        with pytest.raises(NotSupported, match=said):
+        with pytest.raises(NotSupported, match=reason):
             attack(cnn(), x, y, "patch", size=3, library=library, fit=(x, y))

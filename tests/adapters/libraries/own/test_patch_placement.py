@@ -55,9 +55,9 @@ def test_pixels_that_the_patch_does_not_cover_stay_and_the_others_are_mixtures_o
 def test_the_way_back_is_the_transpose(where: Range, sides: tuple[int, int], seed: int) -> None:
     x, patch, _, places = case(where, sides, seed)
     gradient = np.random.default_rng(seed + 1).standard_normal(x.shape)
-    there = (gradient * (paste(0 * x, patch, places) - paste(0 * x, 0 * patch, places))).sum()
+    by_pasting = (gradient * (paste(0 * x, patch, places) - paste(0 * x, 0 * patch, places))).sum()
     back = (pull(gradient, places, where.size) * patch).sum()
-    assert there == pytest.approx(back, abs=1e-4)
+    assert by_pasting == pytest.approx(back, abs=1e-4)
 
 
 @given(RANGES, SIDES, st.integers(0, 10**6))
@@ -79,15 +79,15 @@ def test_a_patch_that_fits_lies_within_the_image(where: Range, sides: tuple[int,
 def test_a_patch_that_is_neither_turned_nor_scaled_is_there_pixel_by_pixel(round: bool) -> None:
     where = Range(5, round, 0, (1, 1))
     x, patch, placements, places = case(where, (12, 15), 0, 20)
-    seen = mask(5, round)
+    visible = mask(5, round)
     corners = set()
     for image, pasted, (row, column, *_) in zip(x, paste(x, patch, places), placements, strict=True):
         top, left = int(row - 2), int(column - 2)
         corners.add((top, left))
         expected = image.copy()
-        expected[:, top : top + 5, left : left + 5][:, seen] = patch[:, seen]
+        expected[:, top : top + 5, left : left + 5][:, visible] = patch[:, visible]
         np.testing.assert_allclose(pasted, expected, atol=1e-6)
-    assert seen.sum() == (21 if round else 25)
+    assert visible.sum() == (21 if round else 25)
     assert len(corners) > 10
 
 
@@ -96,9 +96,9 @@ def test_it_turns_counterclockwise(quarters: int) -> None:
     x = np.zeros((1, 1, 9, 9), np.float32)
     patch = np.random.default_rng(0).random((1, 5, 5))
     placed = place(np.array([4.0, 4, 90 * quarters, 1]), Range(5, False, 180, (1, 1)), 9, 9)
-    found = paste(x, patch, [placed])[0, :, 2:7, 2:7]
+    pasted = paste(x, patch, [placed])[0, :, 2:7, 2:7]
     # on the border of the patch rounding decides whether a pixel is covered
-    np.testing.assert_allclose(found[:, 1:4, 1:4], np.rot90(patch, quarters, (1, 2))[:, 1:4, 1:4], atol=1e-6)
+    np.testing.assert_allclose(pasted[:, 1:4, 1:4], np.rot90(patch, quarters, (1, 2))[:, 1:4, 1:4], atol=1e-6)
 
 
 def test_twice_as_large_covers_four_times_as_much() -> None:

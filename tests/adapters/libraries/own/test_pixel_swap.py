@@ -26,10 +26,10 @@ class Places:
     def __init__(self, shape, seed=0):
         self.input_shape = shape
         self.weights = np.random.default_rng(seed).normal(size=(int(np.prod(shape)), CLASSES)).astype(np.float32)
-        self.asked = []
+        self.queries = []
 
     def logits(self, x):
-        self.asked.append(x.copy())
+        self.queries.append(x.copy())
         return (x.reshape(len(x), -1) - 0.5) @ self.weights
 
 
@@ -44,14 +44,14 @@ def slowly(classifier, image, label, targeted, steps):
         return x, 1
     pixels = [(float(np.mean(image[:, r, c], dtype=np.float64)), r, c) for r in range(height) for c in range(width)]
     pixels.sort()
-    asked, swaps = 1, 0
+    queries, swaps = 1, 0
     while len(pixels) > 1 and pixels[0][0] < pixels[-1][0] and (not steps or swaps < steps):
         (_, r, c), (_, r2, c2) = pixels.pop(0), pixels.pop()
         x[:, r, c], x[:, r2, c2] = x[:, r2, c2].copy(), x[:, r, c].copy()
-        asked, swaps = asked + 1, swaps + 1
+        queries, swaps = queries + 1, swaps + 1
         if done(x):
-            return x, asked
-    return image, asked
+            return x, queries
+    return image, queries
 
 
 def images(shape):
@@ -69,10 +69,10 @@ def test_every_image_comes_out_as_from_the_slow_reference(x, seed, targeted, ste
     fast, slow = Places(x.shape[1:], seed), Places(x.shape[1:], seed)
     y = np.random.default_rng(seed).integers(0, CLASSES, len(x))
     before = x.copy()
-    found = pixel_swap(fast, x, y, targeted=targeted, steps=steps)
-    expected, asked = zip(*(slowly(slow, *each, targeted, steps) for each in zip(x, y, strict=True)), strict=True)
-    np.testing.assert_array_equal(found, np.stack(expected))
-    assert sum(map(len, fast.asked)) == sum(asked)
+    swapped = pixel_swap(fast, x, y, targeted=targeted, steps=steps)
+    expected, queries = zip(*(slowly(slow, *each, targeted, steps) for each in zip(x, y, strict=True)), strict=True)
+    np.testing.assert_array_equal(swapped, np.stack(expected))
+    assert sum(map(len, fast.queries)) == sum(queries)
     np.testing.assert_array_equal(x, before)
 
 
@@ -80,11 +80,11 @@ def test_every_image_comes_out_as_from_the_slow_reference(x, seed, targeted, ste
 def test_pixels_only_change_places(x, seed):
     model = Places(x.shape[1:], seed)
     y = model.logits(x).argmax(1)
-    found = pixel_swap(model, x, y, targeted=False, steps=0)
-    for before, after in zip(x, found, strict=True):
+    swapped = pixel_swap(model, x, y, targeted=False, steps=0)
+    for before, after in zip(x, swapped, strict=True):
         assert sorted(map(tuple, before.reshape(3, -1).T)) == sorted(map(tuple, after.reshape(3, -1).T))
-    changed = (found != x).any(axis=(1, 2, 3))
-    assert (model.logits(found).argmax(1) != y).tolist() == changed.tolist()  # it is misclassified or left alone
+    different = (swapped != x).any(axis=(1, 2, 3))
+    assert (model.logits(swapped).argmax(1) != y).tolist() == different.tolist()  # it is misclassified or left alone
     for steps in (1, 2):
         few = pixel_swap(model, x, y, targeted=False, steps=steps)
         assert ((few != x).any(axis=1).sum(axis=(1, 2)) <= 2 * steps).all()
@@ -97,8 +97,8 @@ def test_the_darkest_changes_places_with_the_lightest_first():
     model.weights[:, 0] = [0, 0, 0, 0]
     y = model.logits(x).argmax(1)
     assert y == 1
-    found = pixel_swap(model, x, y, targeted=False, steps=0)
-    np.testing.assert_array_equal(found, np.array([[[[0.9, 0.1], [0.5, 0.3]]]], np.float32))
+    swapped = pixel_swap(model, x, y, targeted=False, steps=0)
+    np.testing.assert_array_equal(swapped, np.array([[[[0.9, 0.1], [0.5, 0.3]]]], np.float32))
 
 
 def test_an_image_does_not_depend_on_its_batch():

@@ -51,9 +51,9 @@ def run(name, norm="linf", **more):
     st.integers(0, 5),
 )
 def test_it_is_the_per_image_worst_of_its_parts_run_alone(names, eps, seed):
-    chosen = [{"pgd": PGD, "square": SQUARE, "noise": NOISE}[name] for name in names]
+    attacks = [{"pgd": PGD, "square": SQUARE, "noise": NOISE}[name] for name in names]
     model, x, y = case()
-    result = run("worst-of", eps=eps, attacks=chosen, survivors=False, seed=seed)
+    result = run("worst-of", eps=eps, attacks=attacks, survivors=False, seed=seed)
     alone = [
         run(
             part["attack"],
@@ -62,7 +62,7 @@ def test_it_is_the_per_image_worst_of_its_parts_run_alone(names, eps, seed):
             seed=seed,
             params={k: v for k, v in part.items() if k in ("steps", "queries")},
         )
-        for part in chosen
+        for part in attacks
     ]
     right = np.flatnonzero(model.logits(x).argmax(axis=1) == y)
     wins = np.stack([one.samples["success"] for one in alone])
@@ -76,8 +76,8 @@ def test_it_is_the_per_image_worst_of_its_parts_run_alone(names, eps, seed):
         else:
             assert result.extras["fooled_by"][i] == NONE
             least = min(float(margins(one.logits_adv[i : i + 1], y[i : i + 1], False)[0]) for one in alone)
-            found = float(margins(result.logits_adv[i : i + 1], y[i : i + 1], False)[0])
-            assert found == pytest.approx(min(least, clean[i]), abs=1e-4)
+            margin = float(margins(result.logits_adv[i : i + 1], y[i : i + 1], False)[0])
+            assert margin == pytest.approx(min(least, clean[i]), abs=1e-4)
     wrong = np.setdiff1d(np.arange(len(y)), right)
     assert (result.extras["fooled_by"][wrong] == ALREADY).all()
     np.testing.assert_array_equal(result.images[wrong], x[wrong])
@@ -111,9 +111,9 @@ def test_autoattack_leaves_no_more_right_than_any_of_its_pieces_or_pgd(norm, eps
     result = run("autoattack", norm=norm, eps=eps, **FEW)
     assert result.samples[norm].max() <= eps + 1e-6
     assert 0 < result.samples["success"].mean() < 1  # or it would say nothing
-    for asked, library in stages(norm, {"eps": eps, **FEW, "targets": 9}, model.classes, 0):
-        more = {"norm": norm} if asked.canonical else {}
-        one = attack(model, x, y, asked.name, library=library, params=asked.params, **more)
+    for part, library in stages(norm, {"eps": eps, **FEW, "targets": 9}, model.classes, 0):
+        more = {"norm": norm} if part.canonical else {}
+        one = attack(model, x, y, part.name, library=library, params=part.params, **more)
         fallen = one.samples["success"] & (one.samples[norm] <= eps + 1e-6)
         assert (result.samples["success"] >= fallen).all()
     pgd = run("pgd", norm=norm, library="torchattacks", eps=eps, steps=20)
@@ -153,14 +153,16 @@ def test_on_a_linear_model_an_image_falls_just_when_the_closed_form_says_so():
 
 
 def test_parts_are_checked_and_filled_in_once():
-    asked = request("worst-of", params={"eps": "8/255", "attacks": [PGD, {"attack": "torchattacks:EADL1", "kappa": 1}]})
-    first, raw = asked.params["attacks"]
+    parsed = request(
+        "worst-of", params={"eps": "8/255", "attacks": [PGD, {"attack": "torchattacks:EADL1", "kappa": 1}]}
+    )
+    first, raw = parsed.params["attacks"]
     assert first["norm"] == "linf"
     assert first["eps"] == pytest.approx(8 / 255)
     assert set(first) == {"attack", "library", "norm", "eps", "steps", "eps_step", "random_start", "restarts"}
     assert raw == {"attack": "torchattacks:EADL1", "library": "torchattacks", "kappa": 1}
-    assert request("worst-of", params=asked.params).params == asked.params
-    assert [library for _, library in parts("linf", asked.params)] == ["foolbox", "torchattacks"]
+    assert request("worst-of", params=parsed.params).params == parsed.params
+    assert [library for _, library in parts("linf", parsed.params)] == ["foolbox", "torchattacks"]
 
 
 @pytest.mark.parametrize(
@@ -188,8 +190,8 @@ def test_what_is_wrong_with_a_part_is_said_before_anything_runs(attacks, says):
 def test_a_suite_takes_the_list_of_parts_as_one_value_and_other_lists_as_a_grid():
     spec = AttackSpec.model_validate({"attack": "worst-of", "eps": [0.1, 0.2], "attacks": [PGD, NOISE]})
     both = spec.requests()
-    assert [asked.eps for asked in both] == [0.1, 0.2]
-    assert [[part["eps"] for part in asked.params["attacks"]] for asked in both] == [[0.1, 0.1], [0.2, 0.2]]
+    assert [parsed.eps for parsed in both] == [0.1, 0.2]
+    assert [[part["eps"] for part in parsed.params["attacks"]] for parsed in both] == [[0.1, 0.1], [0.2, 0.2]]
     assert in_words(both[0].params["attacks"]) == "[foolbox pgd steps=4, foolbox uniform-noise]"
 
 
@@ -202,8 +204,8 @@ def test_what_an_attack_of_our_own_computes_with():
 
 def test_without_gradients_only_attacks_that_need_none():
     model, x, y = case()
-    found = attack(OutputsOnly(model), x, y, "worst-of", library="sparring", eps=0.1, attacks=[NOISE, SQUARE])
-    assert found.backwards == 0
+    result = attack(OutputsOnly(model), x, y, "worst-of", library="sparring", eps=0.1, attacks=[NOISE, SQUARE])
+    assert result.backwards == 0
     with pytest.raises(NotSupported, match="pgd needs gradients"):
         attack(OutputsOnly(model), x, y, "worst-of", library="sparring", eps=0.1, attacks=[NOISE, PGD])
     with pytest.raises(NotSupported, match="autoattack needs gradients"):

@@ -173,16 +173,16 @@ def test_pgd_starts_where_everybody_may_start(norm: str) -> None:
     y = labels(cnn(), x)
     start = draw_start(x, norm, eps, 7).astype(float)
     expected = pgd_from(cnn(), x.astype(float), y, start, norm, eps, 0.01, 3)
-    got = run("pgd", norm, x=x, y=y, eps=eps, eps_step=0.01, seed=7).images
-    assert (got == expected.astype(np.float32)).all()
+    images_of_pgd = run("pgd", norm, x=x, y=y, eps=eps, eps_step=0.01, seed=7).images
+    assert (images_of_pgd == expected.astype(np.float32)).all()
 
 
 def test_pgd_goes_back_to_the_ball_and_then_to_the_box() -> None:
     """A step of length 1/2 along (3, 4)/5 from near the border; half of it is left in the ball, then the box cuts."""
     model = Linear(np.array([[0.0, 0], [3, 4]]).reshape(2, 1, 1, 2), np.array([5.0, 0]))
     x = np.array([[[[0.5, 0.9]]]])
-    found = pgd_from(model, x, np.array([0]), x, "l2", 0.25, 0.5, 1)
-    assert found.ravel() == pytest.approx([0.65, 1], abs=1e-6)
+    x_adv = pgd_from(model, x, np.array([0]), x, "l2", 0.25, 0.5, 1)
+    assert x_adv.ravel() == pytest.approx([0.65, 1], abs=1e-6)
 
 
 def test_of_several_starts_the_best_end_counts() -> None:
@@ -275,8 +275,8 @@ def test_momentum_by_hand(nesterov: bool, start: tuple[float, float], step: floa
         x = [x[i] + step * math.copysign(1, g[i]) for i in (0, 1)]
         x = [min(max(x[i], start[i] - eps, 0), start[i] + eps, 1) for i in (0, 1)]
     function = ni_fgsm if nesterov else mi_fgsm
-    found = function(BALL, np.array([[[start]]]), CLASS_1, eps=eps, eps_step=step, steps=8, decay=decay)
-    assert found.ravel() == pytest.approx(x, abs=1e-6)
+    x_adv = function(BALL, np.array([[[start]]]), CLASS_1, eps=eps, eps_step=step, steps=8, decay=decay)
+    assert x_adv.ravel() == pytest.approx(x, abs=1e-6)
 
 
 def test_momentum_and_looking_ahead_make_a_difference() -> None:
@@ -311,8 +311,8 @@ def test_deepfool_asks_the_point_before_it_overshoots() -> None:
     x = np.array([[[[0.6, 0.5]]]])
     first = (0.1**2 - 0.05**2) / (2 * 0.1)
     assert 1.5 * first > 0.05 > first
-    found = deepfool(BALL, x, CLASS_1, steps=50, overshoot=0.5, candidates=2)
-    assert np.linalg.norm(found - x) == pytest.approx(1.5 * 0.05, abs=1e-5)
+    x_adv = deepfool(BALL, x, CLASS_1, steps=50, overshoot=0.5, candidates=2)
+    assert np.linalg.norm(x_adv - x) == pytest.approx(1.5 * 0.05, abs=1e-5)
 
 
 @pytest.mark.parametrize("targeted", [False, True])
@@ -334,9 +334,9 @@ def test_cw_descends_as_autograd_and_adam_do_on_the_papers_objective(targeted: b
         objective.backward()
         optimizer.step()
 
-    asked: list[np.ndarray] = []
+    queries: list[np.ndarray] = []
     outputs = model.logits
-    model.logits = lambda at: (asked.append(at), outputs(at))[1]  # type: ignore[method-assign,func-returns-value]
+    model.logits = lambda at: (queries.append(at), outputs(at))[1]  # type: ignore[method-assign,func-returns-value]
     cw(
         model,
         x,
@@ -349,13 +349,13 @@ def test_cw_descends_as_autograd_and_adam_do_on_the_papers_objective(targeted: b
         abort_early=False,
         targeted=targeted,
     )
-    assert np.concatenate(asked) == pytest.approx(np.concatenate(expected), abs=1e-5)
+    assert np.concatenate(queries) == pytest.approx(np.concatenate(expected), abs=1e-5)
 
 
 def test_cw_keeps_the_image_where_it_finds_nothing() -> None:
     flat = Linear(np.zeros((2, 1, 2, 2)), np.array([1.0, 0.0]))
     x = np.array([[[[0.0, 1.0], [0.3, 0.6]]]])
-    found = cw(
+    x_adv = cw(
         flat,
         x,
         np.array([0]),
@@ -366,13 +366,13 @@ def test_cw_keeps_the_image_where_it_finds_nothing() -> None:
         search_steps=9,
         abort_early=True,
     )
-    assert (found == x).all()
+    assert (x_adv == x).all()
 
 
 def test_cw_moves_pixels_that_start_at_the_border() -> None:
     model = Linear(np.array([[0.0, 0], [1, -1]]).reshape(2, 1, 1, 2), np.array([0.0, 0.5]))
     x = np.array([[[[0.0, 1.0]]]])  # logits 0 and -0.5: a quarter on each pixel
-    found = cw(
+    x_adv = cw(
         model,
         x,
         np.array([0]),
@@ -383,7 +383,7 @@ def test_cw_moves_pixels_that_start_at_the_border() -> None:
         search_steps=9,
         abort_early=False,
     )
-    assert (found - x).ravel() == pytest.approx([0.25, -0.25], abs=0.01)
+    assert (x_adv - x).ravel() == pytest.approx([0.25, -0.25], abs=0.01)
 
 
 def test_cw_that_aborts_early_costs_less_and_ends_near() -> None:
@@ -486,9 +486,9 @@ def test_a_change_under_l2_spends_what_is_left_in_one_window(
     rows, columns = np.nonzero((np.abs(after - (best - x)) > 1e-12).any(axis=0))
     assert len(rows) <= 2 * h * h
     before = best - x
-    changed = np.zeros(x.shape[1:], bool)
-    changed[rows, columns] = True
-    per_channel = (after[:, changed] ** 2).sum(axis=1) - (before[:, changed] ** 2).sum(axis=1)
+    window = np.zeros(x.shape[1:], bool)
+    window[rows, columns] = True
+    per_channel = (after[:, window] ** 2).sum(axis=1) - (before[:, window] ** 2).sum(axis=1)
     assert per_channel == pytest.approx((eps**2 - (before**2).sum()) / channels)  # the same for every channel
 
 
@@ -532,6 +532,6 @@ def test_square_stops_at_the_first_success_and_restarts_only_the_rest() -> None:
     fooled = margin_loss(logits(cnn(), once), y, False) < 0
     assert 0 < fooled.mean() < 1
     assert (once[fooled] == twice[fooled]).all()
-    losses = [margin_loss(logits(cnn(), found), y, False) for found in (once, twice)]
+    losses = [margin_loss(logits(cnn(), x_adv), y, False) for x_adv in (once, twice)]
     assert (losses[1] <= losses[0]).all()
     assert (losses[1] < losses[0]).any()

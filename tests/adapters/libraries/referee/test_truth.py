@@ -79,11 +79,11 @@ def test_between_two_flat_classes_the_best_of_the_cube_is_found(
     x = images(rng, 3, shape, reach)
     model, y = linear(rng, shape, 2, x)
     model.weights, model.bias = model.weights * scale, model.bias * scale
-    found = WITHIN_THE_CUBE[name](model, x, y, eps)
+    x_adv = WITHIN_THE_CUBE[name](model, x, y, eps)
     aimed = WITHIN_THE_CUBE[name](model, x, 1 - y, eps, targeted=True)
     for i in range(3):
         truth = best_in_the_cube(x[i], model.weights[1 - y[i]] - model.weights[y[i]], eps)
-        assert np.abs(found[i] - truth).max() <= 1e-9
+        assert np.abs(x_adv[i] - truth).max() <= 1e-9
         assert np.abs(aimed[i] - truth).max() <= 1e-9
 
 
@@ -100,10 +100,10 @@ def test_fgsm_on_a_quadratic_goes_to_the_corner_of_the_gradient(
 def test_pgd_in_the_cube_comes_to_the_middle_of_a_quadratic(shape: Any, eps: float, seed: int) -> None:
     """From outside the ball the best point is the one nearest to its centre, which a fixed step circles."""
     model, x, y, _, _ = quadratic(np.random.default_rng(seed), shape, inside=False)
-    found = pgd(
+    x_adv = pgd(
         model, x, y, norm="linf", eps=eps, eps_step=eps / 50, steps=110, random_start=True, restarts=1, seed=seed
     )
-    assert np.abs(found - np.clip(model.centre, x - eps, x + eps)).max() <= eps / 50 + 1e-6
+    assert np.abs(x_adv - np.clip(model.centre, x - eps, x + eps)).max() <= eps / 50 + 1e-6
 
 
 @given(shape=shapes, reach=reach, eps=st.floats(0.01, 2), random_start=st.booleans(), seed=seeds)
@@ -114,13 +114,13 @@ def test_between_two_flat_classes_the_best_of_the_ball_is_found(
     rng = np.random.default_rng(seed)
     x = images(rng, 3, shape, reach)
     model, y = linear(rng, shape, 2, x)
-    found = pgd(
+    x_adv = pgd(
         model, x, y, norm="l2", eps=eps, eps_step=eps / 100, steps=1000, random_start=random_start, restarts=1, seed=1
     )
     for i in range(3):
         direction = model.weights[1 - y[i]] - model.weights[y[i]]
         most = (direction * (best_in_the_ball(x[i], direction, eps) - x[i])).sum()
-        gained = (direction * (found[i] - x[i])).sum()
+        gained = (direction * (x_adv[i] - x[i])).sum()
         assert most * (1 + 1e-9) + 1e-12 >= gained >= most * 0.98
 
 
@@ -130,11 +130,11 @@ def test_pgd_in_the_ball_goes_straight_out_of_a_quadratic_or_straight_in(
 ) -> None:
     model, x, y, d, _ = quadratic(np.random.default_rng(seed), shape, inside)
     eps = min(eps, d / 2)  # not beyond the centre
-    found = pgd(model, x, y, norm="l2", eps=eps, eps_step=eps / 4, steps=10, random_start=False, restarts=1, seed=0)
+    x_adv = pgd(model, x, y, norm="l2", eps=eps, eps_step=eps / 4, steps=10, random_start=False, restarts=1, seed=0)
     truth = x + (x - model.centre) / d * (eps if inside else -eps)
     assume(truth.min() >= 0)
     assume(truth.max() <= 1)
-    assert np.abs(found - truth).max() <= ROUNDING
+    assert np.abs(x_adv - truth).max() <= ROUNDING
 
 
 @given(shape=shapes, k=classes, overshoot=st.sampled_from([0.0, 0.02, 0.3]), seed=seeds)
@@ -144,7 +144,7 @@ def test_deepfool_finds_the_nearest_of_flat_boundaries(shape: Any, k: int, overs
     model, y = linear(rng, shape, k, x[:1])
     x = np.concatenate([x[:1], x[:1] + 0.01 * rng.uniform(-1, 1, (2, *shape))])
     y = model.logits(x.astype(np.float32)).argmax(axis=1)
-    found = deepfool(model, x, y, steps=50, overshoot=overshoot, candidates=k)
+    x_adv = deepfool(model, x, y, steps=50, overshoot=overshoot, candidates=k)
     z = model.logits(x.astype(np.float32)).astype(float)
     for i in range(3):
         away = model.weights - model.weights[y[i]]
@@ -155,9 +155,9 @@ def test_deepfool_finds_the_nearest_of_flat_boundaries(shape: Any, k: int, overs
         assume(truth.min() >= 0)
         assume(truth.max() <= 1)
         # another boundary as near within rounding is as good
-        assert np.linalg.norm(found[i] - x[i]) == pytest.approx(np.linalg.norm(truth - x[i]), abs=ROUNDING, rel=1e-3)
+        assert np.linalg.norm(x_adv[i] - x[i]) == pytest.approx(np.linalg.norm(truth - x[i]), abs=ROUNDING, rel=1e-3)
         if np.sort(distances)[1] > 1.01 * distances[nearest] + ROUNDING:
-            assert np.abs(found[i] - truth).max() <= ROUNDING
+            assert np.abs(x_adv[i] - truth).max() <= ROUNDING
 
 
 @given(shape=shapes, distance=st.floats(0.02, 0.6), seed=seeds)
@@ -178,11 +178,11 @@ def test_deepfool_and_cw_find_the_nearest_point_of_a_boundary_within_the_box(
 
     fooled = deepfool(model, x, y, steps=300, overshoot=0.0, candidates=2)
     assert np.abs(fooled[0] - truth).max() <= 1e-3 * far + ROUNDING
-    found = cw(
+    x_adv = cw(
         model, x, y, steps=400, learning_rate=0.02, confidence=0.0, initial_const=1.0, search_steps=6, abort_early=False
     )
-    assert margin(model, found, y) < 0
-    assert far * (1 - 1e-3) - ROUNDING <= np.linalg.norm(found[0] - x[0]) <= 1.05 * far + 2e-3
+    assert margin(model, x_adv, y) < 0
+    assert far * (1 - 1e-3) - ROUNDING <= np.linalg.norm(x_adv[0] - x[0]) <= 1.05 * far + 2e-3
 
 
 @given(shape=shapes, slope=st.sampled_from([0.3, 1, 30]), overshoot=st.sampled_from([0.0, 0.02]), seed=seeds)
@@ -205,7 +205,7 @@ def test_cw_finds_the_nearest_point_of_a_sphere(shape: Any, inside: bool, target
     assume(truth.min() >= 0.05)
     assume(truth.max() <= 0.95)
     labels = 1 - y if targeted else y
-    found = cw(
+    x_adv = cw(
         model,
         x,
         labels,
@@ -217,8 +217,8 @@ def test_cw_finds_the_nearest_point_of_a_sphere(shape: Any, inside: bool, target
         abort_early=True,
         targeted=targeted,
     )
-    assert margin(model, found, y) < 0
-    assert abs(radius - d) * (1 - 1e-4) <= np.linalg.norm(found - x) <= 1.03 * abs(radius - d) + 1e-3
+    assert margin(model, x_adv, y) < 0
+    assert abs(radius - d) * (1 - 1e-4) <= np.linalg.norm(x_adv - x) <= 1.03 * abs(radius - d) + 1e-3
 
 
 @given(shape=shapes, confidence=st.floats(0, 0.3), seed=seeds)
@@ -234,7 +234,7 @@ def test_cw_with_confidence_goes_that_much_further(shape: Any, confidence: float
     assume(length > 0.1)
     assume(truth.min() >= 0.02)
     assume(truth.max() <= 0.98)
-    found = cw(
+    x_adv = cw(
         model,
         x,
         y,
@@ -245,8 +245,8 @@ def test_cw_with_confidence_goes_that_much_further(shape: Any, confidence: float
         search_steps=9,
         abort_early=True,
     )
-    assert margin(model, found, y) < -confidence
-    assert np.linalg.norm(found - x) == pytest.approx(far, rel=0.05, abs=1e-3)
+    assert margin(model, x_adv, y) < -confidence
+    assert np.linalg.norm(x_adv - x) == pytest.approx(far, rel=0.05, abs=1e-3)
 
 
 def pairs_one_by_one(alpha: np.ndarray, beta: np.ndarray, free: list[int], sign: int) -> tuple[int, int] | None:
@@ -278,7 +278,7 @@ def test_jsma_takes_the_pairs_of_its_algorithms(
     model, y = linear(rng, shape, k, x)
     model.weights = model.weights.astype(np.float32).astype(float)
     goals = (y + 1) % k
-    found = jsma(model, x, goals, theta=theta, gamma=gamma)
+    x_adv = jsma(model, x, goals, theta=theta, gamma=gamma)
     for i in range(3):
         alpha = model.weights[goals[i]].ravel()
         beta = (model.weights.sum(axis=0) - model.weights[goals[i]]).astype(np.float32).astype(float).ravel()
@@ -291,7 +291,7 @@ def test_jsma_takes_the_pairs_of_its_algorithms(
             if pair is None:
                 break
             expected[list(pair)] = np.clip(expected[list(pair)] + theta, 0, 1)
-        assert np.abs(found[i].ravel() - expected).max() <= 1e-12
+        assert np.abs(x_adv[i].ravel() - expected).max() <= 1e-12
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -304,19 +304,19 @@ def test_square_never_leaves_the_budget_and_never_beats_the_best_point(
     x = images(rng, 2, shape, reach)
     model, y = linear(rng, shape, 2, x)
     labels = 1 - y if targeted else y
-    found = square(
+    x_adv = square(
         model, x, labels, norm=norm, eps=eps, queries=40, p_init=0.8, restarts=2, seed=seed, targeted=targeted
     )
-    assert found.min() >= 0
-    assert found.max() <= 1
+    assert x_adv.min() >= 0
+    assert x_adv.max() <= 1
     for i in range(2):
-        delta = found[i] - x[i]
+        delta = x_adv[i] - x[i]
         assert (np.abs(delta).max() if norm == "linf" else np.linalg.norm(delta)) <= eps + 1e-12
         direction = model.weights[1 - y[i]] - model.weights[y[i]]
         best = (best_in_the_cube if norm == "linf" else best_in_the_ball)(x[i], direction, eps)
         least = margin(model, best[None], y[i : i + 1])
-        assert margin(model, found, y)[i] >= least - ROUNDING
-    assert (margin(model, found, y) <= margin(model, x, y)).all()
+        assert margin(model, x_adv, y)[i] >= least - ROUNDING
+    assert (margin(model, x_adv, y) <= margin(model, x, y)).all()
 
 
 def test_square_finds_the_corner_of_the_cube() -> None:
@@ -324,6 +324,6 @@ def test_square_finds_the_corner_of_the_cube() -> None:
     rng = np.random.default_rng(0)
     model = Linear(rng.normal(0, 1, (2, 1, 3, 4)), np.array([100.0, 0.0]))  # out of reach, so that it searches on
     x, y = images(rng, 2, (1, 3, 4), 0.3), np.array([0, 0])
-    found = square(model, x, y, norm="linf", eps=0.1, queries=400, p_init=0.5, restarts=1, seed=0)
+    x_adv = square(model, x, y, norm="linf", eps=0.1, queries=400, p_init=0.5, restarts=1, seed=0)
     for i in range(2):
-        assert np.abs(found[i] - best_in_the_cube(x[i], model.weights[1] - model.weights[0], 0.1)).max() <= 1e-9
+        assert np.abs(x_adv[i] - best_in_the_cube(x[i], model.weights[1] - model.weights[0], 0.1)).max() <= 1e-9
