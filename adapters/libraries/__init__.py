@@ -2,4 +2,4 @@
 
 from sparring._face import face
 
-__getattr__, __dir__, __all__ = face(__name__, {"ledger": ["Entry", "entries", "habits", "whose"]})
+__getattr__, __dir__, __all__ = face(__name__, {"ledger": ["Entry", "entries", "habits", "ledger_name"]})

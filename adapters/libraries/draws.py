@@ -94,17 +94,20 @@ class Noise:
 
     seed: int
     norm: str
-    begun: int = 0
+    first: int = 0
+    """the number of the first of the current images"""
+    current: int = 0
+    """how many images are current: a library takes one image at a time, or a batch"""
     generators: dict[int, np.random.Generator] = field(default_factory=dict)
 
-    def begin(self, n: int) -> int:
-        """Goes to the next n images. Returns the number of the first."""
-        self.begun += n
-        return self.begun - n
+    def begin(self, n: int) -> None:
+        """Goes to the next n images."""
+        self.first, self.current = self.first + self.current, n
 
-    def probes(self, image: int, shape: tuple[int, ...]) -> Array:
-        """Directions of any length: normal, or uniform in the cube (linf)."""
-        rng = self.generators.setdefault(image, np.random.default_rng([self.seed, image]))
+    def probes(self, shape: tuple[int, ...], image: int = 0) -> Array:
+        """Directions of any length for one of the current images: normal, or uniform in the cube (linf)."""
+        number = self.first + image
+        rng = self.generators.setdefault(number, np.random.default_rng([self.seed, number]))
         return rng.uniform(-1, 1, shape) if self.norm == "linf" else rng.standard_normal(shape)
 
 

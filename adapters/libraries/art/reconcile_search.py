@@ -195,28 +195,16 @@ jsma_counts_iterations = THEIRS.lines(
 @contextmanager
 def hopskipjump_draws_of_the_seed(call: Call) -> Iterator[Call]:
     """Each image's own probes."""
-    own = noise(call)
-    image = 0
-
-    def begin() -> None:
-        nonlocal image
-        image = own.begin(1)
-
-    def probes(shape: Any) -> Any:
-        return own.probes(image, shape)
-
+    begin = ("current_sample = initial_sample", "own.begin(1); current_sample = initial_sample")
+    probes = "own.probes(rnd_noise_shape)"
     changes = (
-        ("np.random.randn(*rnd_noise_shape).astype(ART_NUMPY_DTYPE)", "probes(rnd_noise_shape)"),
-        ("np.random.uniform(low=-1, high=1, size=rnd_noise_shape).astype(ART_NUMPY_DTYPE)", "probes(rnd_noise_shape)"),
+        ("np.random.randn(*rnd_noise_shape).astype(ART_NUMPY_DTYPE)", probes),
+        ("np.random.uniform(low=-1, high=1, size=rnd_noise_shape).astype(ART_NUMPY_DTYPE)", probes),
     )
+    own = noise(call)
     with (
-        THEIRS.rewritten(
-            call,
-            ("current_sample = initial_sample", "begin(); current_sample = initial_sample"),
-            method="_attack",
-            begin=begin,
-        ),
-        THEIRS.rewritten(call, *changes, method="_compute_update", probes=probes),
+        THEIRS.rewritten(call, begin, method="_attack", own=own),
+        THEIRS.rewritten(call, *changes, method="_compute_update", own=own),
     ):
         yield call
 
@@ -252,23 +240,14 @@ hopskipjump_ends_on_the_boundary = THEIRS.lines(
 @contextmanager
 def boundary_draws_of_the_seed(call: Call) -> Iterator[Call]:
     """Each image's own directions."""
-    own = noise(call)
-    image = 0
-
-    def begin() -> None:
-        nonlocal image
-        image = own.begin(1)
-
-    def normal(*shape: int) -> Any:
-        return own.probes(image, shape)
-
-    changes = (
+    normal = (
         "np.random.randn(*self.estimator.input_shape).astype(ART_NUMPY_DTYPE)",
-        "normal(*self.estimator.input_shape)",
+        "own.probes(self.estimator.input_shape)",
     )
+    own = noise(call)
     with (
-        THEIRS.rewritten(call, ("# First, create", "begin()  # First, create"), method="_perturb", begin=begin),
-        THEIRS.rewritten(call, changes, method="_orthogonal_perturb", normal=normal),
+        THEIRS.rewritten(call, ("# First, create", "own.begin(1)  # First, create"), method="_perturb", own=own),
+        THEIRS.rewritten(call, normal, method="_orthogonal_perturb", own=own),
     ):
         yield call
 

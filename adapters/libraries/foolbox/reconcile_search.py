@@ -26,21 +26,15 @@ def hopskipjump_draws_of_the_seed(call: Call) -> Iterator[Call]:
 
     def probes(like: Any, shape: Any) -> Any:
         steps, n, *image = shape
-        draws = np.stack([own.probes(first + i, (steps, *image)) for i in range(n)], axis=1)
+        draws = np.stack([own.probes((steps, *image), i) for i in range(n)], axis=1)
         return eagerpy.from_numpy(like, draws.astype(like.numpy().dtype))
-
-    first = 0
-
-    def begin(images: Any) -> None:
-        nonlocal first
-        first = own.begin(len(images))
 
     changes = (
         ("ep.normal(x_advs, noise_shape)", "probes(x_advs, noise_shape)"),
         ("ep.uniform(x_advs, low=-1, high=1, shape=noise_shape)", "probes(x_advs, noise_shape)"),
     )
     with (
-        THEIRS.rewritten(call, ("tb = TensorBoard(", "begin(x_advs); tb = TensorBoard("), begin=begin),
+        THEIRS.rewritten(call, ("tb = TensorBoard(", "own.begin(len(x_advs)); tb = TensorBoard("), own=own),
         THEIRS.rewritten(call, *changes, method="approximate_gradients", probes=probes),
     ):
         yield call
@@ -95,19 +89,14 @@ def boundary_draws_of_the_seed(call: Call) -> Iterator[Call]:
     from foolbox.attacks import boundary_attack
 
     own = noise(call)
-    first = 0
-
-    def begin(images: Any) -> None:
-        nonlocal first
-        first = own.begin(len(images))
 
     def normal(like: Any, shape: tuple[int, int]) -> Any:
         n, d = shape
-        draws = own.probes(first, shape) if d == 1 else np.stack([own.probes(first + i, (d,)) for i in range(n)])
+        draws = own.probes(shape) if d == 1 else np.stack([own.probes((d,), i) for i in range(n)])
         return eagerpy.from_numpy(like, draws.astype(like.numpy().dtype))
 
     with (
-        THEIRS.rewritten(call, ("tb = TensorBoard(", "begin(originals); tb = TensorBoard("), begin=begin),
+        THEIRS.rewritten(call, ("tb = TensorBoard(", "own.begin(len(originals)); tb = TensorBoard("), own=own),
         rewritten(boundary_attack, "draw_proposals", ("ep.normal(", "normal("), normal=normal),
     ):
         yield call
