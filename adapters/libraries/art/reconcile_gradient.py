@@ -10,6 +10,7 @@ import numpy as np
 
 from sparring.adapters.attacks.library import Call, Reconcile
 from sparring.adapters.libraries.rewriting import (
+    Classes,
     attribute,
     cross_entropy_gradient,
     margins,
@@ -17,6 +18,8 @@ from sparring.adapters.libraries.rewriting import (
     starts_of,
     unit_length,
 )
+
+THEIRS = Classes("art.attacks.evasion", method="generate")
 
 
 def _pgd_classes() -> tuple[Any, Any, Any]:
@@ -172,14 +175,10 @@ def exact_lengths(call: Call) -> Iterator[Call]:
         yield call
 
 
-@contextmanager
-def own_score_subtracted(call: Call) -> Iterator[Call]:
-    """DeepFool subtracts the score of the own class, not that of another one with a wrong index."""
-    from art.attacks.evasion import DeepFool
-
-    change = ("f_batch[np.arange(len(f_batch)), labels_indices]", "f_batch[np.arange(len(f_batch)), fk_hat]")
-    with rewritten(DeepFool, "generate", change):
-        yield call
+own_score_subtracted = THEIRS.lines(
+    ("f_batch[np.arange(len(f_batch)), labels_indices]", "f_batch[np.arange(len(f_batch)), fk_hat]")
+)
+"""DeepFool subtracts the score of the own class, not that of another one with a wrong index."""
 
 
 @contextmanager
@@ -216,17 +215,13 @@ def adam(call: Call) -> Iterator[Call]:
         yield call
 
 
-@contextmanager
-def tenfold(call: Call) -> Iterator[Call]:
-    """CW's c grows tenfold until it succeeds."""
-    from art.attacks.evasion import CarliniL2Method
-
-    change = (
+tenfold = THEIRS.lines(
+    (
         "c_current[~overall_attack_success & c_double] *= 2",
         "c_current[~overall_attack_success & c_double] *= 10",
     )
-    with rewritten(CarliniL2Method, "generate", change):
-        yield call
+)
+"""CW's c grows tenfold until it succeeds."""
 
 
 @contextmanager
@@ -258,14 +253,8 @@ def no_gradient_past_the_hinge(call: Call) -> Iterator[Call]:
         yield call
 
 
-@contextmanager
-def last_step_not_taken(call: Call) -> Iterator[Call]:
-    """CW looks at one image a step, before the step. The image after the last step doesn't count."""
-    from art.attacks.evasion import CarliniL2Method
-
-    change = ("best_lr[active] > 0", "(best_lr[active] > 0) & (i_iter + 1 < self.max_iter)")
-    with rewritten(CarliniL2Method, "generate", change):
-        yield call
+last_step_not_taken = THEIRS.lines(("best_lr[active] > 0", "(best_lr[active] > 0) & (i_iter + 1 < self.max_iter)"))
+"""CW looks at one image a step, before the step. The image after the last step doesn't count."""
 
 
 @contextmanager

@@ -92,12 +92,11 @@ def square_wins_by_a_margin(call: Call) -> Iterator[Call]:
         yield replace(call, kwargs={**call.kwargs, **criterion})
 
 
-@contextmanager
-def square_schedule_in_whole_steps(call: Call) -> Iterator[Call]:
-    """The share of squares depends on a whole number of the source's 10,000 iterations."""
-    change = ("i_p = i_iter / self.max_iter", "i_p = int(i_iter / self.max_iter * 10000) / 10000")
-    with THEIRS.rewritten(call, change, method="_get_percentage_of_elements"):
-        yield call
+square_schedule_in_whole_steps = THEIRS.lines(
+    ("i_p = i_iter / self.max_iter", "i_p = int(i_iter / self.max_iter * 10000) / 10000"),
+    method="_get_percentage_of_elements",
+)
+"""The share of squares depends on a whole number of the source's 10,000 iterations."""
 
 
 @contextmanager

@@ -95,29 +95,19 @@ def lowest_margin_of_restarts(call: Call) -> Iterator[Call]:
         yield call
 
 
-@contextmanager
-def overshoot_once(call: Call) -> Iterator[Call]:
-    """DeepFool takes plain steps. Their sum is multiplied by 1 + overshoot once, at the end."""
-    changes = (
-        ("x0 + (1.0 + self.overshoot) * p_total", "x0 + p_total"),
-        ("restore_type(x)", "restore_type(ep.clip(x0 + (1.0 + self.overshoot) * (x - x0), min_, max_))"),
-    )
-    with THEIRS.rewritten(call, *changes):
-        yield call
+overshoot_once = THEIRS.lines(
+    ("x0 + (1.0 + self.overshoot) * p_total", "x0 + p_total"),
+    ("restore_type(x)", "restore_type(ep.clip(x0 + (1.0 + self.overshoot) * (x - x0), min_, max_))"),
+)
+"""DeepFool takes plain steps. Their sum is multiplied by 1 + overshoot once, at the end."""
 
 
-@contextmanager
-def nothing_added_to_distances(call: Call) -> Iterator[Call]:
-    """DeepFool's steps to the boundary and no further."""
-    with THEIRS.rewritten(call, ("distances = distances + 1e-4", "pass")):
-        yield call
+nothing_added_to_distances = THEIRS.lines(("distances = distances + 1e-4", "pass"))
+"""DeepFool's steps to the boundary and no further."""
 
 
-@contextmanager
-def sum_inside_the_box(call: Call) -> Iterator[Call]:
-    """DeepFool's steps add up from the clipped image, not beside it."""
-    with THEIRS.rewritten(call, ("p_total += p_step", "p_total = ep.clip(x0 + p_total + p_step, min_, max_) - x0")):
-        yield call
+sum_inside_the_box = THEIRS.lines(("p_total += p_step", "p_total = ep.clip(x0 + p_total + p_step, min_, max_) - x0"))
+"""DeepFool's steps add up from the clipped image, not beside it."""
 
 
 @contextmanager
@@ -168,33 +158,22 @@ def each_image_stops_by_itself(call: Call) -> Iterator[Call]:
         yield call
 
 
-@contextmanager
-def no_last_search_step(call: Call) -> Iterator[Call]:
-    """The last search step of ten or more is like the others."""
-    with THEIRS.rewritten(call, ("and self.binary_search_steps >= 10", "and False")):
-        yield call
+no_last_search_step = THEIRS.lines(("and self.binary_search_steps >= 10", "and False"))
+"""The last search step of ten or more is like the others."""
 
 
-@contextmanager
-def distance_from_the_image(call: Call) -> Iterator[Call]:
-    """CW measures the distance from the image itself, not from its rounded version out of the attack's space."""
-    change = ("reconstsructed_x = to_model_space(x_attack)", "reconstsructed_x = x")
-    with THEIRS.rewritten(call, change):
-        yield call
+distance_from_the_image = THEIRS.lines(("reconstsructed_x = to_model_space(x_attack)", "reconstsructed_x = x"))
+"""CW measures the distance from the image itself, not from its rounded version out of the attack's space."""
 
 
-@contextmanager
-def tanh_in_float64(call: Call) -> Iterator[Call]:
-    """CW's variable and its images in float64; the model gets them in float32."""
-    changes = (
-        ("x_attack = to_attack_space(x)", "x = x.float64()\n        x_attack = to_attack_space(x)"),
-        ("logits = model(x)\n", "logits = model(x.float32())\n"),
-        ("loss = is_adv_loss.sum()", "is_adv_loss = is_adv_loss.float64()\n            loss = is_adv_loss.sum()"),
-        ("ep.full(x, (N,), ep.inf)", "ep.full(x, (N,), ep.inf).float64()"),
-        ("restore_type(best_advs)", "restore_type(best_advs.float32())"),
-    )
-    with THEIRS.rewritten(call, *changes):
-        yield call
+tanh_in_float64 = THEIRS.lines(
+    ("x_attack = to_attack_space(x)", "x = x.float64()\n        x_attack = to_attack_space(x)"),
+    ("logits = model(x)\n", "logits = model(x.float32())\n"),
+    ("loss = is_adv_loss.sum()", "is_adv_loss = is_adv_loss.float64()\n            loss = is_adv_loss.sum()"),
+    ("ep.full(x, (N,), ep.inf)", "ep.full(x, (N,), ep.inf).float64()"),
+    ("restore_type(best_advs)", "restore_type(best_advs.float32())"),
+)
+"""CW's variable and its images in float64; the model gets them in float32."""
 
 
 RECONCILIATIONS: dict[str, Reconcile] = {

@@ -87,11 +87,8 @@ def zero_gradient_stays_zero(call: Call) -> Iterator[Call]:
         yield call
 
 
-@contextmanager
-def l1_norm_of_gradients(call: Call) -> Iterator[Call]:
-    """Gradients are divided by the sum of their magnitudes, as in the source, not by the mean."""
-    with THEIRS.rewritten(call, ("torch.mean(", "torch.sum(")):
-        yield call
+l1_norm_of_gradients = THEIRS.lines(("torch.mean(", "torch.sum("))
+"""Gradients are divided by the sum of their magnitudes, as in the source, not by the mean."""
 
 
 @contextmanager
@@ -183,12 +180,11 @@ def search_for_c(call: Call) -> Iterator[Call]:
         yield call
 
 
-@contextmanager
-def pixels_inside_the_box(call: Call) -> Iterator[Call]:
-    """CW starts pixels at 0 and 1 just inside, as the source's authors do: tanh never reaches 0 and 1."""
-    change = ("torch.clamp(x * 2 - 1, min=-1, max=1)", "0.999999 * torch.clamp(x * 2 - 1, min=-1, max=1)")
-    with THEIRS.rewritten(call, change, method="inverse_tanh_space"):
-        yield call
+pixels_inside_the_box = THEIRS.lines(
+    ("torch.clamp(x * 2 - 1, min=-1, max=1)", "0.999999 * torch.clamp(x * 2 - 1, min=-1, max=1)"),
+    method="inverse_tanh_space",
+)
+"""CW starts pixels at 0 and 1 just inside, as the source's authors do: tanh never reaches 0 and 1."""
 
 
 @contextmanager
@@ -229,15 +225,11 @@ def success_with_confidence(call: Call) -> Iterator[Call]:
         yield call
 
 
-@contextmanager
-def tanh_in_float64(call: Call) -> Iterator[Call]:
-    """CW's variable and its images in float64; the model gets them in float32."""
-    changes = (
-        ("self.inverse_tanh_space(images)", "self.inverse_tanh_space(images.double())"),
-        ("self.get_logits(adv_images)", "self.get_logits(adv_images.float())"),
-    )
-    with THEIRS.rewritten(call, *changes):
-        yield call
+tanh_in_float64 = THEIRS.lines(
+    ("self.inverse_tanh_space(images)", "self.inverse_tanh_space(images.double())"),
+    ("self.get_logits(adv_images)", "self.get_logits(adv_images.float())"),
+)
+"""CW's variable and its images in float64; the model gets them in float32."""
 
 
 RECONCILIATIONS: dict[str, Reconcile] = {
