@@ -31,22 +31,22 @@ class Linear:
 
 @dataclass
 class Quadratic:
-    """Two classes: logits 0 and slope (‖x - centre‖² - radius²), so that class 0 is a ball around the centre."""
+    """Two classes: logits 0 and slope (‖x - center‖² - radius²), so that class 0 is a ball around the center."""
 
-    centre: np.ndarray
+    center: np.ndarray
     radius: float
     slope: float = 1.0
     classes: int = 2
 
     def __post_init__(self) -> None:
-        self.input_shape = self.centre.shape
+        self.input_shape = self.center.shape
 
     def logits(self, x: np.ndarray) -> np.ndarray:
-        squared = ((x.astype(float) - self.centre) ** 2).sum(axis=(1, 2, 3))
+        squared = ((x.astype(float) - self.center) ** 2).sum(axis=(1, 2, 3))
         return np.stack([np.zeros(len(x)), self.slope * (squared - self.radius**2)], axis=1).astype(np.float32)
 
     def vjp(self, x: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
-        outwards = 2 * self.slope * (x.astype(float) - self.centre)
+        outwards = 2 * self.slope * (x.astype(float) - self.center)
         return (cotangent[:, 1, None, None, None].astype(float) * outwards).astype(np.float32)
 
 

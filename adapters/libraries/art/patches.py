@@ -90,9 +90,9 @@ def session(build: Callable[[Call], Any], classes: int) -> Callable[[Call], Craf
 
 def put(attack: Any, x: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32]:
     """``apply_patch`` on each image apart, seeded from the seed and its content: no image depends on its batch."""
-    coin, found = coins(seed, x, 0), x.copy()
+    coin, patched = coins(seed, x, 0), x.copy()
     for row in range(len(x)):
         # it draws scale, place and rotation from NumPy's global generator
         with seeded(int(coin(row).integers(2**32)), of_tensorflow=False):
-            found[row] = attack.apply_patch(x[row : row + 1], scale=None)[0]
-    return found
+            patched[row] = attack.apply_patch(x[row : row + 1], scale=None)[0]
+    return patched

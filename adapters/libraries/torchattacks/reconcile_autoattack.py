@@ -24,7 +24,7 @@ def draws_for_each_image() -> Iterator[None]:
     """Within the context every image gets the draws that it would get alone: they hang on the seed only.
 
     torchattacks draws for the batch: an image's start depends on its place in it, and later draws on how many images
-    are left, so that in an ensemble of attacks it hangs on its neighbours which images fall.
+    are left, so that within AutoAttack an image falls or not depending on the others.
     """
     from torchattacks import APGD, APGDT, Square
 

@@ -129,13 +129,13 @@ def _weights(mode: str, places: tuple[float, ...], side: int, scale: float, a: f
     matrix = np.zeros((len(places), side))
     for row, place in enumerate(places):
         first = math.ceil(place - reach)
-        neighbours = np.arange(first, math.floor(place + reach) + 1)
-        distance = np.abs(neighbours - place) * narrow
+        neighbors = np.arange(first, math.floor(place + reach) + 1)
+        distance = np.abs(neighbors - place) * narrow
         weight = np.maximum(0, 1 - distance) if mode == "linear" else _cubic(distance, a)
         if exclude_outside:
-            inside = (neighbours >= 0) & (neighbours < side)
+            inside = (neighbors >= 0) & (neighbors < side)
             weight = np.where(inside, weight, 0)
-        np.add.at(matrix[row], np.clip(neighbours, 0, side - 1), weight / weight.sum())
+        np.add.at(matrix[row], np.clip(neighbors, 0, side - 1), weight / weight.sum())
     return torch.from_numpy(matrix)
 
 

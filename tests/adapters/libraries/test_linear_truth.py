@@ -30,9 +30,9 @@ def problem(classes: int, n: int = 12) -> tuple[Any, np.ndarray, np.ndarray, np.
 
 def true_distances(weights: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """To the nearest hyperplane between the own class and another, (N,)."""
-    centred = x.reshape(len(x), -1).astype(np.float64) - 0.5
+    centered = x.reshape(len(x), -1).astype(np.float64) - 0.5
     away = weights[None] - weights[y][:, None]
-    margins, lengths = -(away @ centred[:, :, None])[:, :, 0], np.linalg.norm(away, axis=2)
+    margins, lengths = -(away @ centered[:, :, None])[:, :, 0], np.linalg.norm(away, axis=2)
     return np.min(np.where(lengths > 0, margins / np.where(lengths > 0, lengths, 1), np.inf), axis=1)
 
 
@@ -78,12 +78,12 @@ def test_torchattacks_own_cw_misreads_the_margin_of_negative_logits() -> None:
 @pytest.mark.parametrize("eps", [0.02, 0.05, 0.1, 0.15])
 def test_fgsm_does_exactly_what_the_weights_imply(library: str, route: Any, classes: int, eps: float) -> None:
     classifier, weights, x, y = problem(classes, 40)
-    centred = x.reshape(len(x), -1).astype(np.float64) - 0.5
-    logits = centred @ weights.T
+    centered = x.reshape(len(x), -1).astype(np.float64) - 0.5
+    logits = centered @ weights.T
     probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     gradient = probabilities @ weights - weights[y]
-    still_right = ((centred + eps * np.sign(gradient)) @ weights.T).argmax(axis=1) == y
+    still_right = ((centered + eps * np.sign(gradient)) @ weights.T).argmax(axis=1) == y
     result = attack(classifier, x, y, "fgsm", library=library, route=route, eps=eps)
     assert (~result.samples["success"] == still_right).all()
     assert result.samples["linf"].max() == pytest.approx(eps, abs=1e-6)

@@ -183,7 +183,7 @@ def test_a_wrong_keyword_is_named_before_anything_runs() -> None:
 
 
 @pytest.mark.parametrize("name", ["PIFGSM", "PIFGSMPP", "TIFGSM"])
-def test_attacks_that_torchattacks_wrote_for_colour_fail_on_grey(name: str) -> None:
+def test_attacks_that_torchattacks_wrote_for_color_fail_on_gray(name: str) -> None:
     """torchattacks 3.5.1 convolves with a kernel of three channels, whatever the image has."""
     with pytest.raises(LibraryError, match=f"torchattacks's {name} raised RuntimeError"):
         go(f"torchattacks:{name}", load_library("torchattacks").raw()[name], shape=(1, 8, 8))

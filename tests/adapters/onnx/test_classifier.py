@@ -54,7 +54,7 @@ class ChannelsLast(nn.Module):
         return self.net(x.permute(0, 3, 1, 2))
 
 
-class Grey(nn.Module):
+class Gray(nn.Module):
     """Images without an axis of channels."""
 
     def __init__(self) -> None:
@@ -185,7 +185,7 @@ def one_by_one() -> Path:
 
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "rgb": (lambda: exported("rgb", cnn(), batch()), {}),
-    "grey, normalised": (lambda: exported("grey", cnn(1), batch(2, 1)), {"mean": (0.1307,), "std": (0.3081,)}),
+    "gray, normalized": (lambda: exported("gray", cnn(1), batch(2, 1)), {"mean": (0.1307,), "std": (0.3081,)}),
     "caffe, channels last": (lambda: exported("last", ChannelsLast(), batch().permute(0, 2, 3, 1)), CAFFE),
     "batches of one": (lambda: exported("one", cnn(), batch(1), dynamic=False), {}),
     "batches of four": (lambda: exported("four", cnn(), batch(4), dynamic=False), {}),
@@ -194,7 +194,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         {"output": "probabilities"},
     ),
     "softmax": (lambda: exported("softmax", dense(nn.Softmax(1)), batch()), {"output": "probabilities"}),
-    "grey, no channels": (lambda: exported("sides", Grey(), batch(2, 1)[:, 0]), {}),
+    "gray, no channels": (lambda: exported("sides", Gray(), batch(2, 1)[:, 0]), {}),
     "rows, channels last": (
         lambda: exported("rows", nn.Sequential(nn.Unflatten(1, (12, 12, 3)), ChannelsLast()), batch().flatten(1)),
         {"input_shape": (3, 12, 12), "layout": "channels-last", **CAFFE},
@@ -235,12 +235,12 @@ def test_the_capability_is_that_of_the_file() -> None:
 
 NATIVE: dict[str, tuple[Any, int]] = {
     "rgb": (cnn, 3),
-    "grey, normalised": (lambda: cnn(1), 1),
+    "gray, normalized": (lambda: cnn(1), 1),
     "caffe, channels last": (cnn, 3),
     "batches of one": (cnn, 3),
     "batches of four": (cnn, 3),
     "softmax": (lambda: dense(nn.Softmax(1)), 3),
-    "grey, no channels": (lambda: cnn(1), 1),
+    "gray, no channels": (lambda: cnn(1), 1),
     "rows, channels last": (cnn, 3),
     "pooled": (lambda: nn.Sequential(Pooled(), nn.Flatten()), 3),
     "one image whatever it says": (lambda: nn.Sequential(nn.Flatten(), OneByOne().last), 3),

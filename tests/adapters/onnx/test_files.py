@@ -111,9 +111,9 @@ def test_sure_probabilities_of_scikit_learn_keep_their_gradient(build: Any, tmp_
 
 
 STAIRS = {
-    "quantised dynamically": "DynamicQuantizeLinear",
-    "quantised, QDQ": "QuantizeLinear",
-    "quantised, QOperator": "QuantizeLinear",
+    "quantized dynamically": "DynamicQuantizeLinear",
+    "quantized, QDQ": "QuantizeLinear",
+    "quantized, QOperator": "QuantizeLinear",
     "sklearn forest": "TreeEnsembleClassifier",
 }
 

@@ -645,7 +645,7 @@ KINKS: list[tuple[str, Callable[[Tensor], Tensor]]] = [
 
 @pytest.mark.parametrize(("line", "torchs"), KINKS, ids=[line.split("=")[-1].split("(")[0] for line, _ in KINKS])
 def test_gradients_at_kinks_and_ties_are_those_of_torch(line, torchs):
-    """Black and white pixels, zeros after a ReLU, equal neighbours: measure zero in theory, half of an image in fact."""
+    """Black and white pixels, zeros after a ReLU, equal neighbors: measure zero in theory, half of an image in fact."""
     source = f'<ir_version: 8, opset_import: ["" : 18]> main (float[1, 2, 4, 4] x) => (float[N] y) {{ {line} }}'
     x = torch.tensor([-3.0, -1.0, 0.0, 0.0, 1.0, 3.0, 6.0, 6.0]).repeat(4).reshape(1, 2, 4, 4).requires_grad_()
     mine, theirs = evaluate(read_graph(text(source)), {"x": x})["y"], torchs(x)

@@ -62,8 +62,8 @@ def test_it_is_the_training_that_does_it() -> None:
 
 def test_untargeted_it_leads_away_from_the_true_classes() -> None:
     # a patch for one class leaves the images of that class as they are, this one none
-    away, grey = patched(5, None), patched(5, None, steps=1, learning_rate=1e-9)
-    assert away.samples["success"].mean() > 0.3 + grey.samples["success"].mean()
+    away, gray = patched(5, None), patched(5, None, steps=1, learning_rate=1e-9)
+    assert away.samples["success"].mean() > 0.3 + gray.samples["success"].mean()
     assert (away.samples["target"] == -1).all()
 
 

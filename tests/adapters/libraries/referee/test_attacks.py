@@ -249,7 +249,7 @@ def test_the_margin_falls_along_its_cotangent() -> None:
     assert margin_cotangent(z, y, True).tolist() == [[-1, 0, 1], [0, -1, 1]]
 
 
-# Two pixels, and a ball around a centre: gradients that can be written down.
+# Two pixels, and a ball around a center: gradients that can be written down.
 CENTRE = np.array([[[0.5, 0.5]]])
 BALL = Quadratic(CENTRE, 0.05)
 OUTSIDE, CLASS_1 = np.array([[[[0.7, 0.55]]]]), np.array([1])
@@ -263,7 +263,7 @@ MOMENTUM = {"eps": 0.3, "eps_step": 0.08, "steps": 6}
     decay=st.sampled_from([0.0, 0.4, 0.7, 1.0]),
 )
 def test_momentum_by_hand(nesterov: bool, start: tuple[float, float], step: float, decay: float) -> None:
-    """Out of the ball the loss rises towards the centre: its gradient is a multiple of centre - x."""
+    """Out of the ball the loss rises towards the center: its gradient is a multiple of center - x."""
     eps = 0.2
     x, g = list(start), [0.0, 0.0]
     for _ in range(8):

@@ -37,13 +37,13 @@ def linear(rng: np.random.Generator, shape: tuple[int, ...], k: int, x: np.ndarr
 
 
 def quadratic(rng: np.random.Generator, shape: tuple[int, ...], inside: bool, slope: float = 1.0) -> Any:
-    """A ball around a centre, one image near its border, in the middle of the box; its label, d and the radius."""
-    centre = 0.5 + rng.uniform(-0.1, 0.1, shape)
+    """A ball around a center, one image near its border, in the middle of the box; its label, d and the radius."""
+    center = 0.5 + rng.uniform(-0.1, 0.1, shape)
     x = (0.5 + rng.uniform(-0.2, 0.2, (1, *shape))).astype(np.float32).astype(float)
-    d = float(np.linalg.norm(x[0] - centre))
+    d = float(np.linalg.norm(x[0] - center))
     assume(d > 0.05)
     radius = d * (1.2 if inside else 0.8)
-    return Quadratic(centre, radius, slope), x, np.array([0 if inside else 1]), d, radius
+    return Quadratic(center, radius, slope), x, np.array([0 if inside else 1]), d, radius
 
 
 def margin(model: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -92,18 +92,18 @@ def test_fgsm_on_a_quadratic_goes_to_the_corner_of_the_gradient(
     shape: Any, eps: float, inside: bool, seed: int
 ) -> None:
     model, x, y, _, _ = quadratic(np.random.default_rng(seed), shape, inside)
-    outwards = np.sign(x.astype(np.float32).astype(float) - model.centre) * (1 if inside else -1)
+    outwards = np.sign(x.astype(np.float32).astype(float) - model.center) * (1 if inside else -1)
     assert np.abs(fgsm(model, x, y, eps=eps) - np.clip(x + eps * outwards, 0, 1)).max() <= 1e-9
 
 
 @given(shape=shapes, eps=st.floats(0.01, 0.3), seed=seeds)
 def test_pgd_in_the_cube_comes_to_the_middle_of_a_quadratic(shape: Any, eps: float, seed: int) -> None:
-    """From outside the ball the best point is the one nearest to its centre, which a fixed step circles."""
+    """From outside the ball the best point is the one nearest to its center, which a fixed step circles."""
     model, x, y, _, _ = quadratic(np.random.default_rng(seed), shape, inside=False)
     x_adv = pgd(
         model, x, y, norm="linf", eps=eps, eps_step=eps / 50, steps=110, random_start=True, restarts=1, seed=seed
     )
-    assert np.abs(x_adv - np.clip(model.centre, x - eps, x + eps)).max() <= eps / 50 + 1e-6
+    assert np.abs(x_adv - np.clip(model.center, x - eps, x + eps)).max() <= eps / 50 + 1e-6
 
 
 @given(shape=shapes, reach=reach, eps=st.floats(0.01, 2), random_start=st.booleans(), seed=seeds)
@@ -129,9 +129,9 @@ def test_pgd_in_the_ball_goes_straight_out_of_a_quadratic_or_straight_in(
     shape: Any, eps: float, inside: bool, seed: int
 ) -> None:
     model, x, y, d, _ = quadratic(np.random.default_rng(seed), shape, inside)
-    eps = min(eps, d / 2)  # not beyond the centre
+    eps = min(eps, d / 2)  # not beyond the center
     x_adv = pgd(model, x, y, norm="l2", eps=eps, eps_step=eps / 4, steps=10, random_start=False, restarts=1, seed=0)
-    truth = x + (x - model.centre) / d * (eps if inside else -eps)
+    truth = x + (x - model.center) / d * (eps if inside else -eps)
     assume(truth.min() >= 0)
     assume(truth.max() <= 1)
     assert np.abs(x_adv - truth).max() <= ROUNDING
@@ -191,7 +191,7 @@ def test_deepfool_is_newtons_method_on_a_quadratic(shape: Any, slope: float, ove
     for inside in (True, False):
         model, x, y, d, radius = quadratic(np.random.default_rng(seed), shape, inside, slope)
         far = (radius**2 - d**2) / (2 * d) if inside else radius - d
-        truth = x + (1 + overshoot) * far * (x - model.centre) / d
+        truth = x + (1 + overshoot) * far * (x - model.center) / d
         assume(truth.min() >= 0)
         assume(truth.max() <= 1)
         assert np.abs(deepfool(model, x, y, steps=50, overshoot=overshoot, candidates=2) - truth).max() <= ROUNDING
@@ -201,7 +201,7 @@ def test_deepfool_is_newtons_method_on_a_quadratic(shape: Any, slope: float, ove
 @settings(max_examples=30)
 def test_cw_finds_the_nearest_point_of_a_sphere(shape: Any, inside: bool, targeted: bool, seed: int) -> None:
     model, x, y, d, radius = quadratic(np.random.default_rng(seed), shape, inside)
-    truth = x + (radius - d) * (x - model.centre) / d
+    truth = x + (radius - d) * (x - model.center) / d
     assume(truth.min() >= 0.05)
     assume(truth.max() <= 0.95)
     labels = 1 - y if targeted else y
