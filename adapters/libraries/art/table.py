@@ -1,4 +1,4 @@
-"""What each canonical attack is called in ART: its class, and its parameters in ART's own words."""
+"""ART: the names of the canonical attacks and of their parameters."""
 
 from __future__ import annotations
 

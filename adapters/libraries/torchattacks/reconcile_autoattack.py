@@ -21,7 +21,7 @@ SIGNS = (
 
 @contextmanager
 def draws_for_each_image() -> Iterator[None]:
-    """Within the context every image gets the draws that it would get alone: they hang on the seed only.
+    """Within the context every image gets the draws that it would get alone: they depend on the seed only.
 
     torchattacks draws for the batch: an image's start depends on its place in it, and later draws on how many images
     are left, so that within AutoAttack an image falls or not depending on the others.
