@@ -489,9 +489,9 @@ ZOO: dict[str, Callable[[], Source]] = {
 """name -> files that can be attacked with gradients."""
 
 BLACK_BOXES: dict[str, Callable[[], Source]] = {
-    "quantised dynamically": partial(quantised, "dynamic"),
-    "quantised, QDQ": partial(quantised, "qdq"),
-    "quantised, QOperator": partial(quantised, "qoperator"),
+    "quantized dynamically": partial(quantised, "dynamic"),
+    "quantized, QDQ": partial(quantised, "qdq"),
+    "quantized, QOperator": partial(quantised, "qoperator"),
     "sklearn forest": partial(sklearn_file, forest),
 }
 """name -> files whose function is a staircase."""
