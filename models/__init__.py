@@ -19,5 +19,6 @@ __getattr__, __dir__, __all__ = face(
             "WeightsModel",
         ],
         "spec": ["ChainSpec", "DataSpec", "DefenseSpec", "Spec", "facts"],
+        "storage": ["write_whole"],
     },
 )

@@ -1,4 +1,4 @@
-"""The operators of ONNX in torch, with their derivatives: each family has a file."""
+"""The operators of ONNX in torch, with their derivatives, a family a file."""
 
 from sparring._face import face
 
