@@ -94,9 +94,12 @@ def start(home: Path, out: str, workers: int) -> subprocess.Popen[bytes]:
     log = (home / f"{out}.log").open("ab")
     return subprocess.Popen(
         [*SPARRING, "run", "kills.yaml", "--out", out, "--workers", str(workers), "--device", "cpu"],
-        cwd=home, stdout=log, stderr=log, start_new_session=True,
+        cwd=home,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
         env={**os.environ, "SPARRING_CACHE": str(home / f"{out}-cache"), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
 
 
 def disturbed(

@@ -40,9 +40,11 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "mobilenet_v2 on ImageNet": {"architecture": "mobilenet_v2", "framework": "torch", "weights": "imagenet-mobilenet"},
     "keras mobilenet_v2 on ImageNet": {
-        "architecture": "mobilenet_v2", "framework": "keras", "weights": "imagenet-mobilenet",
+        "architecture": "mobilenet_v2",
+        "framework": "keras",
+        "weights": "imagenet-mobilenet",
     },
-}  # fmt: skip
+}
 
 
 def main() -> int:

@@ -65,9 +65,14 @@ def main() -> None:
 
 
 def _trainings(
-    paper: Suite, small: Suite, models: Mapping[str, Any], data: str, train: int,
-    seconds: dict[tuple[str, str], float], unmatched: list[str],
-) -> None:  # fmt: skip
+    paper: Suite,
+    small: Suite,
+    models: Mapping[str, Any],
+    data: str,
+    train: int,
+    seconds: dict[tuple[str, str], float],
+    unmatched: list[str],
+) -> None:
     known = {spec.name: spec for spec in small.models}
     several = any(name.endswith(f" on {data}") for name in models)
     for spec in paper.models:
@@ -102,9 +107,13 @@ def _adversarial(spec: ModelSpec, like: ModelSpec) -> float:
 
 
 def _cells(
-    paper: Suite, small: Suite, results: pd.DataFrame, images: int, seconds: dict[tuple[str, str], float],
+    paper: Suite,
+    small: Suite,
+    results: pd.DataFrame,
+    images: int,
+    seconds: dict[tuple[str, str], float],
     unmatched: list[str],
-) -> None:  # fmt: skip
+) -> None:
     for spec in paper.attacked:
         for attack in paper.attacks:
             if attack.models is not None and origin(spec) not in attack.models:
@@ -112,8 +121,13 @@ def _cells(
             for asked in attack.requests():
                 for library in attack.libraries or paper.libraries:
                     for attacker in (attack.attackers or paper.attackers) if wrappers(spec.defenses) else ("",):
-                        told = {"model": origin(spec), "defense": spec.defense, "library": library,
-                                "attack": asked.name, "attacker": attacker}  # fmt: skip
+                        told = {
+                            "model": origin(spec),
+                            "defense": spec.defense,
+                            "library": library,
+                            "attack": asked.name,
+                            "attacker": attacker,
+                        }
                         like = results[(results[list(told)] == pd.Series(told)).all(axis=1)]
                         like = like[like["status"] == "done"]
                         if not len(like):

@@ -42,10 +42,16 @@ def seconds(framework: str, defenses: list[DefenseSpec], shape: tuple[int, int, 
     ends: list[float] = []
     trained(
         lambda: networks.build("cnn_unpooled", framework, shape, 10),
-        framework, x, y, TrainSpec(epochs=epochs, batch_size=64), defenses=training_changes(defenses),
-        before=preprocessing(shape, **options), options=options, device="cpu",  # type: ignore[arg-type]
+        framework,
+        x,
+        y,
+        TrainSpec(epochs=epochs, batch_size=64),
+        defenses=training_changes(defenses),
+        before=preprocessing(shape, **options),
+        options=options,
+        device="cpu",  # type: ignore[arg-type]
         progress=lambda *_: ends.append(time.process_time()),
-    )  # fmt: skip
+    )
     per_epoch = IMAGES // 64
     counted = ends[-(epochs - 1) * per_epoch - 1 :]
     return (counted[-1] - counted[0]) / (len(counted) - 1) / 64

@@ -21,8 +21,24 @@ class Folder:
     def __init__(self, path):
         self.path, self.rows = path, []
 
-    def add(self, attack, broken, *, norm=None, distance=0.05, attacker="", seed=0, library="art", defense="blur", still=0,
-            clean=N, variant="", space="pixels", temperature=1.0, **params):  # fmt: skip
+    def add(
+        self,
+        attack,
+        broken,
+        *,
+        norm=None,
+        distance=0.05,
+        attacker="",
+        seed=0,
+        library="art",
+        defense="blur",
+        still=0,
+        clean=N,
+        variant="",
+        space="pixels",
+        temperature=1.0,
+        **params,
+    ):
         """``broken``: which images it turned, ``distance`` away in every norm; ``clean``: the first so many are right."""
         canonical = find(attack, norm)
         params = canonical.resolve(params)
@@ -38,12 +54,30 @@ class Folder:
         store.write(
             self.path, cell_id, {}, Result("done", arrays=arrays | {name: far for name in ("l0", "l1", "l2", "linf")})
         )
-        self.rows.append({
-            "cell_id": cell_id, "status": "done", "dataset": "mnist", "model": "cnn", "defense": defense,
-            "attacker": attacker, "attack": attack, "norm": canonical.norm, "library": library, "route": "native",
-            "reconcile": "", "variant": variant, "space": space, "temperature": temperature, "targeted": False, "seed": seed, "n": N, "params": json.dumps(params),
-            "eps": params.get("eps", float("nan")), "robust_accuracy": float((pred_adv == y).mean()),
-        })  # fmt: skip
+        self.rows.append(
+            {
+                "cell_id": cell_id,
+                "status": "done",
+                "dataset": "mnist",
+                "model": "cnn",
+                "defense": defense,
+                "attacker": attacker,
+                "attack": attack,
+                "norm": canonical.norm,
+                "library": library,
+                "route": "native",
+                "reconcile": "",
+                "variant": variant,
+                "space": space,
+                "temperature": temperature,
+                "targeted": False,
+                "seed": seed,
+                "n": N,
+                "params": json.dumps(params),
+                "eps": params.get("eps", float("nan")),
+                "robust_accuracy": float((pred_adv == y).mean()),
+            }
+        )
         return self
 
     def examine(self):

@@ -19,10 +19,16 @@ WHOSE = {"data": "digits", "model": "net"}
 SUITE = {
     "name": "first",
     "data": {"name": "digits", "samples": 40},
-    "models": [{
-        "name": "net", "architecture": "dnn(units=(32, 32))", "framework": "torch", "mean": [MEAN], "std": [STD],
-        "train": {"epochs": 6, "lr": 0.005, "samples": 600},
-    }],
+    "models": [
+        {
+            "name": "net",
+            "architecture": "dnn(units=(32, 32))",
+            "framework": "torch",
+            "mean": [MEAN],
+            "std": [STD],
+            "train": {"epochs": 6, "lr": 0.005, "samples": 600},
+        }
+    ],
     "libraries": ["torchattacks"],
     "variants": [{"name": "as-published", "space": "normalised-first"}, {"name": "corrected"}],
     "attacks": [
@@ -32,12 +38,15 @@ SUITE = {
         {"attack": "pixle", "restarts": 1, "iterations": 1},
     ],
     "pictures": ["3", "7", "a class that is not there"],
-    "published": {"source": "nobody", "values": [
-        {**WHOSE, "attack": "fgsm eps=0.1", "metrics": {"top1_error": 0.4, "accuracy": 0.6}},
-        {**WHOSE, "attack": "fgsm eps=0.1", "variant": "corrected", "metrics": {"accuracy": 0.1}},
-        {**WHOSE, "attack": "none", "metrics": {"top1_error": 0.0}},
-    ]},
-}  # fmt: skip
+    "published": {
+        "source": "nobody",
+        "values": [
+            {**WHOSE, "attack": "fgsm eps=0.1", "metrics": {"top1_error": 0.4, "accuracy": 0.6}},
+            {**WHOSE, "attack": "fgsm eps=0.1", "variant": "corrected", "metrics": {"accuracy": 0.1}},
+            {**WHOSE, "attack": "none", "metrics": {"top1_error": 0.0}},
+        ],
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +112,12 @@ def test_the_oddities_are_those_of_the_rows(run):
     singles = mine.loc[["fgsm eps=0.1", "fgsm eps=0.3"]]
     best = singles["as_published"].idxmin()
     odd = [mine.loc[best, way] < mine.loc["bim", way] for way in ("as_published", "corrected")]
-    words = {(True, False): "when normalized first, and not", (False, False): "in neither run", (True, True): "in both",
-             (False, True): "corrected run alone"}  # fmt: skip
+    words = {
+        (True, False): "when normalized first, and not",
+        (False, False): "in neither run",
+        (True, True): "in both",
+        (False, True): "corrected run alone",
+    }
     assert words[tuple(map(bool, odd))] in one_step
     raised = [line for line in told if "which sees no gradients" in line]
     assert bool(raised) == bool(mine.loc["pixle", "as_published"] > mine.loc["pixle", "clamp_alone"])
@@ -118,10 +131,15 @@ def oddity(**values):
     """The lines on made up accuracies, (as published, corrected) by attack."""
     known = {"fgsm": ("one", "linf", 0.1), "pgd": ("many", "linf", 0.1), "cw": ("many", "l2", np.nan)}
     lines = [
-        {"attack": attack, "as_published": first, "corrected": second, "clean_accuracy": 0.72,
-         **dict(zip(("kind", "norm", "eps"), known[attack], strict=True))}
+        {
+            "attack": attack,
+            "as_published": first,
+            "corrected": second,
+            "clean_accuracy": 0.72,
+            **dict(zip(("kind", "norm", "eps"), known[attack], strict=True)),
+        }
         for attack, (first, second) in values.items()
-    ]  # fmt: skip
+    ]
     frame = pd.DataFrame(lines)
     return [*normalized_first._one_step(frame), *normalized_first._ties(frame)]
 
@@ -145,8 +163,11 @@ def test_the_page_has_the_section_with_its_pictures(run, tmp_path):
     assert "of the pixel values lie outside [0, 1]" in section
     words = re.findall(r"<span>([^<]+)</span></div>", section)
     assert [word.split(" (")[0] for word in words[:4]] == [
-        "as it is", "clamped alone", "as-published: fgsm eps=0.1", "corrected: fgsm eps=0.1",
-    ]  # fmt: skip
+        "as it is",
+        "clamped alone",
+        "as-published: fgsm eps=0.1",
+        "corrected: fgsm eps=0.1",
+    ]
     stored = arrays(run, **CLAMP)
     place = int(np.flatnonzero(stored["pred_clean"] == stored["y"])[0])
     assert strips.png(stored["x"][place]) in section
@@ -170,18 +191,24 @@ def test_tables_keep_the_variants_apart_and_the_control_out(run, tables):
         assert "none" not in set(tables[name]["attack"]), name
     found = tables["statistics-with-clean"].set_index(["variant", "metric"])
     row = found.loc[("corrected", "accuracy")]
-    left = [(s["pred_adv"] == s["y"]).mean() for s in (
-        arrays(run, attack=attack, library="torchattacks", variant="corrected")
-        for attack in ("fgsm eps=0.1", "fgsm eps=0.3", "bim", "pixle")
-    )]  # fmt: skip
+    left = [
+        (s["pred_adv"] == s["y"]).mean()
+        for s in (
+            arrays(run, attack=attack, library="torchattacks", variant="corrected")
+            for attack in ("fgsm eps=0.1", "fgsm eps=0.3", "bim", "pixle")
+        )
+    ]
     clean = arrays(run, **CLAMP)
     ten = pd.Series([*left, (clean["pred_clean"] == clean["y"]).mean()])
     assert row["rows"] == 5
     assert (row["mean"], row["median"], row["deviation"]) == pytest.approx((ten.mean(), ten.median(), ten.std()))
     assert found.loc[("corrected", "seconds_per_image"), "lowest"] == 0
     assert set(tables["worst"]["budget"]) == {"any distance", "linf ≤ 0.1", "linf ≤ 0.3"}
-    every = [arrays(run, attack=row.attack, library=row.library, variant="corrected")
-             for row in Study.open(run).rows.itertuples() if row.variant == "corrected"]  # fmt: skip
+    every = [
+        arrays(run, attack=row.attack, library=row.library, variant="corrected")
+        for row in Study.open(run).rows.itertuples()
+        if row.variant == "corrected"
+    ]
     worst = np.logical_and.reduce([stored["pred_adv"] == stored["y"] for stored in every]).mean()
     (any_distance,) = tables["worst"].loc[tables["worst"]["budget"] == "any distance", "worst"]
     assert any_distance == worst
@@ -190,8 +217,11 @@ def test_tables_keep_the_variants_apart_and_the_control_out(run, tables):
 def test_published_values_are_those_of_their_variant(run, tables):
     rows = tables["published"].to_dict("records")
     assert [(row["variant"], row["metric"]) for row in rows] == [
-        ("as-published", "top1_error"), ("as-published", "accuracy"), ("corrected", "accuracy"), ("", "top1_error"),
-    ]  # fmt: skip
+        ("as-published", "top1_error"),
+        ("as-published", "accuracy"),
+        ("corrected", "accuracy"),
+        ("", "top1_error"),
+    ]
     for row in rows[:3]:
         stored = arrays(run, attack="fgsm eps=0.1", library="torchattacks", variant=row["variant"])
         left = (stored["pred_adv"] == stored["y"]).mean()
@@ -204,8 +234,9 @@ def test_published_values_are_those_of_their_variant(run, tables):
 def test_figures_keep_the_variants_apart(run):
     found = {figure.name: figure for figure in figures.figures(Study.open(run))}
     assert {name for name in found if name.startswith("confusion")} == {
-        "confusion-digits-net-none-as-published", "confusion-digits-net-none-corrected",
-    }  # fmt: skip
+        "confusion-digits-net-none-as-published",
+        "confusion-digits-net-none-corrected",
+    }
     axes = found["bars-recall-digits-net"].draw().axes
     assert [axis.get_title() for axis in axes[:2]] == ["torchattacks", "art"]
     assert axes[0].get_legend_handles_labels()[1][:2] == ["as-published", "corrected"]

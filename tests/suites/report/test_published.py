@@ -13,19 +13,27 @@ from sparring.suites.report.study import Study
 from sparring.suites.report.tables import all as study_tables
 
 VALUES = [
-    {"data": "mnist", "model": "cnn", "metrics": {"accuracy": 0.95, "auroc": 0.9, "prediction_seconds_per_image": 0.003}},
+    {
+        "data": "mnist",
+        "model": "cnn",
+        "metrics": {"accuracy": 0.95, "auroc": 0.9, "prediction_seconds_per_image": 0.003},
+    },
     {"data": "mnist", "model": "cnn", "attack": "fgsm", "metrics": {"accuracy": 0.99, "seconds_per_image": 0.07}},
     {"data": "mnist", "model": "cnn", "attack": "pgd", "metrics": {"accuracy": 0.01, "f1": 0.5}},
     {"data": "mnist", "model": "cnn", "attack": "deepfool", "metrics": {"accuracy": 0.5}},
     {"data": "mnist", "model": "cnn", "attack": "pgd", "defense": "gaussian-blur", "metrics": {"accuracy": 0.5}},
     {
-        "data": "mnist", "model": "cnn", "attack": "pgd", "defense": "gaussian-blur(sigma=1.0)", "attacker": "aware",
+        "data": "mnist",
+        "model": "cnn",
+        "attack": "pgd",
+        "defense": "gaussian-blur(sigma=1.0)",
+        "attacker": "aware",
         "metrics": {"accuracy": 0.5},
     },
     {"data": "mnist", "model": "dnn", "attack": "pgd", "metrics": {"accuracy": 0.5}},
     {"data": "mnist", "model": "cnn", "attack": "bim", "metrics": {"accuracy": 0.5}},
     {"data": "mnist", "model": "cnn", "attack": "pgd", "defense": "jpeg", "metrics": {"accuracy": 0.5}},
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +111,14 @@ def test_times_are_with_the_prediction(run, found):
     assert one(found, "none", metric="prediction_seconds_per_image")["measured"] == pytest.approx(0.001)
 
 
-@pytest.mark.parametrize(("attack", "defense", "metric", "why"), [
-    ("pgd", "jpeg", "accuracy", "no defense jpeg in this run"), ("bim", "none", "accuracy", "no attack bim in this run"),
-    ("none", "none", "auroc", "no auroc in these rows"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("attack", "defense", "metric", "why"),
+    [
+        ("pgd", "jpeg", "accuracy", "no defense jpeg in this run"),
+        ("bim", "none", "accuracy", "no attack bim in this run"),
+        ("none", "none", "auroc", "no auroc in these rows"),
+    ],
+)
 def test_what_was_not_measured_says_why(found, attack, defense, metric, why):
     row = one(found, attack, defense, metric)
     assert np.isnan(row["measured"])
@@ -135,9 +147,14 @@ def test_a_label_that_says_more_here_is_found_and_another_networks_value_says_so
         ("pgd", {"eps": 0.2, "steps": 20}, 0.3),
     )
     frame = write_study(
-        tmp_path / "more", datasets=("mnist",), models=("cnn",), attacks=attacks, libraries=("art",), seeds=(0,),
+        tmp_path / "more",
+        datasets=("mnist",),
+        models=("cnn",),
+        attacks=attacks,
+        libraries=("art",),
+        seeds=(0,),
         published={"library": "art", "source": "", **said},
-    )  # fmt: skip
+    )
     (line,) = published.compare(Study.open(tmp_path / "more")).to_dict("records")
     wanted = frame[(frame["eps"] == 0.2) & (frame["defense"] == "none") & (frame["status"] == "done")]
     assert line["measured"] == pytest.approx(wanted["robust_accuracy"].iloc[0])

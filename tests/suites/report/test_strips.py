@@ -30,16 +30,38 @@ def cell(run, cell_id, *, n=6, shape=(3, 8, 8), seed=0, hit=(3, 4), right=range(
     }
     delta = np.abs(x_adv - x).reshape(n, -1).astype(float)
     arrays = {
-        "x": x, "x_adv": x_adv, "y": y, "target": y - 9, "pred_clean": before, "pred_adv": after, "success": after != y,
-        "linf": delta.max(1), "l2": np.sqrt((delta**2).sum(1)), "l1": delta.sum(1), "l0": (delta > 0).sum(1),
+        "x": x,
+        "x_adv": x_adv,
+        "y": y,
+        "target": y - 9,
+        "pred_clean": before,
+        "pred_adv": after,
+        "success": after != y,
+        "linf": delta.max(1),
+        "l2": np.sqrt((delta**2).sum(1)),
+        "l1": delta.sum(1),
+        "l0": (delta > 0).sum(1),
         **(told if logits else {}),
-    }  # fmt: skip
+    }
     store.write(run, cell_id, {}, Result("done", arrays=arrays))
     row = {
-        "cell_id": cell_id, "status": "done", "dataset": "set", "model": "net", "defense": "none", "attacker": "",
-        "attack": "fgsm", "norm": "linf", "library": "art", "route": "native", "reconcile": "", "targeted": False,
-        "seed": 0, "n": n, "eps": eps, "params": json.dumps(find("fgsm").resolve({"eps": eps})),
-    }  # fmt: skip
+        "cell_id": cell_id,
+        "status": "done",
+        "dataset": "set",
+        "model": "net",
+        "defense": "none",
+        "attacker": "",
+        "attack": "fgsm",
+        "norm": "linf",
+        "library": "art",
+        "route": "native",
+        "reconcile": "",
+        "targeted": False,
+        "seed": 0,
+        "n": n,
+        "eps": eps,
+        "params": json.dumps(find("fgsm").resolve({"eps": eps})),
+    }
     return arrays, row | more
 
 
@@ -117,14 +139,18 @@ def test_large_pictures_are_shown_small(tmp_path):
 
 def test_two_of_each_attack_and_library_that_differ_most(tmp_path):
     rows = [
-        cell(tmp_path, "a")[1], cell(tmp_path, "b", eps=0.2)[1], cell(tmp_path, "c", model="other", defense="blur", attacker="aware")[1],
+        cell(tmp_path, "a")[1],
+        cell(tmp_path, "b", eps=0.2)[1],
+        cell(tmp_path, "c", model="other", defense="blur", attacker="aware")[1],
         cell(tmp_path, "d", library="foolbox")[1],
-    ]  # fmt: skip
+    ]
     results(tmp_path, *rows)
     found = strips.strips(Study.open(tmp_path), {})
     assert [(strip.library, strip.model, strip.defense, strip.attacker) for strip in found.strips] == [
-        ("art", "net", "", ""), ("art", "other", "blur", "aware"), ("foolbox", "net", "", ""),
-    ]  # fmt: skip
+        ("art", "net", "", ""),
+        ("art", "other", "blur", "aware"),
+        ("foolbox", "net", "", ""),
+    ]
     assert found.left_out == 1
 
 

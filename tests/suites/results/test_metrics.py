@@ -17,8 +17,13 @@ from sparring.suites.results.metrics import MACRO, RANKING, RATES, confusion, sc
 def facts(y, clean, adv, target=None, distance=1.0):
     y, clean, adv = (np.asarray(v, np.int64) for v in (y, clean, adv))
     success = adv == target if target is not None else adv != y
-    return {"y": y, "pred_clean": clean, "pred_adv": adv, "success": success,
-            **{norm: np.full(len(y), distance) * np.arange(1, len(y) + 1) for norm in ("l0", "l1", "l2", "linf")}}  # fmt: skip
+    return {
+        "y": y,
+        "pred_clean": clean,
+        "pred_adv": adv,
+        "success": success,
+        **{norm: np.full(len(y), distance) * np.arange(1, len(y) + 1) for norm in ("l0", "l1", "l2", "linf")},
+    }
 
 
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -96,8 +101,9 @@ def test_scores_of_logits_are_scikit_learns(case):
     present = np.unique(y)
     for when, prefix in (("clean", "clean_"), ("adv", "")):
         p = softmax(samples[f"logits_{when}"].astype(np.float64), axis=1)
-        one_by_one = [(sklearn.roc_auc_score(y == k, p[:, k]), sklearn.average_precision_score(y == k, p[:, k]))
-                      for k in present]  # fmt: skip
+        one_by_one = [
+            (sklearn.roc_auc_score(y == k, p[:, k]), sklearn.average_precision_score(y == k, p[:, k])) for k in present
+        ]
         areas, precisions = zip(*one_by_one, strict=True)
         assert found[f"{prefix}auroc"] == pytest.approx(np.mean(areas), abs=1e-12)
         assert found[f"{prefix}pr_auc"] == pytest.approx(np.mean(precisions), abs=1e-12)

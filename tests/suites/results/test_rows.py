@@ -13,14 +13,19 @@ SUITE = {
     "data": {"name": "digits", "samples": 40},
     "models": [
         {"name": "a", "architecture": "dnn(units=(16, 8))", "framework": "torch", "train": {"epochs": 1}},
-        {"name": "b", "architecture": "cnn_batchnorm(filters=(4, 4), units=8)", "framework": "torch", "attack": False,
-         "train": {"epochs": 1}},
+        {
+            "name": "b",
+            "architecture": "cnn_batchnorm(filters=(4, 4), units=8)",
+            "framework": "torch",
+            "attack": False,
+            "train": {"epochs": 1},
+        },
         {"name": "vote", "ensemble": ["a", "b"], "combine": "vote"},
     ],
     "libraries": ["sparring"],
     "attacks": [{"attack": "pixel-swap", "steps": 6}],
     "profiles": {"smoke": {"data": {"name": "digits", "samples": 24}}},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

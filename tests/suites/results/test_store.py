@@ -16,9 +16,12 @@ from sparring.suites.plan.cell import Result
 from sparring.suites.results import store
 
 ARRAYS = {
-    "x": np.zeros((3, 1, 2, 2), np.float32), "x_adv": np.ones((3, 1, 2, 2), np.float32),
-    "y": np.arange(3), "pred_clean": np.arange(3), "pred_adv": np.arange(3),
-}  # fmt: skip
+    "x": np.zeros((3, 1, 2, 2), np.float32),
+    "x_adv": np.ones((3, 1, 2, 2), np.float32),
+    "y": np.arange(3),
+    "pred_clean": np.arange(3),
+    "pred_adv": np.arange(3),
+}
 
 
 def test_what_is_written_is_read_again(tmp_path):
@@ -61,10 +64,14 @@ def test_arrays_come_back_as_they_were(tmp_path, monkeypatch, large):
     monkeypatch.setattr(big, "PIECE", 100)
     rng = np.random.default_rng(0)
     arrays = {
-        "x": rng.random((5, 3, 7, 7), dtype=np.float32), "a name": rng.integers(0, 9, 11), "hit": rng.random(3) < 0.5,
-        "none": np.zeros((0, 3), np.float32), "one": np.float64(0.5), "across": rng.random((4, 6))[:, ::2].T,
+        "x": rng.random((5, 3, 7, 7), dtype=np.float32),
+        "a name": rng.integers(0, 9, 11),
+        "hit": rng.random(3) < 0.5,
+        "none": np.zeros((0, 3), np.float32),
+        "one": np.float64(0.5),
+        "across": rng.random((4, 6))[:, ::2].T,
         "text": np.array(["a", "bcd"]),
-    }  # fmt: skip
+    }
     store.save(tmp_path / "images.npz", arrays)
     ours = store.load(tmp_path / "images.npz")
     with np.load(tmp_path / "images.npz", allow_pickle=False) as theirs:

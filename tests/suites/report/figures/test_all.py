@@ -23,9 +23,13 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
     values = [{"data": "gtsrb", "model": ODD, "attack": "pgd", "metrics": {"accuracy": 0.5}}]
     write_study(
-        folder, datasets=("mnist", "gtsrb"), models=(ODD,), seeds=(0,), n=43,
+        folder,
+        datasets=("mnist", "gtsrb"),
+        models=(ODD,),
+        seeds=(0,),
+        n=43,
         published={"source": "x", "library": "art", "values": values},
-    )  # fmt: skip
+    )
     return folder
 
 
@@ -64,9 +68,19 @@ def test_errors_by_eps_are_drawn_as_they_are(every, run):
 def test_which_figures_there_are(every):
     kinds = [re.split(r"-a-b|-mnist|-gtsrb", name)[0] for name in every]
     assert {kind: kinds.count(kind) for kind in kinds} == {
-        "bars-accuracy": 2, "bars-f1": 2, "bars-precision": 2, "bars-recall": 2, "bars-seconds-per-image": 2, "overview": 2, "eps": 2, "errors": 1,
-        "time": 2, "published": 1, "confusion": 8, "loss": 2,
-    }  # fmt: skip
+        "bars-accuracy": 2,
+        "bars-f1": 2,
+        "bars-precision": 2,
+        "bars-recall": 2,
+        "bars-seconds-per-image": 2,
+        "overview": 2,
+        "eps": 2,
+        "errors": 1,
+        "time": 2,
+        "published": 1,
+        "confusion": 8,
+        "loss": 2,
+    }
     assert all(re.fullmatch(r"[A-Za-z0-9_-]+", name) for name in every)
     assert all(figure.title and figure.caption for figure in every.values())
 
@@ -155,8 +169,11 @@ def test_curves_begin_at_the_clean_accuracy(run, every):
     figure = next(figure for name, figure in every.items() if name.startswith("eps-mnist"))
     axes = [axis for axis in figure.draw().axes if axis.get_visible()]
     assert [axis.get_title().replace("\n", " ") for axis in axes] == [
-        "undefended", "adversarial-training", f"{BLUR} (unaware)", f"{BLUR} (aware)",
-    ]  # fmt: skip
+        "undefended",
+        "adversarial-training",
+        f"{BLUR} (unaware)",
+        f"{BLUR} (aware)",
+    ]
     frame = pd.read_parquet(run / "results.parquet")
     mine = frame[(frame["dataset"] == "mnist") & (frame["library"] == "foolbox") & (frame["attacker"] == "aware")]
     sized = mine[mine["attack"] == "fgsm"].sort_values("eps")
@@ -190,15 +207,24 @@ def test_losses_of_each_training_once(every):
 
 def test_nothing_overlaps_with_many_long_names(tmp_path):
     defenses = {
-        "none": ("",), "adversarial-training(attack=fgsm, eps=0.1, ratio=0.5)": ("",),
-        "randomization(rotation=15.0, shift=0.1, zoom=0.2)": ("unaware", "aware"), "distillation(temperature=10)": ("",),
-        "adversarial-training + gaussian-blur(sigma=1.0)": ("unaware", "aware"), "bit-depth(levels=32)": ("unaware", "aware"),
-    }  # fmt: skip
+        "none": ("",),
+        "adversarial-training(attack=fgsm, eps=0.1, ratio=0.5)": ("",),
+        "randomization(rotation=15.0, shift=0.1, zoom=0.2)": ("unaware", "aware"),
+        "distillation(temperature=10)": ("",),
+        "adversarial-training + gaussian-blur(sigma=1.0)": ("unaware", "aware"),
+        "bit-depth(levels=32)": ("unaware", "aware"),
+    }
     attacks = (("fgsm", {"eps": 0.1}, 0.6), ("bim", {"eps": 0.1}, 0.4), ("deepfool", {}, 0.1), ("cw", {}, 0.1))
     write_study(
-        tmp_path, datasets=("mnist",), models=("a-convolutional-network-with-dropout",), defenses=defenses, attacks=attacks,
-        libraries=("art", "foolbox", "torchattacks"), seeds=(0,), n=30,
-    )  # fmt: skip
+        tmp_path,
+        datasets=("mnist",),
+        models=("a-convolutional-network-with-dropout",),
+        defenses=defenses,
+        attacks=attacks,
+        libraries=("art", "foolbox", "torchattacks"),
+        seeds=(0,),
+        n=30,
+    )
     wanted = ("bars-accuracy", "overview", "time")
     for figure in figures.figures(Study.open(tmp_path)):
         if figure.name.startswith(wanted):
@@ -239,8 +265,11 @@ def test_as_files(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(figures, "figures", lambda run: few)
     plot_command(run, tmp_path / "here", "svg,png")
     assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [
-        "published.png", "published.svg", "time-mnist.png", "time-mnist.svg",
-    ]  # fmt: skip
+        "published.png",
+        "published.svg",
+        "time-mnist.png",
+        "time-mnist.svg",
+    ]
     assert f"4 files in {tmp_path / 'here'}/" in capsys.readouterr().out
     assert "Accuracy against time: mnist" in (tmp_path / "here" / "time-mnist.svg").read_text()
     assert (tmp_path / "here" / "published.png").read_bytes().startswith(b"\x89PNG")

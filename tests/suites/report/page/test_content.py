@@ -75,8 +75,14 @@ def page(written):
 
 
 def test_the_question_the_protocol_and_what_was_reduced(page):
-    for part in (f"Is {SCRIPT} safe?", "First this.", "Then <i>that</i>.", "Profile “small”", "data.samples 40 10000",
-                 f"sparring run '{SCRIPT}' --profile small"):  # fmt: skip
+    for part in (
+        f"Is {SCRIPT} safe?",
+        "First this.",
+        "Then <i>that</i>.",
+        "Profile “small”",
+        "data.samples 40 10000",
+        f"sparring run '{SCRIPT}' --profile small",
+    ):
         assert part in page.text
 
 
@@ -115,8 +121,9 @@ def test_every_table_can_be_saved_as_it_was_made(run, page):
     assert len(made) > 6
     for table in made:
         assert files[f"files-{table.name}"] == {
-            "csv": study_text.render(table, "csv"), "tex": study_text.render(table, "latex")
-        }  # fmt: skip
+            "csv": study_text.render(table, "csv"),
+            "tex": study_text.render(table, "latex"),
+        }
 
 
 def test_ids_are_there_once(page):
@@ -216,10 +223,16 @@ def test_a_run_of_which_nothing_is_done(run, tmp_path, status):
 
 def test_a_thousand_images_and_thirty_cells_stay_under_15_mb(tmp_path):
     study_run.write_study(
-        tmp_path, datasets=("mnist",), models=("cnn",), defenses={"none": ("",), "a": ("",), "b": ("",), "c": ("",), "d": ("",)},
-        attacks=(("fgsm", {"eps": 0.1}, 0.5), ("pgd", {"eps": 0.1}, 0.3)), libraries=("art", "foolbox", "torchattacks"),
-        seeds=(0,), n=1000, shape=(3, 12, 12),
-    )  # fmt: skip
+        tmp_path,
+        datasets=("mnist",),
+        models=("cnn",),
+        defenses={"none": ("",), "a": ("",), "b": ("",), "c": ("",), "d": ("",)},
+        attacks=(("fgsm", {"eps": 0.1}, 0.5), ("pgd", {"eps": 0.1}, 0.3)),
+        libraries=("art", "foolbox", "torchattacks"),
+        seeds=(0,),
+        n=1000,
+        shape=(3, 12, 12),
+    )
     assert len(list((tmp_path / "cells").iterdir())) == 30
     assert report.write(Study.open(tmp_path)).stat().st_size < 15e6
 
@@ -228,10 +241,15 @@ def test_a_thousand_images_and_thirty_cells_stay_under_15_mb(tmp_path):
 
 
 def test_numbers_texts_and_intervals_of_a_table():
-    frame = pd.DataFrame({
-        "model": ["a [b", "c"], "accuracy": [0.5, float("nan")], "accuracy_low": [0.4, float("nan")],
-        "accuracy_high": [0.6, float("nan")], "works": [True, False],
-    })  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "model": ["a [b", "c"],
+            "accuracy": [0.5, float("nan")],
+            "accuracy_low": [0.4, float("nan")],
+            "accuracy_high": [0.6, float("nan")],
+            "works": [True, False],
+        }
+    )
     shown = page_table(StudyTable("t", "T", "C", frame, ("accuracy",)))
     assert shown.columns == ("model", "accuracy", "works")
     assert shown.numeric == (False, True, False)

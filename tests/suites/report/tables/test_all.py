@@ -58,10 +58,27 @@ BLUR = "gaussian-blur(sigma=1.0)"
 
 def test_which_tables_there_are(made):
     assert list(made) == [
-        "clean", "summary", "attacked", "drops", "errors", "defenses-mnist-accuracy", "defenses-mnist-f1",
-        "defenses-gtsrb-accuracy", "defenses-gtsrb-f1", "aware", "worst", "libraries", "ranks", "statistics",
-        "statistics-with-clean", "times", "search", "training", "masked-gradients", "failures",
-    ]  # fmt: skip
+        "clean",
+        "summary",
+        "attacked",
+        "drops",
+        "errors",
+        "defenses-mnist-accuracy",
+        "defenses-mnist-f1",
+        "defenses-gtsrb-accuracy",
+        "defenses-gtsrb-f1",
+        "aware",
+        "worst",
+        "libraries",
+        "ranks",
+        "statistics",
+        "statistics-with-clean",
+        "times",
+        "search",
+        "training",
+        "masked-gradients",
+        "failures",
+    ]
 
 
 def test_clean_numbers(made, cells):
@@ -314,10 +331,21 @@ def test_labels_say_what_differs_and_no_more():
 
 
 def test_models_are_called_as_the_suite_calls_them():
-    frame = pd.DataFrame([{
-        "model": "cnn [blur + x]", "defense": "blur + x", "attack": "fgsm", "norm": "linf", "params": '{"eps": 0.1}', "n": 4,
-        "seconds": 2.0, "status": "done", "attacker": None,
-    }])  # fmt: skip
+    frame = pd.DataFrame(
+        [
+            {
+                "model": "cnn [blur + x]",
+                "defense": "blur + x",
+                "attack": "fgsm",
+                "norm": "linf",
+                "params": '{"eps": 0.1}',
+                "n": 4,
+                "seconds": 2.0,
+                "status": "done",
+                "attacker": None,
+            }
+        ]
+    )
     (row,) = labelled(frame).to_dict("records")
     assert (row["model"], row["attacker"], row["seconds_per_image"]) == ("cnn", "", 0.5)
 
@@ -327,11 +355,17 @@ def test_models_are_called_as_the_suite_calls_them():
 
 @pytest.fixture
 def odd():
-    frame = pd.DataFrame({
-        "model": ["<script>alert(1)</script>", "a_b & 5 % {x} $y$ ^ ~ | \\ #"], "accuracy": [0.5, float("nan")],
-        "accuracy_low": [0.25, float("nan")], "accuracy_high": [0.75, float("nan")], "difference": [-0.0001, 0.25],
-        "forwards": [12345.6, 2.0], "good": [True, False],
-    })  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "model": ["<script>alert(1)</script>", "a_b & 5 % {x} $y$ ^ ~ | \\ #"],
+            "accuracy": [0.5, float("nan")],
+            "accuracy_low": [0.25, float("nan")],
+            "accuracy_high": [0.75, float("nan")],
+            "difference": [-0.0001, 0.25],
+            "forwards": [12345.6, 2.0],
+            "good": [True, False],
+        }
+    )
     return StudyTable("odd", "T <i> & _", "About 5 % of_it", frame, ("accuracy", "difference"))
 
 
@@ -377,9 +411,27 @@ def test_an_unknown_format_is_refused(odd):
 @given(st.text())
 def test_latex_has_no_bare_sign_of_its_own(text):
     plain = latex(text)
-    for escaped in (r"\textbackslash{}", r"\textasciicircum{}", r"\textasciitilde{}", r"\textless{}", r"\textgreater{}",
-                    r"\textbar{}", r"$\pm$", r"$\times$", r"$\rightarrow$", r"$\leq$", r"$\geq$", "$-$",
-                    r"\{", r"\}", r"\$", r"\&", r"\%", r"\#", r"\_"):  # fmt: skip
+    for escaped in (
+        r"\textbackslash{}",
+        r"\textasciicircum{}",
+        r"\textasciitilde{}",
+        r"\textless{}",
+        r"\textgreater{}",
+        r"\textbar{}",
+        r"$\pm$",
+        r"$\times$",
+        r"$\rightarrow$",
+        r"$\leq$",
+        r"$\geq$",
+        "$-$",
+        r"\{",
+        r"\}",
+        r"\$",
+        r"\&",
+        r"\%",
+        r"\#",
+        r"\_",
+    ):
         plain = plain.replace(escaped, "")
     assert not set(plain) & set("\\{}$&%#_^~<>|\n")
 

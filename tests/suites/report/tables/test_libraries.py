@@ -15,24 +15,41 @@ from sparring.suites.results.rows import read_results
 def row(library, framework="torch", attack="fgsm", model=None, status="done", accuracy=0.5, **more):
     params = find(attack).resolve(more.pop("params", {"eps": 0.1}))
     return {
-        "cell_id": "x", "status": status, "reason": more.pop("reason", ""), "suite": "s", "dataset": "digits",
-        "model": model or f"m-{framework}", "framework": framework, "library": library, "route": more.pop("route", "native"),
-        "attack": attack, "norm": find(attack).norm, "params": json.dumps(params), "targeted": False, "seed": 0, "n": 10,
-        "clean_accuracy": 0.9, "robust_accuracy": accuracy if status == "done" else float("nan"),
-        "attack_success_rate": 1 - accuracy, "notes": more.pop("notes", ""), **more,
-    }  # fmt: skip
+        "cell_id": "x",
+        "status": status,
+        "reason": more.pop("reason", ""),
+        "suite": "s",
+        "dataset": "digits",
+        "model": model or f"m-{framework}",
+        "framework": framework,
+        "library": library,
+        "route": more.pop("route", "native"),
+        "attack": attack,
+        "norm": find(attack).norm,
+        "params": json.dumps(params),
+        "targeted": False,
+        "seed": 0,
+        "n": 10,
+        "clean_accuracy": 0.9,
+        "robust_accuracy": accuracy if status == "done" else float("nan"),
+        "attack_success_rate": 1 - accuracy,
+        "notes": more.pop("notes", ""),
+        **more,
+    }
 
 
 @pytest.fixture
 def results():
     return pd.DataFrame(
         [
-            row("art", accuracy=0.25), row("foolbox", accuracy=0.5), row("torchattacks", accuracy=0.75, notes="odd: so"),
+            row("art", accuracy=0.25),
+            row("foolbox", accuracy=0.5),
+            row("torchattacks", accuracy=0.75, notes="odd: so"),
             row("art", "onnx", status="unsupported", reason="needs gradients"),
             row("art", attack="deepfool", params={}, accuracy=0.0),
             row("foolbox", attack="deepfool", params={}, status="failed", reason="it | broke_"),
         ]
-    )  # fmt: skip
+    )
 
 
 def test_attacks_down_libraries_and_frameworks_across(results):
@@ -55,27 +72,48 @@ def test_the_strongest_and_the_weakest_attack_are_marked_once_they_differ(result
 
 
 def test_libraries_are_compared_on_one_model_not_models_with_each_other():
-    table = libraries.make(pd.DataFrame([
-        row("art", accuracy=0.2), row("foolbox", accuracy=0.2), row("art", "onnx", accuracy=0.5), row("foolbox", "onnx", accuracy=0.6),
-    ]))  # fmt: skip
+    table = libraries.make(
+        pd.DataFrame(
+            [
+                row("art", accuracy=0.2),
+                row("foolbox", accuracy=0.2),
+                row("art", "onnx", accuracy=0.5),
+                row("foolbox", "onnx", accuracy=0.6),
+            ]
+        )
+    )
     assert list(table.best.iloc[0]) == [False, False, True, False]
     assert list(table.worst.iloc[0]) == [False, False, False, True]
 
 
 def test_parameters_away_from_the_default_tell_rows_apart():
-    table = libraries.make(pd.DataFrame([
-        row("art", attack="pgd", params={"eps": 0.1}), row("art", attack="pgd", params={"eps": 0.1, "steps": 7}),
-        row("art", attack="pgd", params={"eps": 0.2}),
-    ]))  # fmt: skip
+    table = libraries.make(
+        pd.DataFrame(
+            [
+                row("art", attack="pgd", params={"eps": 0.1}),
+                row("art", attack="pgd", params={"eps": 0.1, "steps": 7}),
+                row("art", attack="pgd", params={"eps": 0.2}),
+            ]
+        )
+    )
     assert list(table.texts.index) == [
-        "pgd linf (eps=0.1)", "pgd linf (eps=0.1, steps=7)", "pgd linf (eps=0.2)",
-    ]  # fmt: skip
+        "pgd linf (eps=0.1)",
+        "pgd linf (eps=0.1, steps=7)",
+        "pgd linf (eps=0.2)",
+    ]
 
 
 def test_two_models_of_one_framework_and_two_routes_have_columns_of_their_own():
-    table = libraries.make(pd.DataFrame([
-        row("art", model="a"), row("art", model="b"), row("foolbox", "onnx"), row("art", model="a", route="bridged"),
-    ]))  # fmt: skip
+    table = libraries.make(
+        pd.DataFrame(
+            [
+                row("art", model="a"),
+                row("art", model="b"),
+                row("foolbox", "onnx"),
+                row("art", model="a", route="bridged"),
+            ]
+        )
+    )
     assert list(table.texts.columns) == ["art a native", "art b native", "foolbox onnx", "art a bridged"]
 
 
@@ -132,19 +170,23 @@ def test_a_damaged_results_file_is_named(tmp_path):
 
 def test_data_sets_defenses_and_attackers_have_rows_of_their_own():
     blurred = {"defense": "blur", "library": "art"}
-    frame = pd.DataFrame([
-        {**row("art", accuracy=0.2), "defense": "none", "attacker": ""},
-        {**row("foolbox", accuracy=0.3), "defense": "none", "attacker": ""},
-        {**row("art", accuracy=0.8, route="bridged"), **blurred, "attacker": "unaware"},
-        {**row("art", accuracy=0.1, route="bridged"), **blurred, "attacker": "aware"},
-        {**row("foolbox", accuracy=0.7, route="bridged"), **blurred, "library": "foolbox", "attacker": "unaware"},
-        {**row("art", accuracy=0.5), "dataset": "mnist", "defense": "none", "attacker": ""},
-    ])  # fmt: skip
+    frame = pd.DataFrame(
+        [
+            {**row("art", accuracy=0.2), "defense": "none", "attacker": ""},
+            {**row("foolbox", accuracy=0.3), "defense": "none", "attacker": ""},
+            {**row("art", accuracy=0.8, route="bridged"), **blurred, "attacker": "unaware"},
+            {**row("art", accuracy=0.1, route="bridged"), **blurred, "attacker": "aware"},
+            {**row("foolbox", accuracy=0.7, route="bridged"), **blurred, "library": "foolbox", "attacker": "unaware"},
+            {**row("art", accuracy=0.5), "dataset": "mnist", "defense": "none", "attacker": ""},
+        ]
+    )
     table = libraries.make(frame)
     assert list(table.texts.index) == [
-        "digits, undefended: fgsm (eps=0.1)", "digits, blur, unaware: fgsm (eps=0.1)",
-        "digits, blur, aware: fgsm (eps=0.1)", "mnist, undefended: fgsm (eps=0.1)",
-    ]  # fmt: skip
+        "digits, undefended: fgsm (eps=0.1)",
+        "digits, blur, unaware: fgsm (eps=0.1)",
+        "digits, blur, aware: fgsm (eps=0.1)",
+        "mnist, undefended: fgsm (eps=0.1)",
+    ]
     assert list(table.texts.columns) == ["art torch", "foolbox torch"]  # a defended model's route is no other column
     assert list(table.numbers["art torch"]) == [0.2, 0.8, 0.1, 0.5]
     # never a defended model against an undefended, or a knowing attacker against another
@@ -155,9 +197,12 @@ def test_data_sets_defenses_and_attackers_have_rows_of_their_own():
 
 
 def test_clean_accuracy_is_told_of_each_model_data_set_and_defense():
-    frame = pd.DataFrame([
-        {**row("art"), "defense": "none", "attacker": ""}, {**row("art"), "defense": "blur", "attacker": "aware"},
-    ])  # fmt: skip
+    frame = pd.DataFrame(
+        [
+            {**row("art"), "defense": "none", "attacker": ""},
+            {**row("art"), "defense": "blur", "attacker": "aware"},
+        ]
+    )
     frame["clean_accuracy"] = [0.9, 0.8]
     assert libraries.make(frame).footnotes[0].startswith("clean accuracy: m-torch 0.900, m-torch blur 0.800;")
 

@@ -96,8 +96,10 @@ def test_the_table(done, study) -> None:
     rows = pd.read_parquet(done.folder / "results.parquet")
     frame = table.frame
     assert frame[["model", "library", "size"]].to_numpy().tolist() == [
-        ["cnn", "sparring", 2], ["cnn", "sparring", 6], ["cnn", "art", 6],
-    ]  # fmt: skip
+        ["cnn", "sparring", 2],
+        ["cnn", "sparring", 6],
+        ["cnn", "art", 6],
+    ]
     for _, line in frame.iterrows():
         sizes = rows["params"].map(lambda text: json.loads(text).get("size"))
         mine = rows[(rows["model"] == line["model"]) & (rows["library"] == line["library"]) & (sizes == line["size"])]
@@ -129,9 +131,12 @@ def test_on_other_networks(done, study, opened) -> None:
 def test_the_figures(study) -> None:
     drawn = {figure.name: svg(figure) for figure in figures(study)}
     assert list(drawn) == [
-        "patches-digits-cnn-sparring", "patched-digits-cnn-sparring", "patches-digits-cnn-art", "patched-digits-cnn-art",
+        "patches-digits-cnn-sparring",
+        "patched-digits-cnn-sparring",
+        "patches-digits-cnn-art",
+        "patched-digits-cnn-art",
         "patch-size-digits",
-    ]  # fmt: skip
+    ]
     assert drawn["patches-digits-cnn-sparring"].count("<image") == 2
     assert "6 px: " in drawn["patches-digits-cnn-art"]
     examples = drawn["patched-digits-cnn-sparring"]

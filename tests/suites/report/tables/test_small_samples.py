@@ -84,9 +84,12 @@ def test_a_size_that_the_sample_can_t_give_is_left_out(run, tmp_path):
 
 def test_a_suite_needs_images_for_its_draws():
     suite = {
-        "name": "small", "data": {"name": "digits", "samples": 50}, "models": [{"name": "a", "architecture": "cnn"}],
-        "attacks": [{"attack": "fgsm", "eps": 0.1}], "draws": {"sizes": [10, 20], "count": 3},
-    }  # fmt: skip
+        "name": "small",
+        "data": {"name": "digits", "samples": 50},
+        "models": [{"name": "a", "architecture": "cnn"}],
+        "attacks": [{"attack": "fgsm", "eps": 0.1}],
+        "draws": {"sizes": [10, 20], "count": 3},
+    }
     with pytest.raises(InputError, match=r"draws: 3 draws of 20 other images each need 60 images"):
         load_suite(suite)
     assert load_suite({**suite, "data": {"name": "digits", "samples": 60}}).draws.count == 3
