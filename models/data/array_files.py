@@ -42,9 +42,8 @@ def from_npz(path: Path, spec: DataSpec, split: Split) -> Pool:
             x, y = archive[f"x{suffix}"], archive[f"y{suffix}"]
             # the classes are those of both parts: a small test part need not hold every class
             label_arrays = [archive[key] for key in sorted(keys & {"y", "y_train", "y_test"})]
-            if not all(
-                isinstance(array, np.ndarray) for array in (x, y, *label_arrays)
-            ):  # NumPy hands over plain bytes
+            # of a file that is no array NumPy gives its bytes
+            if not all(isinstance(array, np.ndarray) for array in (x, y, *label_arrays)):
                 raise ValueError("it holds files that are no arrays")
     except InputError:
         raise

@@ -140,9 +140,8 @@ def _rows(
     if attack == CLEAN:
         return done(matches).drop_duplicates("seed"), ""
     same_attack = matches[(matches["name"] == attack) | (matches["attack"] == attack)]
-    if (
-        same_attack.empty
-    ):  # its label here may say more, where more differs: the steps of patches that have a size in common
+    # its label here may say more, where more differs: the steps of patches that have a size in common
+    if same_attack.empty:
         words = set(attack.split())
         same_attack = matches[[words <= set(label.split()) for label in matches["attack"]]]
     matches = same_attack

@@ -87,9 +87,8 @@ def prepare_all(
         number = next(counter)
         with _naming(f"{where}: models.{index} ({spec.name}){on}"):
             ref = None
-            if isinstance(spec, EnsembleModel) or wrappers(
-                spec.defenses
-            ):  # what stands around a model that is there takes no process
+            # what stands around a model that is there takes no process
+            if isinstance(spec, EnsembleModel) or wrappers(spec.defenses):
                 ref = is_prepared(spec, data=suite.one_data, base=base, others=others)
             if ref is None:
                 title = f"{spec.name}{on}: {kind_of(spec).work(spec)}"
