@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,21 @@ def hostile(monkeypatch, tmp_path):
         return path
 
     return suite
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run the command line in this process, in an empty folder: what it says is the same, and no process is started."""
+    from sparring.suites.cli.app import main
+
+    def call(*words, **environment):
+        monkeypatch.chdir(tmp_path)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "argv", ["sparring", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, errors = capsys.readouterr()
+        return subprocess.CompletedProcess(words, end.value.code or 0, out, errors)
+
+    return call

@@ -14,26 +14,26 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def test_run_table_and_what_they_say(sparring, suite_file, tmp_path):
+def test_run_table_and_what_they_say(sparring, command, suite_file, tmp_path):
     done = sparring("run", suite_file, "--out", "out", "--set", "data.samples=16")
     assert done.returncode == 0, done.stderr
     assert "robust accuracy on 16 images of digits" in done.stdout
     assert "Next: sparring table out" in done.stdout
     assert "train cnn" in done.stderr or "8 cells to compute" in done.stderr
     for form, mark in (("md", "**"), ("csv", ","), ("latex", "tabular"), ("rich", "fgsm")):
-        table = sparring("table", "out", "--format", form)
+        table = command("table", "out", "--format", form)
         assert table.returncode == 0
         assert mark in table.stdout
         assert "torchattacks" in table.stdout
-    assert sparring("table", "out", "--format", "parquet").returncode == 2
-    assert sparring("table", "out", "--format", "svg", "--out", "t.svg").returncode == 0
+    assert command("table", "out", "--format", "parquet").returncode == 2
+    assert command("table", "out", "--format", "svg", "--out", "t.svg").returncode == 0
     assert "<svg" in (tmp_path / "t.svg").read_text()
-    assert sparring("table", "out", "--value", "seconds").returncode == 0
+    assert command("table", "out", "--value", "seconds").returncode == 0
 
 
-def test_a_dry_run_shows_the_plan_and_writes_nothing(sparring, suite_file, tmp_path):
+def test_a_dry_run_shows_the_plan_and_writes_nothing(command, suite_file, tmp_path):
     cache = tmp_path / "cache"
-    done = sparring("run", suite_file, "--out", "out", "--dry-run", SPARRING_CACHE=str(cache))
+    done = command("run", suite_file, "--out", "out", "--dry-run", SPARRING_CACHE=str(cache))
     assert done.returncode == 0, done.stderr
     assert "train cnn (2 epochs)" in done.stdout
     assert not (tmp_path / "out").exists()
@@ -53,16 +53,16 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(sparring, suite_file, tmp_p
         (["run", "quickstart", "--set", "data.samples"], "path=value"),
     ],
 )
-def test_bad_words_are_one_message_and_exit_code_2(words, said, sparring, tmp_path):
-    done = sparring(*words)
+def test_bad_words_are_one_message_and_exit_code_2(words, said, command, tmp_path):
+    done = command(*words)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_the_schema_is_json(sparring):
-    schema = json.loads(sparring("schema").stdout)
+def test_the_schema_is_json(command):
+    schema = json.loads(command("schema").stdout)
     assert {"data", "models", "attacks"} <= set(schema["properties"])
 
 
@@ -82,8 +82,8 @@ def test_the_schema_is_json(sparring):
         ("defenses", ["gaussian-blur", "madry", "art:JpegCompression", "not for classifiers of images"]),
     ],
 )
-def test_lists_name_what_there_is(what, words, sparring):
-    done = sparring("list", what)
+def test_lists_name_what_there_is(what, words, command):
+    done = command("list", what)
     assert done.returncode == 0, done.stderr
     for word in words:
         assert word in done.stdout
