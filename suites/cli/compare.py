@@ -26,12 +26,12 @@ def diff_command(
 
     if form not in releases.FORMATS:
         raise InputError(f"--format: {unknown('format', form, releases.FORMATS)}")
-    found = releases.diff(before, after)
+    changes = releases.diff(before, after)
     if form == "rich":
-        releases.print_rich(found, console)
+        releases.print_rich(changes, console)
     else:
-        sys.stdout.write(releases.render(found, form))
-    sys.exit(1 if found.changed else 0)
+        sys.stdout.write(releases.render(changes, form))
+    sys.exit(1 if changes.changed else 0)
 
 
 def matrix_command(
@@ -45,11 +45,11 @@ def matrix_command(
 
     if form not in release_matrix.FORMATS:
         raise InputError(f"--format: {unknown('format', form, release_matrix.FORMATS)}")
-    found = release_matrix.matrices(folder)
+    matrices = release_matrix.matrices(folder)
     if form == "rich":
-        release_matrix.print_rich(found, console)
+        release_matrix.print_rich(matrices, console)
     else:
-        sys.stdout.write(release_matrix.render(found, form))
+        sys.stdout.write(release_matrix.render(matrices, form))
 
 
 def agree_command(
@@ -85,7 +85,7 @@ def agree_command(
         raise InputError(f"--format: {unknown('format', form, agreement_table.FORMATS)}")
     try:
         with LiveReporter() as reporter:
-            found = agree(
+            agreement = agree(
                 source,
                 out=out,
                 profile=profile,
@@ -101,10 +101,10 @@ def agree_command(
         print(f"sparring: {stopped}. The same command goes on from here", file=sys.stderr)
         sys.exit(stopped.exit_code)
     if form == "rich":
-        agreement_table.print_rich(found, console)
+        agreement_table.print_rich(agreement, console)
         console.print(
-            f"Everything is in {found.folder}/: agreement.csv, agreement.json, agreement/*.svg", highlight=False
+            f"Everything is in {agreement.folder}/: agreement.csv, agreement.json, agreement/*.svg", highlight=False
         )
     else:
-        sys.stdout.write(agreement_table.render(found, form))
-    sys.exit(1 if found.disagreements or found.stale else 0)
+        sys.stdout.write(agreement_table.render(agreement, form))
+    sys.exit(1 if agreement.disagreements or agreement.stale else 0)

@@ -57,15 +57,15 @@ class Cell:
 
     def identity(self) -> dict[str, Any]:
         """What the id is made of: plain JSON values."""
-        told: dict[str, Any] = {"reconcile": list(self.reconcile)} if self.reconcile else {}
-        told |= {"nudge": self.nudge} if self.nudge else {}
-        told |= {"attacker": self.attacker} if self.attacker else {}
-        told |= {"space": self.space} if self.space != "pixels" else {}
-        told |= {"temperature": self.temperature} if self.temperature != 1 else {}
-        told |= {"aim": self.aim} if self.aim is not None else {}
-        told |= {"fit": self.fit_digest} if self.fit_digest else {}
+        optional: dict[str, Any] = {"reconcile": list(self.reconcile)} if self.reconcile else {}
+        optional |= {"nudge": self.nudge} if self.nudge else {}
+        optional |= {"attacker": self.attacker} if self.attacker else {}
+        optional |= {"space": self.space} if self.space != "pixels" else {}
+        optional |= {"temperature": self.temperature} if self.temperature != 1 else {}
+        optional |= {"aim": self.aim} if self.aim is not None else {}
+        optional |= {"fit": self.fit_digest} if self.fit_digest else {}
         return {
-            **told,
+            **optional,
             "cell_version": CELL_VERSION,
             "data": self.data_digest,
             "range": [self.start, self.stop],

@@ -91,15 +91,15 @@ def _under(spec: ModelSpec, chain: ChainSpec, by_name: dict[str, ModelSpec]) -> 
     """The model under a chain of defenses, after the models that it is made of."""
     trained = _chain(_training(chain.chain))
     named = _named(spec, chain)
-    found: list[ModelSpec] = []
+    models: list[ModelSpec] = []
     if spec.sources:
         names = []
         for name in spec.sources:
             below = _under(by_name[name], trained, by_name)
-            found += [one.model_copy(update={"attack": False}) for one in below] if trained.chain else []
+            models += [one.model_copy(update={"attack": False}) for one in below] if trained.chain else []
             names.append(below[-1].name)
-        made = {spec.kind: tuple(names) if isinstance(spec, EnsembleModel) else names[0]}
-        return [*found, named.model_copy(update=made)]
+        renamed = {spec.kind: tuple(names) if isinstance(spec, EnsembleModel) else names[0]}
+        return [*models, named.model_copy(update=renamed)]
     train = spec.train if isinstance(spec, TrainedModel) else None
     if (trains := _training((*spec.defenses, *chain.chain))) and not train:
         raise InputError(f"defenses: {trains[0].label} trains the model, and {spec.name!r} has no `train`")
@@ -111,16 +111,16 @@ def _under(spec: ModelSpec, chain: ChainSpec, by_name: dict[str, ModelSpec]) -> 
         own_train = train.model_copy(update={"seed": train.seed + number})
         update = {"train": own_train, "members": None, "combine": "probabilities", "defenses": own, "attack": False}
         name = f"{_named(spec, trained).name}/{number + 1}"
-        found.append(spec.model_copy(update={**update, "name": name, "defended_as": None}))
+        models.append(spec.model_copy(update={**update, "name": name, "defended_as": None}))
     whole = {
         "name": named.name,
-        "ensemble": tuple(one.name for one in found),
+        "ensemble": tuple(one.name for one in models),
         "combine": spec.combine,
         "defenses": [one.model_dump() for one in named.defenses],
         "defended_as": named.defended_as,
         "attack": spec.attack,
     }
-    return [*found, model_spec(whole)]
+    return [*models, model_spec(whole)]
 
 
 def _named(spec: ModelSpec, chain: ChainSpec) -> ModelSpec:

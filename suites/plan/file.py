@@ -90,8 +90,10 @@ class Suite(Spec):
     def _chains(cls, value: Any) -> Any:
         if not isinstance(value, list | tuple):
             return value
-        said = [isinstance(item, ChainSpec) or (isinstance(item, dict) and "defense" not in item) for item in value]
-        return [item if whole else {"chain": item} for item, whole in zip(value, said, strict=True)]
+        are_chains = [
+            isinstance(item, ChainSpec) or (isinstance(item, dict) and "defense" not in item) for item in value
+        ]
+        return [item if whole else {"chain": item} for item, whole in zip(value, are_chains, strict=True)]
 
     @field_validator("seeds")
     @classmethod
@@ -195,11 +197,11 @@ class Suite(Spec):
 
 def studies() -> dict[str, str]:
     """The suites that ship: name -> description."""
-    found = {}
+    descriptions = {}
     for entry in sorted(resources.files("sparring.suites").joinpath("studies").iterdir(), key=lambda e: e.name):
         if entry.name.endswith(".yaml"):
-            found[entry.name[:-5]] = str(yaml.safe_load(entry.read_text("utf-8")).get("description", "")).strip()
-    return found
+            descriptions[entry.name[:-5]] = str(yaml.safe_load(entry.read_text("utf-8")).get("description", "")).strip()
+    return descriptions
 
 
 def load_suite(
@@ -369,16 +371,16 @@ def _check_attacks(where: str, suite: Suite) -> None:
                 raise InputError(f"{where}: {place}: {error}") from None
     for index, spec in enumerate(suite.attacks):
         try:
-            asked = spec.requests()[0]
+            wanted = spec.requests()[0]
         except InputError as error:
             raise InputError(f"{where}: attacks.{index}: {error}") from None
         chosen = spec.libraries or suite.libraries
-        if asked.canonical is not None:
-            rules = {name: load_library(name).find(asked.canonical) for name in chosen}
+        if wanted.canonical is not None:
+            rules = {name: load_library(name).find(wanted.canonical) for name in chosen}
             if all(isinstance(rule, Unsupported) for rule in rules.values()):
                 raise InputError(
-                    f"{where}: attacks.{index}: none of {', '.join(chosen)} has {asked.name} ({asked.norm}). "
-                    f"Libraries that have it: {', '.join(_owners(asked)) or 'none'}"
+                    f"{where}: attacks.{index}: none of {', '.join(chosen)} has {wanted.name} ({wanted.norm}). "
+                    f"Libraries that have it: {', '.join(_owners(wanted)) or 'none'}"
                 )
 
 
@@ -394,9 +396,9 @@ def _check_defenses(where: str, suite: Suite) -> None:
                 raise InputError(f"{where}: {place}: {error}") from None
 
 
-def _owners(asked: Request) -> list[str]:
+def _owners(wanted: Request) -> list[str]:
     from sparring.adapters.attacks.library import library_names
 
-    assert asked.canonical is not None
-    every = {name: load_library(name).find(asked.canonical) for name in library_names()}
+    assert wanted.canonical is not None
+    every = {name: load_library(name).find(wanted.canonical) for name in library_names()}
     return [name for name, rule in every.items() if not isinstance(rule, Unsupported)]

@@ -164,9 +164,11 @@ def _parameter_schema() -> dict[str, Any]:
     """The canonical parameters for editors: each takes a value or a list of values."""
     kinds = {float: "number", int: "integer", bool: "boolean", str: "string", tuple: "array", list: "array"}
     kinds |= {dict: "object"}
-    found: dict[str, Any] = {}
+    properties: dict[str, Any] = {}
     for attack in attacks.catalogue().values():
         for name, parameter in attack.parameters.items():
             one = {"type": [kinds[parameter.type], "string"] if parameter.type is float else kinds[parameter.type]}
-            found.setdefault(name, {"description": parameter.help, "anyOf": [one, {"type": "array", "items": one}]})
-    return found
+            properties.setdefault(
+                name, {"description": parameter.help, "anyOf": [one, {"type": "array", "items": one}]}
+            )
+    return properties

@@ -81,9 +81,9 @@ def releases(ref: ModelRef) -> dict[str, str]:
     return {name: version for name in names if (version := package_version(name))}
 
 
-def _of_parts(library: str, asked: Request) -> dict[str, str]:
+def _of_parts(library: str, wanted: Request) -> dict[str, str]:
     """The installed releases of what an attack of our own is made of."""
-    names = own.packages(asked) if library == "sparring" else ()
+    names = own.packages(wanted) if library == "sparring" else ()
     return {name: version for name in names if (version := package_version(name))}
 
 
@@ -145,20 +145,20 @@ def usual_batch(shape: Sequence[int]) -> int:
 
 def every_attack(suite: Suite, spec: ModelSpec) -> list[Asked]:
     """What a model of a suite of one data set is attacked with, in the suite's order; known before any model exists."""
-    found = []
+    attacks_of_model = []
     for attack in suite.attacks:
         if attack.models is not None and origin(spec) not in attack.models:
             continue
         ways = [way for way in suite.variants or (PLAIN,) if _runs(way, suite, spec, attack)]
-        for asked, target in product(attack.requests(), attack.targets):
-            names = (asked.raw_library,) if asked.raw_library else (attack.libraries or suite.libraries)
-            found += [
-                Asked(attack, asked, name, way, target)
+        for wanted, target in product(attack.requests(), attack.targets):
+            names = (wanted.raw_library,) if wanted.raw_library else (attack.libraries or suite.libraries)
+            attacks_of_model += [
+                Asked(attack, wanted, name, way, target)
                 for way in ways
                 for name in names
                 if name and name in (way.libraries or (name,))
             ]
-    return found
+    return attacks_of_model
 
 
 def _runs(way: VariantSpec, suite: Suite, spec: ModelSpec, attack: AttackSpec) -> bool:
@@ -168,8 +168,8 @@ def _runs(way: VariantSpec, suite: Suite, spec: ModelSpec, attack: AttackSpec) -
     return way.takes(attack) and all(only is None or name in only for only, name in places)
 
 
-def _attackers(asked: tuple[Attacker, ...], ref: ModelRef) -> tuple[Literal["", "unaware", "aware"], ...]:
-    return asked if ref.wrappers else ("",)
+def _attackers(attackers: tuple[Attacker, ...], ref: ModelRef) -> tuple[Literal["", "unaware", "aware"], ...]:
+    return attackers if ref.wrappers else ("",)
 
 
 def _rows(
@@ -180,22 +180,22 @@ def _rows(
     one: Asked,
     attacker: Literal["", "unaware", "aware"],
 ) -> list[Planned]:
-    asked, name, way = one.asked, one.library, one.variant
+    wanted, name, way = one.asked, one.library, one.variant
     library = load_library(name)
-    packages = {library.package: library.version(), **_of_parts(name, asked), **releases(ref)}
+    packages = {library.package: library.version(), **_of_parts(name, wanted), **releases(ref)}
     blind = attacker == "unaware" and not defenses.seen_by_unaware(ref.wrappers)
     framework, without = (ref.framework, ref.undefended.lacks) if blind else (ref.seen_as, ref.lacks)
     if way.space != "pixels" or way.temperature != 1:
         framework = "defended"
     there = library.routes(framework)
-    reason = why_not(library, asked, framework, without)
-    fits = asked.canonical is not None and asked.canonical.fits
-    aim = _class(one.target, data, asked.name)
+    reason = why_not(library, wanted, framework, without)
+    fits = wanted.canonical is not None and wanted.canonical.fits
+    aim = _class(one.target, data, wanted.name)
     named = "" if aim is None else data.class_names[aim]
     rows = []
     for route in suite.routes or there[:1]:
         lacks = None if route in there else f"{name} has no {route} route to {framework}"
-        for seed, taken in product(suite.seeds, _taken_away(suite, library, asked, framework, route)):
+        for seed, taken in product(suite.seeds, _taken_away(suite, library, wanted, framework, route)):
             cell = Cell(
                 dataset=data.name,
                 data_digest=data.digest,
@@ -203,10 +203,10 @@ def _rows(
                 library=name,
                 versions=packages,
                 route=route,
-                attack=asked.name,
-                norm=asked.norm,
-                params=asked.params,
-                targeted=asked.targeted,
+                attack=wanted.name,
+                norm=wanted.norm,
+                params=wanted.params,
+                targeted=wanted.targeted,
                 seed=seed,
                 batch_size=suite.batch_size or usual_batch(data.x.shape[1:]),
                 start=0,
@@ -220,8 +220,8 @@ def _rows(
                 aim=aim,
                 fit_digest=data.fit_digest if fits else "",
             )
-            whose = (spec.name, origin(spec), spec.defense, suite.one_data)
-            rows.append(Planned(*whose, cell, asked, reason or lacks, way.name, named))
+            subject = (spec.name, origin(spec), spec.defense, suite.one_data)
+            rows.append(Planned(*subject, cell, wanted, reason or lacks, way.name, named))
     return rows
 
 
@@ -239,13 +239,13 @@ def _class(target: str | int | None, data: Dataset, attack: str) -> int | None:
     raise InputError(f"{attack}: target: {unknown(f'class of {data.name}', target, names)}")
 
 
-def _taken_away(suite: Suite, library: Library, asked: Request, framework: str, route: str) -> list[tuple[str, ...]]:
+def _taken_away(suite: Suite, library: Library, wanted: Request, framework: str, route: str) -> list[tuple[str, ...]]:
     """The ledger's entries that the rows of one attack are run without: a row for each of the tuples."""
     if not suite.reconcile:
         return [()]
     own = (
-        habits(asked.name, asked.norm, asked.params, ledger_name(library), library.version(), framework, route)
-        if asked.canonical is not None
+        habits(wanted.name, wanted.norm, wanted.params, ledger_name(library), library.version(), framework, route)
+        if wanted.canonical is not None
         else ()
     )
     able = [entry for entry in own if entry.id in library.reconciliations]

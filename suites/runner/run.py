@@ -183,11 +183,11 @@ def run(
     results.write(table, folder)
     if suite.transfer is None:
         return Run(folder, table, len(todo), len(planned) - len(todo), left=left)
-    found = transfer.matrix(travels, judged, models, folder, failures)
-    transfer.write(found)
+    transferred = transfer.matrix(travels, judged, models, folder, failures)
+    transfer.write(transferred)
     report.stage("drawing heat maps")
-    plot.draw(found)
-    return Run(folder, table, len(todo), len(planned) - len(todo), found, left)
+    plot.draw(transferred)
+    return Run(folder, table, len(todo), len(planned) - len(todo), transferred, left)
 
 
 def look_ahead(
